@@ -1,0 +1,9 @@
+//! Forebay's userspace: a map of the two flows.
+//!
+//! EVENT: `controller` (watch, translate) → [`model`] → [`table`] → `worker`, and → `kernel`'s maps.
+//! PACKET: `kernel` hands a connection to a `worker`: `tls` → HTTP → [`table`] → `upstream` → pod.
+//! `admin` and [`telemetry`] show what happens; `run` is the only file that sees every module.
+
+pub mod model;
+pub mod table;
+pub mod telemetry;

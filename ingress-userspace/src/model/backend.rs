@@ -1,0 +1,52 @@
+//! A Service port that routes name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Endpoint, ObjectName};
+
+/// A Service's port as an Ingress names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ServicePort {
+    /// `port.number`.
+    Number(u16),
+    /// `port.name`.
+    Name(Box<str>),
+}
+
+impl fmt::Display for ServicePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// What a route points at: a Service, always in the Ingress's own namespace, and one of its ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BackendKey {
+    /// The Service.
+    pub service: ObjectName,
+    /// Its port.
+    pub port: ServicePort,
+}
+
+impl fmt::Display for BackendKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.service, self.port)
+    }
+}
+
+/// A Service port and the endpoints that may be sent requests now.
+///
+/// No endpoints is a valid state: requests get 503.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// What the routes call it.
+    pub key: BackendKey,
+    /// Sorted by address and free of duplicates. Ready ones; when there are none, those that are
+    /// terminating but still serving (KEP-1669).
+    pub endpoints: Vec<Endpoint>,
+}

@@ -1,0 +1,42 @@
+//! A certificate chain and its key, from a Secret of type `kubernetes.io/tls`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{HostPattern, ObjectName};
+
+/// A private key in PEM; its `Debug` says `[redacted]`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrivateKey(Vec<u8>);
+
+impl PrivateKey {
+    /// Wraps the bytes of `tls.key`.
+    pub fn from_pem(pem: Vec<u8>) -> Self {
+        Self(pem)
+    }
+
+    /// The PEM bytes, for the TLS stack only.
+    pub fn expose_pem(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// What TLS serves for some hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The Secret it came from.
+    pub secret: ObjectName,
+    /// The hosts whose Ingress names this Secret; a name's oldest Ingress comes first in a snapshot.
+    pub hosts: Vec<HostPattern>,
+    /// `tls.crt`: the chain in PEM, leaf first.
+    pub chain_pem: Vec<u8>,
+    /// `tls.key`.
+    pub key: PrivateKey,
+}

@@ -1,0 +1,115 @@
+//! The host of an Ingress rule: exact, one-label wildcard, or any.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// Which request hosts a rule answers for.
+///
+/// Names are lower case without a final dot. Source: Kubernetes Ingress, "Hostname wildcards".
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum HostPattern {
+    /// One name, such as `shop.example.com`.
+    Exact(Box<str>),
+    /// `*.example.com` is kept as `example.com`; it stands for exactly one more label.
+    Wildcard(Box<str>),
+    /// No host in the rule: every request that no other host answers for.
+    Any,
+}
+
+/// A host that no request can carry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostPatternError {
+    /// Longer than 253 bytes (RFC 1035 section 2.3.4).
+    #[error("host is longer than 253 bytes")]
+    TooLong,
+    /// A label is empty, longer than 63 bytes, or has a byte outside `[a-z0-9_-]`.
+    #[error("label {0:?} is not a DNS label")]
+    Label(String),
+    /// `*` stands elsewhere than as the whole first label, or there is no name after it.
+    #[error("a wildcard must be the whole first label")]
+    Wildcard,
+}
+
+impl HostPattern {
+    /// Tells whether `host` (lower case, no port, no final dot) falls under this pattern.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => **name == *host,
+            Self::Wildcard(suffix) => {
+                host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && *rest == **suffix)
+            }
+            Self::Any => true,
+        }
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = HostPatternError;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        let value = value.strip_suffix('.').filter(|name| *name != "*").unwrap_or(value);
+        if value.is_empty() || value == "*" {
+            return Ok(Self::Any);
+        }
+        if value.len() > 253 {
+            return Err(HostPatternError::TooLong);
+        }
+        let (wildcard, name) = match value.strip_prefix("*.") {
+            Some("") => return Err(HostPatternError::Wildcard),
+            Some(name) => (true, name),
+            None => (false, value),
+        };
+        if name.contains('*') {
+            return Err(HostPatternError::Wildcard);
+        }
+        let fits = |label: &&str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if let Some(label) = name.split('.').find(|label| !fits(label)) {
+            return Err(HostPatternError::Label(label.to_owned()));
+        }
+        let name = name.to_ascii_lowercase().into_boxed_str();
+        Ok(if wildcard { Self::Wildcard(name) } else { Self::Exact(name) })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Wildcard(suffix) => write!(f, "*.{suffix}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcard_stands_for_exactly_one_label() {
+        let pattern: HostPattern = "*.Example.com.".parse().unwrap();
+        for (host, matches) in
+            [("a.example.com", true), ("example.com", false), ("a.b.example.com", false), (".example.com", false)]
+        {
+            assert_eq!(pattern.matches(host), matches, "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_no_request_can_carry_are_refused() {
+        for host in ["a..b", "foo bar", "*.*.a", "a.*.b", "*.", "é.fr", &"a".repeat(254), &"a".repeat(64)] {
+            assert!(host.parse::<HostPattern>().is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn empty_host_and_bare_star_stand_for_any() {
+        for host in ["", "*"] {
+            assert_eq!(host.parse(), Ok(HostPattern::Any), "{host:?}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The nouns of both flows: what the controller says and the table compiles. No I/O, no runtime.
+//!
+//! `host`, `path` → `policy` → `route` → `backend` → `endpoint`; `certificate`; all of it in a `snapshot`.
+
+mod backend;
+mod certificate;
+mod endpoint;
+mod host;
+mod object;
+mod path;
+mod policy;
+mod problem;
+mod route;
+mod snapshot;
+
+pub use backend::{Backend, BackendKey, ServicePort};
+pub use certificate::{Certificate, PrivateKey};
+pub use endpoint::Endpoint;
+pub use host::{HostPattern, HostPatternError};
+pub use object::ObjectName;
+pub use path::{PathKind, PathPattern, PathPatternError};
+pub use policy::Policy;
+pub use problem::{Problem, Severity};
+pub use route::{Origin, Route};
+pub use snapshot::Snapshot;

@@ -1,0 +1,93 @@
+//! The path of an Ingress rule.
+
+use serde::{Deserialize, Serialize};
+
+/// How a rule's path is compared with a request's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PathKind {
+    /// Element by element; also what `ImplementationSpecific` means without a regex annotation.
+    Prefix,
+    /// The whole path, byte by byte.
+    Exact,
+    /// `ImplementationSpecific` on a host in regex mode, or with regex characters in it.
+    Regex,
+}
+
+/// Path and kind of one rule.
+///
+/// Starts with `/` and is at most 4 KiB; a `Prefix` or `Exact` path has no byte that a request
+/// path could not carry. Source: Kubernetes Ingress, "Path types".
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PathPattern {
+    kind: PathKind,
+    path: Box<str>,
+}
+
+/// A path that no rule may have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathPatternError {
+    /// Does not begin with `/`.
+    #[error("path {0:?} does not begin with /")]
+    Relative(String),
+    /// Longer than 4 KiB.
+    #[error("path is longer than 4096 bytes")]
+    TooLong,
+    /// Has a control character, a space, or (outside a regex) a `?` or `#`.
+    #[error("path {0:?} has a character that no request path can carry")]
+    Character(String),
+}
+
+impl PathPattern {
+    /// Checks `path` for `kind`; an empty path means `/`.
+    ///
+    /// # Errors
+    /// The path is relative, too long, or has a character that no request path can carry.
+    pub fn new(kind: PathKind, path: &str) -> Result<Self, PathPatternError> {
+        let path = if path.is_empty() { "/" } else { path };
+        if path.len() > 4096 {
+            return Err(PathPatternError::TooLong);
+        }
+        let anchored = kind == PathKind::Regex && path.starts_with("^/");
+        if !path.starts_with('/') && !anchored {
+            return Err(PathPatternError::Relative(path.to_owned()));
+        }
+        let refused = |c: char| c.is_control() || c == ' ' || (kind != PathKind::Regex && matches!(c, '?' | '#'));
+        if path.contains(refused) {
+            return Err(PathPatternError::Character(path.to_owned()));
+        }
+        Ok(Self { kind, path: path.into() })
+    }
+
+    /// How the path is compared.
+    pub fn kind(&self) -> PathKind {
+        self.kind
+    }
+
+    /// The path as the rule has it.
+    pub fn as_str(&self) -> &str {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_no_request_can_carry_are_refused() {
+        for (kind, path) in [
+            (PathKind::Prefix, "foo"),
+            (PathKind::Exact, "/a b"),
+            (PathKind::Exact, "/a?b"),
+            (PathKind::Prefix, "/a\nb"),
+            (PathKind::Regex, "/a\nb"),
+        ] {
+            assert!(PathPattern::new(kind, path).is_err(), "{kind:?} {path:?}");
+        }
+    }
+
+    #[test]
+    fn empty_path_is_the_root() {
+        assert_eq!(PathPattern::new(PathKind::Prefix, "").unwrap().as_str(), "/");
+    }
+}

@@ -1,0 +1,33 @@
+//! One path of one rule of one Ingress.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BackendKey, HostPattern, ObjectName, PathPattern, Policy};
+
+/// Where in an Ingress a route was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Origin {
+    /// `spec.defaultBackend`: loses against every rule of the same host.
+    DefaultBackend,
+    /// `spec.rules[].http.paths[]`.
+    Rule,
+}
+
+/// Sends requests for a host and a path to a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The Ingress that asked for it.
+    pub ingress: ObjectName,
+    /// Creation time of that Ingress, in seconds since the Unix epoch; older wins.
+    pub created: i64,
+    /// Rule or default backend.
+    pub origin: Origin,
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Which paths.
+    pub path: PathPattern,
+    /// Where to. Always a key of [`Snapshot::backends`](super::Snapshot::backends).
+    pub backend: BackendKey,
+    /// How.
+    pub policy: Policy,
+}

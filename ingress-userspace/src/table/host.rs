@@ -1,0 +1,116 @@
+//! The host of a request in the one form that rules are compared with.
+
+use std::borrow::Cow;
+
+/// Host of a request: lower case, no port, no final dot. Empty where an HTTP/1.0 request had none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanonicalHost<'a>(Cow<'a, str>);
+
+/// A Host field that is not a host. Answered with 400 (RFC 9112 section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// Longer than 253 bytes.
+    #[error("host is longer than 253 bytes")]
+    TooLong,
+    /// A byte outside `[A-Za-z0-9._-]`, an empty label, or user information.
+    #[error("host has a character that no host name can carry")]
+    Character,
+    /// What follows the colon is not a port.
+    #[error("port is not a number below 65536")]
+    Port,
+}
+
+impl<'a> CanonicalHost<'a> {
+    /// Reads the value of a Host field or the authority of a request target.
+    ///
+    /// IP literals are kept as they are, IPv6 in its brackets: no rule can name them, so they fall
+    /// to the rules without a host.
+    ///
+    /// # Errors
+    /// The value is not `host [":" port]` (RFC 9110 section 7.2).
+    pub fn parse(authority: &'a str) -> Result<Self, HostError> {
+        let (name, port) = if authority.starts_with('[') {
+            let end = authority.find(']').ok_or(HostError::Character)?;
+            let (literal, rest) = authority.split_at(end + 1);
+            let inner = &literal[1..end];
+            if inner.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(HostError::Character);
+            }
+            (
+                literal,
+                rest.strip_prefix(':').or(if rest.is_empty() { Some("") } else { None }).ok_or(HostError::Character)?,
+            )
+        } else {
+            authority.split_once(':').unwrap_or((authority, ""))
+        };
+        if !port.is_empty()
+            && (port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err())
+        {
+            return Err(HostError::Port);
+        }
+        if name.starts_with('[') {
+            return Ok(Self(lower(name)));
+        }
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if name.len() > 253 {
+            return Err(HostError::TooLong);
+        }
+        let mut previous = b'.';
+        for &byte in name.as_bytes() {
+            let fits =
+                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && previous != b'.');
+            if !fits {
+                return Err(HostError::Character);
+            }
+            previous = byte;
+        }
+        if previous == b'.' && !name.is_empty() {
+            return Err(HostError::Character);
+        }
+        Ok(Self(lower(name)))
+    }
+
+    /// The canonical text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn lower(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|b| b.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_port_and_trailing_dot_are_ignored() {
+        for (raw, canonical) in [
+            ("foo.bar.com", "foo.bar.com"),
+            ("FOO.bar.com:8080", "foo.bar.com"),
+            ("foo.bar.com.", "foo.bar.com"),
+            ("foo.bar.com.:80", "foo.bar.com"),
+            ("foo.bar.com:", "foo.bar.com"),
+            ("198.51.100.10:80", "198.51.100.10"),
+            ("[2001:DB8::1]:443", "[2001:db8::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(CanonicalHost::parse(raw).unwrap().as_str(), canonical, "{raw}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_host_is_refused() {
+        for raw in [
+            "a b", "a,b", "a/b", "user@a", "a:b", "a:99999", "a:+80", "[::1", "[x]", "[::1]x", "a..b", ".a", "a..",
+            "é", "a:80:80", "%61", "a\0b", "*.a", "[::1]:8a",
+        ] {
+            assert!(CanonicalHost::parse(raw).is_err(), "{raw:?}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Finds the route of a request.
+
+use std::{borrow::Cow, sync::Arc};
+
+use ahash::AHashMap;
+use regex::Regex;
+
+use super::{CanonicalHost, CanonicalPath};
+use crate::model::{Backend, Route};
+
+/// All routes of one snapshot. Immutable; the same snapshot gives the same table.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    pub(super) exact: AHashMap<Box<str>, HostRoutes>,
+    /// By what follows `*.`.
+    pub(super) wildcard: AHashMap<Box<str>, HostRoutes>,
+    pub(super) any: HostRoutes,
+    pub(super) entries: Vec<Arc<Entry>>,
+}
+
+/// One route as a worker uses it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Position in [`RouteTable::entries`]; workers keep their counters in that order.
+    pub index: usize,
+    /// What was asked for.
+    pub route: Route,
+    /// Where it goes; shared by the routes that name the same Service port.
+    pub backend: Arc<Backend>,
+    /// Whether plain HTTP is answered with 308 to https: the annotations and the host's TLS entry
+    /// have been weighed.
+    pub redirect_to_https: bool,
+    /// The rule's path as a case-insensitive regex, where the host is in regex mode.
+    pub(super) regex: Option<Regex>,
+}
+
+/// The routes of one host.
+#[derive(Debug, Default)]
+pub(super) struct HostRoutes {
+    /// Whole paths, without regex mode.
+    pub(super) exact: AHashMap<Box<str>, Arc<Entry>>,
+    /// Prefixes by their path without a final slash (`/` is the empty one), without regex mode.
+    pub(super) prefix: AHashMap<Box<str>, Arc<Entry>>,
+    /// In regex mode, in the order in which they are tried.
+    pub(super) regex: Vec<Arc<Entry>>,
+    /// `spec.defaultBackend`, when no rule fits.
+    pub(super) fallback: Option<Arc<Entry>>,
+}
+
+impl RouteTable {
+    /// Finds the route for a request, or `None` where 404 is the answer.
+    ///
+    /// An exact host goes before a wildcard, a wildcard before rules without a host, and the first
+    /// of these that exists decides alone. Then the longest path wins, `Exact` before `Prefix`.
+    ///
+    /// Source: Kubernetes Ingress, "Multiple matches"; the host rule is that of ingress-nginx.
+    pub fn lookup(&self, host: &CanonicalHost<'_>, path: &CanonicalPath<'_>) -> Option<&Arc<Entry>> {
+        self.host(host.as_str()).lookup(path.as_str())
+    }
+
+    /// All routes, in an order that is stable for one snapshot.
+    pub fn entries(&self) -> &[Arc<Entry>] {
+        &self.entries
+    }
+
+    fn host(&self, host: &str) -> &HostRoutes {
+        if let Some(routes) = self.exact.get(host) {
+            return routes;
+        }
+        host.split_once('.')
+            .filter(|(label, _)| !label.is_empty())
+            .and_then(|(_, suffix)| self.wildcard.get(suffix))
+            .unwrap_or(&self.any)
+    }
+}
+
+impl HostRoutes {
+    fn lookup(&self, path: &str) -> Option<&Arc<Entry>> {
+        let by_regex =
+            || self.regex.iter().find(|entry| entry.regex.as_ref().is_some_and(|regex| regex.is_match(path)));
+        self.exact.get(path).or_else(|| self.longest_prefix(path)).or_else(by_regex).or(self.fallback.as_ref())
+    }
+
+    /// Cuts `path` at its slashes from the right until a prefix is found: whole segments only.
+    fn longest_prefix(&self, path: &str) -> Option<&Arc<Entry>> {
+        if self.prefix.is_empty() {
+            return None;
+        }
+        let mut rest = path.strip_suffix('/').unwrap_or(path);
+        loop {
+            if let Some(entry) = self.prefix.get(rest) {
+                return Some(entry);
+            }
+            rest = &rest[..rest.rfind('/')?];
+        }
+    }
+}
+
+impl Entry {
+    /// The path that goes upstream in place of the raw one, or `None` to send the raw one.
+    ///
+    /// The whole path is replaced by the target with its captures, wherever the rule's path
+    /// matches. The result is not escaped.
+    pub fn rewrite(&self, path: &CanonicalPath<'_>) -> Option<String> {
+        let target = self.route.policy.rewrite_target.as_deref()?;
+        let captures = self.regex.as_ref()?.captures(path.as_str())?;
+        let mut rewritten = String::with_capacity(target.len() + path.as_str().len());
+        let mut characters = target.chars().peekable();
+        while let Some(character) = characters.next() {
+            match (character, characters.peek().and_then(|next| next.to_digit(10))) {
+                ('$', Some(number)) => {
+                    characters.next();
+                    rewritten.push_str(captures.get(number as usize).map_or("", |group| group.as_str()));
+                }
+                _ => rewritten.push(character),
+            }
+        }
+        Some(if rewritten.starts_with('/') { rewritten } else { format!("/{rewritten}") })
+    }
+
+    /// What `rewrite` yields as a path that can be sent: escaped again (RFC 3986 section 3.3).
+    pub fn upstream_path<'p>(&self, raw: &'p str, path: &CanonicalPath<'_>) -> Cow<'p, str> {
+        match self.rewrite(path) {
+            None => Cow::Borrowed(raw),
+            Some(rewritten) => Cow::Owned(percent_encoding::utf8_percent_encode(&rewritten, ESCAPED).to_string()),
+        }
+    }
+}
+
+/// What a path segment may not carry raw. `/` stays: captures span segments.
+const ESCAPED: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');

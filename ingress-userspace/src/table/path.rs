@@ -1,0 +1,158 @@
+//! The path of a request in the one form that rules are compared with.
+//!
+//! Matching uses this form; what goes upstream is the raw path, unless a rule rewrites it.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// Path of a request: percent-decoded, `//` merged, dot segments removed, starting with `/`.
+///
+/// `%2F` counts as `/`, as in nginx, so no rule can be passed by writing a slash differently.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanonicalPath<'a>(Cow<'a, str>);
+
+/// A path that is answered with 400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Does not begin with `/`.
+    #[error("path does not begin with /")]
+    Relative,
+    /// `%` without two hexadecimal digits after it (RFC 3986 section 2.1).
+    #[error("percent sign without two hexadecimal digits")]
+    Escape,
+    /// A control character, raw or escaped, or a raw space, `\` or `#`.
+    #[error("path has a character that no path can carry")]
+    Character,
+    /// `..` goes above the root.
+    #[error("dot segments lead above the root")]
+    AboveRoot,
+}
+
+impl<'a> CanonicalPath<'a> {
+    /// Reads the path of a request target, without its query.
+    ///
+    /// Bytes that are not UTF-8 after decoding become U+FFFD: no rule can name them.
+    ///
+    /// # Errors
+    /// The path is relative, has a bad escape or a forbidden character, or leads above the root.
+    pub fn parse(raw: &'a str) -> Result<Self, PathError> {
+        if !raw.starts_with('/') {
+            return Err(PathError::Relative);
+        }
+        let (mut plain, mut previous) = (true, 0);
+        for &byte in raw.as_bytes() {
+            match byte {
+                0..=b' ' | 0x7f | b'\\' | b'#' => return Err(PathError::Character),
+                b'%' | 0x80.. => plain = false,
+                // A dot segment or an empty one can only follow a slash.
+                b'.' | b'/' if previous == b'/' => plain = false,
+                _ => {}
+            }
+            previous = byte;
+        }
+        if plain {
+            return Ok(Self(Cow::Borrowed(raw)));
+        }
+        Ok(Self(Cow::Owned(resolve(&decode(raw)?)?)))
+    }
+
+    /// The canonical text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
+    let mut rest = raw.as_bytes();
+    while let Some(at) = rest.iter().position(|&b| b == b'%') {
+        match rest.get(at + 1..at + 3) {
+            Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => rest = &rest[at + 3..],
+            _ => return Err(PathError::Escape),
+        }
+    }
+    let decoded = percent_decode_str(raw).decode_utf8_lossy();
+    if decoded.bytes().any(|b| b < b' ' || b == 0x7f) { Err(PathError::Character) } else { Ok(decoded) }
+}
+
+/// Merges slashes and removes dot segments (RFC 3986 section 5.2.4), keeping a final slash.
+fn resolve(path: &str) -> Result<String, PathError> {
+    let mut segments: Vec<&str> = Vec::new();
+    let mut directory = true;
+    for segment in path.split('/').skip(1) {
+        directory = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop().ok_or(PathError::AboveRoot)?),
+            _ => segments.push(segment),
+        }
+    }
+    let mut resolved = String::with_capacity(path.len());
+    for segment in &segments {
+        resolved.push('/');
+        resolved.push_str(segment);
+    }
+    if directory || segments.is_empty() {
+        resolved.push('/');
+    }
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn equal_paths_have_one_form() {
+        for (raw, canonical) in [
+            ("/", "/"),
+            ("/a/b", "/a/b"),
+            ("/a/b/", "/a/b/"),
+            ("//a///b", "/a/b"),
+            ("/a/./b", "/a/b"),
+            ("/a/x/../b", "/a/b"),
+            ("/a/b/.", "/a/b/"),
+            ("/a/b/..", "/a/"),
+            ("/%61%2Fb", "/a/b"),
+            ("/a%2F%2e%2E/b", "/b"),
+            ("/a%20b", "/a b"),
+            ("/caf%C3%A9", "/café"),
+            ("/a.b/..c", "/a.b/..c"),
+        ] {
+            assert_eq!(CanonicalPath::parse(raw).unwrap().as_str(), canonical, "{raw}");
+        }
+    }
+
+    #[test]
+    fn paths_on_which_an_endpoint_could_disagree_are_refused() {
+        for (raw, error) in [
+            ("a", PathError::Relative),
+            ("", PathError::Relative),
+            ("*", PathError::Relative),
+            ("/%", PathError::Escape),
+            ("/%2", PathError::Escape),
+            ("/%zz", PathError::Escape),
+            ("/%00", PathError::Character),
+            ("/a%0ab", PathError::Character),
+            ("/a\\b", PathError::Character),
+            ("/a b", PathError::Character),
+            ("/..", PathError::AboveRoot),
+            ("/a/%2e%2e/..", PathError::AboveRoot),
+        ] {
+            assert_eq!(CanonicalPath::parse(raw), Err(error), "{raw:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_form_has_no_dot_segment_and_no_empty_one(raw in "/[a-b./%2eE5F]{0,24}") {
+            if let Ok(path) = CanonicalPath::parse(&raw) {
+                let inner = path.as_str().strip_prefix('/').unwrap();
+                let inner = inner.strip_suffix('/').unwrap_or(inner);
+                prop_assert!(inner.is_empty() || inner.split('/').all(|s| !matches!(s, "" | "." | "..")), "{raw} -> {}", path.as_str());
+            }
+        }
+    }
+}

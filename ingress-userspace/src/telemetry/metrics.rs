@@ -1,0 +1,352 @@
+//! Every metric, declared once with its unit and labels.
+//!
+//! A worker writes only counters of its own, so no cache line is shared between cores; a scrape
+//! adds them up.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Upper bounds of the request duration histogram, in microseconds: Prometheus' defaults, 5 ms to
+/// 10 s, and 1 ms below them.
+const DURATION_BOUNDS_US: [u64; 12] =
+    [1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+
+/// How many different status codes are told apart for one route; later ones count as `other`.
+const STATUS_SLOTS: usize = 12;
+
+/// A number that only grows. One writer, many readers.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one. Only the worker that owns the counter may call this.
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    /// Adds `amount`. Only the worker that owns the counter may call this.
+    pub fn add(&self, amount: u64) {
+        // One writer: a plain add without a locked instruction loses nothing.
+        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+    }
+
+    /// Takes one away, for counters that show a level. Only the owner may call this.
+    pub fn decrement(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// The value now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Which route a request took. Bounded by the configuration, never by the traffic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteLabels {
+    /// Namespace of the Ingress.
+    pub namespace: String,
+    /// Name of the Ingress.
+    pub ingress: String,
+    /// Name of the Service.
+    pub service: String,
+}
+
+/// What one worker counts for one route.
+#[derive(Debug, Default)]
+pub struct RouteCounters {
+    status: [(AtomicU64, Counter); STATUS_SLOTS],
+    other: Counter,
+    duration: [Counter; DURATION_BOUNDS_US.len() + 1],
+    duration_us: Counter,
+}
+
+impl RouteCounters {
+    /// Counts one answered request. `duration` runs from the request's head to the response's head.
+    pub fn record(&self, status: u16, duration: Duration) {
+        let code = u64::from(status);
+        let slot =
+            self.status.iter().find(|(taken, _)| matches!(taken.load(Relaxed), 0) || taken.load(Relaxed) == code);
+        match slot {
+            Some((taken, count)) => {
+                taken.store(code, Relaxed);
+                count.increment();
+            }
+            None => self.other.increment(),
+        }
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = DURATION_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(DURATION_BOUNDS_US.len());
+        self.duration[bucket].increment();
+        self.duration_us.add(us);
+    }
+}
+
+/// What one worker counts apart from routes.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Downstream connections accepted.
+    pub accepted: Counter,
+    /// Downstream connections open now.
+    pub open: Counter,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: Counter,
+    /// Requests refused before routing, and requests without a route (400, 404, 405, 501, …).
+    pub unrouted: RouteCounters,
+    /// Connections opened to endpoints.
+    pub upstream_connects: Counter,
+    /// Connections to endpoints that could not be made.
+    pub upstream_connects_failed: Counter,
+    /// Requests sent over a connection that was already open.
+    pub upstream_reused: Counter,
+    /// Requests tried again on another endpoint.
+    pub retries: Counter,
+    /// Connections that ended in a panic. Each is a defect.
+    pub panics: Counter,
+}
+
+/// One worker's place in the registry.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    /// Counters apart from routes.
+    pub counters: WorkerCounters,
+    routes: Mutex<BTreeMap<RouteLabels, Arc<RouteCounters>>>,
+}
+
+impl WorkerMetrics {
+    /// The counters of a route; the same labels give the same counters for the worker's whole life.
+    ///
+    /// Takes a lock: for a new table, not for a request.
+    pub fn route(&self, labels: RouteLabels) -> Arc<RouteCounters> {
+        Arc::clone(self.routes.lock().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default())
+    }
+}
+
+/// A family of metrics that another module fills at a scrape, such as the kernel's counters.
+pub type Collector = Box<dyn Fn(&mut Exposition) + Send + Sync>;
+
+/// All metrics of the process.
+#[derive(Default)]
+pub struct Registry {
+    workers: Mutex<Vec<Arc<WorkerMetrics>>>,
+    collectors: Mutex<Vec<Collector>>,
+}
+
+impl Registry {
+    /// Adds a worker.
+    pub fn worker(&self) -> Arc<WorkerMetrics> {
+        let metrics = Arc::new(WorkerMetrics { counters: WorkerCounters::default(), routes: Mutex::default() });
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&metrics));
+        metrics
+    }
+
+    /// Adds metrics that are read at a scrape.
+    pub fn collect_with(&self, collector: Collector) {
+        self.collectors.lock().unwrap_or_else(PoisonError::into_inner).push(collector);
+    }
+
+    /// All metrics in the Prometheus text format, version 0.0.4.
+    pub fn expose(&self) -> String {
+        let mut exposition = Exposition::default();
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        expose_workers(&workers, &mut exposition);
+        expose_routes(&workers, &mut exposition);
+        for collector in self.collectors.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            collector(&mut exposition);
+        }
+        exposition.text
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").finish_non_exhaustive()
+    }
+}
+
+/// Kind of a metric family.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, sum and count.
+    Histogram,
+}
+
+/// Text of a scrape under construction.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    text: String,
+}
+
+impl Exposition {
+    /// Opens a family: every metric has a help text and a type.
+    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    /// Writes one sample; label values are escaped.
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl fmt::Display) {
+        self.text.push_str(name);
+        for (position, (label, value)) in labels.iter().enumerate() {
+            self.text.push(if position == 0 { '{' } else { ',' });
+            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = write!(self.text, "{label}=\"{value}\"");
+        }
+        if !labels.is_empty() {
+            self.text.push('}');
+        }
+        let _ = writeln!(self.text, " {value}");
+    }
+}
+
+fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
+    type Field = fn(&WorkerCounters) -> &Counter;
+    let families: [(&str, Kind, &str, Field); 8] = [
+        ("forebay_downstream_connections_total", Kind::Counter, "Connections accepted from clients.", |w| &w.accepted),
+        ("forebay_downstream_connections", Kind::Gauge, "Connections from clients open now.", |w| &w.open),
+        ("forebay_tls_handshakes_failed_total", Kind::Counter, "TLS handshakes that failed or took too long.", |w| {
+            &w.handshakes_failed
+        }),
+        ("forebay_upstream_connects_total", Kind::Counter, "Connections opened to endpoints.", |w| {
+            &w.upstream_connects
+        }),
+        (
+            "forebay_upstream_connects_failed_total",
+            Kind::Counter,
+            "Connections to endpoints that could not be made.",
+            |w| &w.upstream_connects_failed,
+        ),
+        ("forebay_upstream_reused_total", Kind::Counter, "Requests sent over a pooled connection.", |w| {
+            &w.upstream_reused
+        }),
+        ("forebay_retries_total", Kind::Counter, "Requests tried again on another endpoint.", |w| &w.retries),
+        ("forebay_panics_total", Kind::Counter, "Connections lost to a panic.", |w| &w.panics),
+    ];
+    for (name, kind, help, field) in families {
+        exposition.family(name, kind, help);
+        for (id, worker) in workers.iter().enumerate() {
+            exposition.sample(name, &[("worker", &id.to_string())], field(&worker.counters).value());
+        }
+    }
+}
+
+/// The sum of one route over all workers.
+#[derive(Default)]
+struct RouteSum {
+    status: BTreeMap<u64, u64>,
+    duration: [u64; DURATION_BOUNDS_US.len() + 1],
+    duration_us: u64,
+}
+
+impl RouteSum {
+    fn add(&mut self, counters: &RouteCounters) {
+        for (code, count) in counters.status.iter().filter(|(code, _)| code.load(Relaxed) != 0) {
+            *self.status.entry(code.load(Relaxed)).or_default() += count.value();
+        }
+        if counters.other.value() > 0 {
+            *self.status.entry(0).or_default() += counters.other.value();
+        }
+        for (sum, counter) in self.duration.iter_mut().zip(&counters.duration) {
+            *sum += counter.value();
+        }
+        self.duration_us += counters.duration_us.value();
+    }
+}
+
+fn expose_routes(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
+    let mut sums: BTreeMap<RouteLabels, RouteSum> = BTreeMap::new();
+    for worker in workers {
+        // Requests without a route are those with empty labels.
+        let none = RouteLabels { namespace: String::new(), ingress: String::new(), service: String::new() };
+        sums.entry(none).or_default().add(&worker.counters.unrouted);
+        for (labels, counters) in worker.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            sums.entry(labels.clone()).or_default().add(counters);
+        }
+    }
+    let name = "forebay_requests_total";
+    exposition.family(name, Kind::Counter, "Requests answered; empty labels are requests without a route.");
+    for (labels, sum) in &sums {
+        for (code, count) in &sum.status {
+            let status = if *code == 0 { "other".to_owned() } else { code.to_string() };
+            let mut labels = labels.pairs().to_vec();
+            labels.push(("status", &status));
+            exposition.sample(name, &labels, count);
+        }
+    }
+    let name = "forebay_request_duration_seconds";
+    exposition.family(name, Kind::Histogram, "From the head of a request to the head of its response.");
+    for (labels, sum) in &sums {
+        let mut count = 0;
+        for (position, bucket) in sum.duration.iter().enumerate() {
+            count += bucket;
+            let bound = DURATION_BOUNDS_US.get(position).map_or("+Inf".to_owned(), |us| seconds(*us).to_string());
+            let mut labels = labels.pairs().to_vec();
+            labels.push(("le", &bound));
+            exposition.sample("forebay_request_duration_seconds_bucket", &labels, count);
+        }
+        exposition.sample("forebay_request_duration_seconds_sum", &labels.pairs(), seconds(sum.duration_us));
+        exposition.sample("forebay_request_duration_seconds_count", &labels.pairs(), count);
+    }
+}
+
+impl RouteLabels {
+    fn pairs(&self) -> [(&str, &str); 3] {
+        [("namespace", &self.namespace), ("ingress", &self.ingress), ("service", &self.service)]
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    Duration::from_micros(us).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_adds_up_what_the_workers_counted() {
+        let registry = Registry::default();
+        let labels = RouteLabels { namespace: "shop".into(), ingress: "we\"b".into(), service: "s1".into() };
+        for _ in 0..2 {
+            let worker = registry.worker();
+            worker.counters.accepted.increment();
+            let route = worker.route(labels.clone());
+            route.record(200, Duration::from_micros(700));
+            route.record(502, Duration::from_secs(20));
+        }
+        let text = registry.expose();
+        for line in [
+            "forebay_downstream_connections_total{worker=\"1\"} 1",
+            "forebay_requests_total{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\",status=\"200\"} 2",
+            "forebay_request_duration_seconds_bucket{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\",le=\"0.001\"} 2",
+            "forebay_request_duration_seconds_bucket{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\",le=\"+Inf\"} 4",
+            "forebay_request_duration_seconds_count{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\"} 4",
+        ] {
+            assert!(text.contains(line), "no line {line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn more_status_codes_than_slots_count_as_other() {
+        let registry = Registry::default();
+        let worker = registry.worker();
+        for status in 400..430 {
+            worker.counters.unrouted.record(status, Duration::ZERO);
+        }
+        assert!(registry.expose().contains("status=\"other\"} 18"));
+    }
+}
