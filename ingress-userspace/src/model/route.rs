@@ -1,5 +1,7 @@
 //! One path of one rule of one Ingress.
 
+use std::cmp::Reverse;
+
 use serde::{Deserialize, Serialize};
 
 use super::{BackendKey, HostPattern, ObjectName, PathPattern, Policy};
@@ -30,4 +32,27 @@ pub struct Route {
     pub backend: BackendKey,
     /// How.
     pub policy: Policy,
+}
+
+/// Who goes first where two Ingresses claim the same thing; the least wins.
+///
+/// Older by creation time; on a tie the greater `namespace/name`, as ingress-nginx has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seniority {
+    created: i64,
+    name: Reverse<ObjectName>,
+}
+
+impl Seniority {
+    /// Seniority of the Ingress `name`, created so many seconds after the Unix epoch.
+    pub fn new(created: i64, name: ObjectName) -> Self {
+        Self { created, name: Reverse(name) }
+    }
+}
+
+impl Route {
+    /// Seniority of the Ingress that asked for this route.
+    pub fn seniority(&self) -> Seniority {
+        Seniority::new(self.created, self.ingress.clone())
+    }
 }
