@@ -4,6 +4,8 @@
 //! PACKET: `kernel` hands a connection to a `worker`: `tls` → HTTP → [`table`] → `upstream` → pod.
 //! `admin` and [`telemetry`] show what happens; `run` is the only file that sees every module.
 
+pub mod admin;
+pub mod config;
 pub mod model;
 pub mod table;
 pub mod telemetry;

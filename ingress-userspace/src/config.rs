@@ -1,0 +1,354 @@
+//! The command line and the environment, checked before anything starts.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::telemetry::log::LogFormat;
+
+/// Forebay: an ingress for bare-metal Kubernetes.
+///
+/// An XDP program steers connections for virtual IPs to the nodes, sk_lookup hands them to the
+/// workers of a proxy, and the proxy follows the Ingress objects of a cluster or of a folder.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, propagate_version = true, max_term_width = 100)]
+pub struct Config {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of the binary.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve Ingress objects: everything in one process
+    ///
+    /// Without --vip, workers listen on the --http and --https addresses. With --vip, the kernel
+    /// hands them the connections for those addresses, and they listen on loopback only.
+    ///
+    /// Try it without a cluster and without root:
+    ///   forebay run --manifests deploy/examples
+    ///   curl -H 'Host: foo.bar.com' http://127.0.0.1:8080/foos1
+    #[command(verbatim_doc_comment)]
+    Run(Box<RunConfig>),
+}
+
+/// Flags of `forebay run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunConfig {
+    /// Follow the YAML and JSON files below DIR instead of a cluster
+    #[arg(long, value_name = "DIR", env = "FOREBAY_MANIFESTS", help_heading = "Source")]
+    pub manifests: Option<PathBuf>,
+
+    /// Follow the cluster of this kubeconfig [default: $KUBECONFIG, else the pod's own credentials]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FOREBAY_KUBECONFIG",
+        conflicts_with = "manifests",
+        help_heading = "Source"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Serve Ingresses of this class, by its name; repeatable
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "FOREBAY_INGRESS_CLASS",
+        value_delimiter = ',',
+        default_values = ["forebay", "nginx"],
+        help_heading = "Source"
+    )]
+    pub ingress_class: Vec<String>,
+
+    /// Serve Ingresses that name no class [default: true for a folder, false for a cluster]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "FOREBAY_WATCH_INGRESS_WITHOUT_CLASS",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        help_heading = "Source"
+    )]
+    pub watch_ingress_without_class: Option<bool>,
+
+    /// Listen for HTTP on ADDR:PORT; repeatable [default: 0.0.0.0:80 as root, else 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR:PORT", env = "FOREBAY_HTTP", value_delimiter = ',', help_heading = "Listeners")]
+    pub http: Vec<SocketAddr>,
+
+    /// Listen for HTTPS on ADDR:PORT; repeatable [default: 0.0.0.0:443 as root, else 127.0.0.1:8443]
+    #[arg(long, value_name = "ADDR:PORT", env = "FOREBAY_HTTPS", value_delimiter = ',', help_heading = "Listeners")]
+    pub https: Vec<SocketAddr>,
+
+    /// Serve /healthz, /readyz, /metrics, /routes and /status on ADDR:PORT
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "FOREBAY_ADMIN",
+        default_value = "127.0.0.1:10354",
+        help_heading = "Listeners"
+    )]
+    pub admin: SocketAddr,
+
+    /// Serve this virtual IPv4 address on ports 80 and 443 through XDP and sk_lookup; repeatable
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "FOREBAY_VIP",
+        value_delimiter = ',',
+        requires_all = ["xdp_interface", "node_name"],
+        help_heading = "Data plane"
+    )]
+    pub vip: Vec<Ipv4Addr>,
+
+    /// Attach the XDP program to this interface; repeatable
+    #[arg(
+        long,
+        value_name = "IF",
+        env = "FOREBAY_XDP_INTERFACE",
+        value_delimiter = ',',
+        requires = "vip",
+        help_heading = "Data plane"
+    )]
+    pub xdp_interface: Vec<String>,
+
+    /// Where the XDP program runs: in the driver, or in the generic (slower) hook of the kernel
+    #[arg(long, value_enum, env = "FOREBAY_XDP_MODE", default_value_t, help_heading = "Data plane")]
+    pub xdp_mode: XdpMode,
+
+    /// How packets reach another node: in UDP, or by rewriting the MAC (nodes on one segment only)
+    #[arg(long, value_enum, env = "FOREBAY_FORWARD", default_value_t, help_heading = "Data plane")]
+    pub forward: Forward,
+
+    /// A node of the fixed set and its address, this one included; repeatable
+    #[arg(
+        long,
+        value_name = "NAME=ADDR",
+        env = "FOREBAY_NODE",
+        value_delimiter = ',',
+        requires = "vip",
+        help_heading = "Data plane"
+    )]
+    pub node: Vec<NodeAddress>,
+
+    /// Name of this node
+    #[arg(long, value_name = "NAME", env = "FOREBAY_NODE_NAME", help_heading = "Data plane")]
+    pub node_name: Option<String>,
+
+    /// Folder in a BPF file system that keeps programs, maps and links over a restart
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "FOREBAY_PIN_DIR",
+        default_value = "/sys/fs/bpf/forebay",
+        help_heading = "Data plane"
+    )]
+    pub pin_dir: PathBuf,
+
+    /// Number of worker threads [default: one a core]
+    #[arg(long, value_name = "N", env = "FOREBAY_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Process")]
+    pub workers: Option<u16>,
+
+    /// How long requests in flight may go on after SIGTERM: seconds, or a number with ms, s or m
+    #[arg(long, value_name = "TIME", env = "FOREBAY_SHUTDOWN_GRACE", default_value = "30s", value_parser = duration, help_heading = "Process")]
+    pub shutdown_grace: Duration,
+
+    /// Form of the log on standard error
+    #[arg(long, value_enum, env = "FOREBAY_LOG_FORMAT", default_value_t, help_heading = "Process")]
+    pub log_format: LogFormat,
+
+    /// Add the header `x-forebay` to responses: node, worker, Ingress, backend and endpoint.
+    /// Tells clients about the cluster's inside
+    #[arg(long, env = "FOREBAY_TRACE_RESPONSES", help_heading = "Process")]
+    pub trace_responses: bool,
+}
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum XdpMode {
+    /// In the network driver.
+    #[default]
+    Native,
+    /// In the kernel's generic hook: any interface, slower.
+    Generic,
+}
+
+/// How packets reach another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Forward {
+    /// In UDP with a hop header; works across routers.
+    #[default]
+    Udp,
+    /// By rewriting the MAC addresses; the nodes must share a segment.
+    L2,
+}
+
+/// `NAME=ADDR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// Name of the node.
+    pub name: String,
+    /// Its IPv4 address.
+    pub address: Ipv4Addr,
+}
+
+impl FromStr for NodeAddress {
+    type Err = String;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        let (name, address) = value.split_once('=').ok_or("expected NAME=ADDR")?;
+        if name.is_empty() {
+            return Err("the name is empty".to_owned());
+        }
+        let address = address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+        Ok(Self { name: name.to_owned(), address })
+    }
+}
+
+/// A combination of flags that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Two `--node` flags have one name or one address.
+    #[error("--node {0} is given twice; each name and each address may stand once")]
+    DuplicateNode(String),
+    /// The fixed set lacks this node.
+    #[error("--node-name {0} is not among the --node flags; add --node {0}=ADDR")]
+    UnknownNode(String),
+}
+
+impl RunConfig {
+    /// The fixed set of nodes by name. A lone node needs no `--node`: then the set is empty.
+    ///
+    /// # Errors
+    /// A name or an address stands twice, or this node is missing.
+    pub fn nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
+        let mut nodes = BTreeMap::new();
+        for node in &self.node {
+            let address_taken = nodes.values().any(|address| *address == node.address);
+            if address_taken || nodes.insert(node.name.clone(), node.address).is_some() {
+                return Err(ConfigError::DuplicateNode(format!("{}={}", node.name, node.address)));
+            }
+        }
+        match &self.node_name {
+            Some(name) if !nodes.is_empty() && !nodes.contains_key(name) => Err(ConfigError::UnknownNode(name.clone())),
+            _ => Ok(nodes),
+        }
+    }
+
+    /// Addresses for plain HTTP.
+    pub fn http_addresses(&self, root: bool) -> Vec<SocketAddr> {
+        listeners(&self.http, root, 80, 8080)
+    }
+
+    /// Addresses for HTTPS.
+    pub fn https_addresses(&self, root: bool) -> Vec<SocketAddr> {
+        listeners(&self.https, root, 443, 8443)
+    }
+}
+
+fn listeners(given: &[SocketAddr], root: bool, privileged: u16, unprivileged: u16) -> Vec<SocketAddr> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let (address, port) = if root { (Ipv4Addr::UNSPECIFIED, privileged) } else { (Ipv4Addr::LOCALHOST, unprivileged) };
+    vec![SocketAddr::new(IpAddr::V4(address), port)]
+}
+
+/// `30`, `30s`, `500ms` or `2m`; at most a day.
+fn duration(value: &str) -> Result<Duration, String> {
+    let (number, unit_ms) = match value {
+        _ if value.ends_with("ms") => (&value[..value.len() - 2], 1),
+        _ if value.ends_with('s') => (&value[..value.len() - 1], 1_000),
+        _ if value.ends_with('m') => (&value[..value.len() - 1], 60_000),
+        _ => (value, 1_000),
+    };
+    let number: u64 = number.parse().map_err(|_| "expected a number of seconds, or one with ms, s or m".to_owned())?;
+    match number.checked_mul(unit_ms) {
+        Some(ms) if ms <= 86_400_000 => Ok(Duration::from_millis(ms)),
+        _ => Err("longer than a day".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(flags: &[&str]) -> Result<Box<RunConfig>, clap::Error> {
+        let Command::Run(config) = Config::try_parse_from(["forebay", "run"].iter().chain(flags))?.command;
+        Ok(config)
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Config::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_an_environment_variable() {
+        let command = Config::command();
+        let run = command.find_subcommand("run").unwrap();
+        for argument in run.get_arguments().filter(|a| !matches!(a.get_id().as_str(), "help" | "version")) {
+            let expected = format!("FOREBAY_{}", argument.get_id().as_str().to_uppercase());
+            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(&*expected));
+        }
+    }
+
+    #[test]
+    fn bad_flags_are_refused() {
+        for flags in [
+            &["--http", "localhost"][..],
+            &["--http", "1.2.3.4"],
+            &["--workers", "0"],
+            &["--shutdown-grace", "1h"],
+            &["--vip", "198.51.100.10"],
+            &["--node", "n1"],
+            &["--xdp-interface", "eth0"],
+            &["--manifests", "a", "--kubeconfig", "b"],
+            &["--unknown"],
+        ] {
+            assert!(run(flags).is_err(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        for (value, ms) in [("30", 30_000), ("30s", 30_000), ("250ms", 250), ("2m", 120_000)] {
+            assert_eq!(duration(value), Ok(Duration::from_millis(ms)), "{value}");
+        }
+        for value in ["", "s", "-1", "1.5s", "99999999999999999999", "1441m"] {
+            assert!(duration(value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_fixed_set_of_nodes_has_this_node_and_no_doubles() {
+        let steer = ["--vip", "198.51.100.10", "--xdp-interface", "eth0", "--node-name", "n1"];
+        let nodes = |flags: &[&str]| run(&[&steer[..], flags].concat()).unwrap().nodes();
+        assert_eq!(nodes(&[]).unwrap().len(), 0);
+        assert_eq!(nodes(&["--node", "n1=198.18.0.1,n2=198.18.0.2"]).unwrap().len(), 2);
+        for flags in [
+            &["--node", "n2=198.18.0.2"][..],
+            &["--node", "n1=198.18.0.1", "--node", "n2=198.18.0.1"],
+            &["--node", "n1=198.18.0.1,n1=198.18.0.2"],
+        ] {
+            assert!(nodes(flags).is_err(), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn listeners_without_privilege_are_on_loopback() {
+        let config = run(&[]).unwrap();
+        assert_eq!(config.http_addresses(false), ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(config.https_addresses(false), ["127.0.0.1:8443".parse().unwrap()]);
+        assert_eq!(config.http_addresses(true), ["0.0.0.0:80".parse().unwrap()]);
+    }
+}
