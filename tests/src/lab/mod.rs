@@ -1,12 +1,21 @@
 //! Networks made of namespaces, for tests that need packets. Needs root.
 //!
-//! `sys` → `namespace`.
+//! ```text
+//! client 198.18.0.2 ── router 198.18.0.1, br0 198.18.1.1 ─┬─ n1 198.18.1.11 ── pods 198.18.11.0/24
+//!                      route: VIP 198.51.100.10 by n1,    ├─ n2 198.18.1.12 ── pods 198.18.12.0/24
+//!                      or by all three                    └─ n3 198.18.1.13 ── pods 198.18.13.0/24
+//! ```
+//! `sys` → `namespace` → `network` → `topology` → `manifests`.
 
+mod manifests;
 mod namespace;
-#[expect(dead_code, reason = "the router attaches the program")]
+mod network;
 mod sys;
+mod topology;
 
+pub use manifests::{PLAIN_HOST, TLS_HOST, secret_yaml, write_manifests};
 pub use namespace::Namespace;
+pub use topology::{CLIENT, Lab, NextHop, Node, Pod, ROUTER, VIP};
 
 /// Tells why this process cannot make a lab, if so.
 ///
