@@ -1,2 +1,65 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the commands that set up, build, show, test and measure Forebay; one file a command.
+
+#![expect(clippy::print_stdout, reason = "every command here reports to the person who typed it")]
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod shell;
+mod workspace;
+
+mod bench;
+mod build_ebpf;
+mod ci;
+mod demo;
+mod fuzz;
+mod setup;
+mod test;
+mod tidy;
+
+/// Everything a person does with this repository, beyond plain `cargo build`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Command {
+    /// Find or install what building, testing and measuring need
+    Setup(setup::Options),
+    /// Build the kernel object, target/ebpf/forebay.bpf.o
+    BuildEbpf(build_ebpf::Options),
+    /// Run the tests and say how many of each group ran
+    Test(test::Options),
+    /// Show requests for a virtual IP on their way through three nodes
+    Demo(demo::Options),
+    /// Measure against other proxies (http) or against the XDP floor (steer)
+    Bench(bench::Options),
+    /// Check the rules of ARCHITECTURE.md that no compiler checks
+    Tidy,
+    /// Format, lints, tidy, docs, eBPF, deploy manifests and all tests
+    Ci,
+    /// Fuzz each parser for a while
+    Fuzz(fuzz::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A person reads this: what was tried and why it failed, without a backtrace.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Setup(options) => setup::run(&options),
+        Command::BuildEbpf(options) => build_ebpf::run(&options),
+        Command::Test(options) => test::run(&options),
+        Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Tidy => tidy::run(),
+        Command::Ci => ci::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
+    }
+}

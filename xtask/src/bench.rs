@@ -1,0 +1,57 @@
+//! `bench`: builds the optimised binaries and becomes the benchmark.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::{
+    build_ebpf,
+    setup::{self, Piece, python},
+    shell::{self, cargo, command},
+    workspace,
+};
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Subject {
+    /// CPU a request, beside nginx, HAProxy and Envoy
+    Http,
+    /// Nanoseconds a packet of each verdict, as a ratio to `return XDP_PASS`
+    Steer,
+}
+
+/// The command line of `cargo xtask bench`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// What to measure
+    #[arg(value_enum)]
+    subject: Subject,
+    /// Passed on to the benchmark; `cargo xtask bench http -- --help` shows what it takes
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Runs `cargo xtask bench`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let subject = match options.subject {
+        Subject::Http => {
+            setup::ensure(&Piece::BENCH)?;
+            "http"
+        }
+        Subject::Steer => "steer",
+    };
+    build_ebpf::build()?;
+    shell::run(cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "ingress-userspace",
+        "--package",
+        "ingress-tests",
+        "--bins",
+    ]))?;
+    let mut bench = command(workspace::target().join("release/bench"));
+    if let Some(envoy) = python::envoy()? {
+        bench.env("FOREBAY_ENVOY", envoy);
+    }
+    shell::replace_by(bench.arg(subject).args(&options.rest))
+}

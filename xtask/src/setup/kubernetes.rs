@@ -1,0 +1,107 @@
+//! The Kubernetes binaries of the tests, built from the Go modules pinned in `tests/tools/kubernetes`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::go;
+use crate::{
+    shell::{command, is_executable, output, shown},
+    workspace,
+};
+
+/// One binary and the package it is built from.
+pub(crate) struct Binary {
+    /// Its file name.
+    pub(crate) name: &'static str,
+    package: &'static str,
+}
+
+/// What the tests start.
+pub(crate) const BINARIES: [Binary; 4] = [
+    Binary { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver" },
+    Binary { name: "kube-controller-manager", package: "k8s.io/kubernetes/cmd/kube-controller-manager" },
+    Binary { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl" },
+    // The main package at a module's root: without a name of ours it would be called `server`.
+    Binary { name: "etcd", package: "go.etcd.io/etcd/server/v3" },
+];
+
+/// A clean build without symbols, with the version that clients ask for.
+const LINKER_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3 \
+    -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
+    -X k8s.io/client-go/pkg/version.gitVersion=v1.36.3";
+
+fn module() -> PathBuf {
+    workspace::root().join("tests/tools/kubernetes")
+}
+
+/// The folder that has all of them: `$KUBEBUILDER_ASSETS`, else the cache.
+pub(crate) fn find() -> Result<Option<PathBuf>> {
+    let given = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    Ok(given.into_iter().chain([dir()?]).find(|dir| has_all(dir)))
+}
+
+fn has_all(dir: &Path) -> bool {
+    BINARIES.iter().all(|binary| is_executable(&dir.join(binary.name)))
+}
+
+/// The cache's folder, named after the modules' checksums so that a new version gets a new folder.
+pub(crate) fn dir() -> Result<PathBuf> {
+    let sums = module().join("go.sum");
+    let hash = output(command("sha256sum").arg(&sums)).with_context(|| format!("hash {}", sums.display()))?;
+    let key = hash.get(..16).context("sha256sum printed no hash")?;
+    Ok(workspace::cache()?.join(format!("kubernetes-{key}")))
+}
+
+/// Builds each binary beside its place and moves the folder into place whole.
+pub(crate) fn build() -> Result<()> {
+    let place = dir()?;
+    if has_all(&place) {
+        return Ok(());
+    }
+    let go = go::find()?.context("no Go 1.26 was found")?;
+    let partial = place.with_extension("partial");
+    fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
+    let start = Instant::now();
+    for (done, binary) in BINARIES.iter().enumerate() {
+        let label = format!("{} ({} of {})", binary.name, done + 1, BINARIES.len());
+        let mut build = command(&go);
+        build
+            .current_dir(module())
+            .env("GOTOOLCHAIN", "local")
+            .env("GOFLAGS", "-mod=readonly")
+            .args(["build", "-trimpath", "-ldflags", LINKER_FLAGS, "-o"])
+            .arg(partial.join(binary.name))
+            .arg(binary.package);
+        build_one(&mut build, &label, start)?;
+    }
+    fs::remove_dir_all(&place).ok();
+    fs::rename(&partial, &place).with_context(|| format!("move the binaries to {}", place.display()))
+}
+
+/// Waits for one build and shows that it is alive.
+fn build_one(build: &mut Command, label: &str, start: Instant) -> Result<()> {
+    println!("  building {label}");
+    let mut child = build.spawn().with_context(|| format!("start `{}`", shown(build)))?;
+    let mut reported = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            if !status.success() {
+                bail!("`{}` ended with {status}", shown(build));
+            }
+            return Ok(());
+        }
+        if reported.elapsed() >= Duration::from_secs(20) {
+            reported = Instant::now();
+            let elapsed = start.elapsed().as_secs();
+            println!("  building {label}: {}:{:02} so far", elapsed / 60, elapsed % 60);
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}

@@ -1,0 +1,185 @@
+//! `test`: builds what the tests start, runs each group, and says how many tests of each ran.
+//!
+//! A test that lacks a right or a tool prints a line `SKIPPED: <reason>` and passes; it is counted as skipped. A
+//! group that was skipped whole is a failure where it should have run: as root, or with `CI=true`.
+
+use std::{env, time::Instant};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    build_ebpf,
+    setup::{self, Piece, Purpose, kubernetes},
+    shell::{self, cargo},
+    workspace,
+};
+
+mod cargo_test;
+mod report;
+
+use report::Count;
+
+/// A set of tests with the same needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Group {
+    /// Pure parts, beside the code
+    Host,
+    /// The proxy through sockets and files
+    Proxy,
+    /// The kernel programs by `BPF_PROG_TEST_RUN`
+    Kernel,
+    /// Nodes in network namespaces
+    Namespaces,
+    /// A real API server
+    Api,
+    /// All of these
+    All,
+}
+
+/// The command line of `cargo xtask test`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Which tests to run
+    #[arg(value_enum, default_value = "all")]
+    group: Group,
+    /// Only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// A row of the summary, and what runs for it.
+struct Suite {
+    group: Group,
+    name: &'static str,
+    /// Each item is one `cargo test`.
+    runs: &'static [&'static [&'static str]],
+    /// Without root there is nothing to run, which is then no failure.
+    needs_root: bool,
+}
+
+const SUITES: [Suite; 5] = [
+    Suite {
+        group: Group::Host,
+        name: "host",
+        runs: &[
+            &["--package", "ingress-ebpf", "--package", "ingress-userspace", "--package", "xtask"],
+            &["--package", "ingress-tests", "--lib"],
+        ],
+        needs_root: false,
+    },
+    Suite {
+        group: Group::Proxy,
+        name: "proxy",
+        runs: &[
+            &["--package", "ingress-tests", "--test", "http"],
+            &["--package", "ingress-tests", "--test", "manifests"],
+        ],
+        needs_root: false,
+    },
+    Suite {
+        group: Group::Kernel,
+        name: "BPF test-run",
+        runs: &[&["--package", "ingress-tests", "--test", "kernel"]],
+        needs_root: true,
+    },
+    Suite {
+        group: Group::Namespaces,
+        name: "namespaces",
+        runs: &[&["--package", "ingress-tests", "--test", "namespaces"]],
+        needs_root: true,
+    },
+    Suite {
+        group: Group::Api,
+        name: "API server",
+        runs: &[
+            &["--package", "ingress-tests", "--test", "api_server"],
+            &["--package", "ingress-tests", "--test", "deploy"],
+        ],
+        needs_root: false,
+    },
+];
+
+impl Group {
+    fn pieces(self) -> Vec<Piece> {
+        let mut pieces = Piece::BUILD.to_vec();
+        match self {
+            Self::Host => {}
+            Self::Proxy | Self::Kernel | Self::Namespaces => pieces.extend(Piece::NAMESPACES),
+            Self::Api => pieces.extend(Piece::of(Purpose::Test)),
+            Self::All => pieces = Piece::of(Purpose::Test),
+        }
+        pieces
+    }
+}
+
+/// Runs `cargo xtask test`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let start = Instant::now();
+    setup::ensure(&options.group.pieces())?;
+    build_ebpf::build()?;
+    // The tests start the binary; cargo builds it only for tests of its own package.
+    shell::run(cargo().args(["build", "--package", "ingress-userspace", "--package", "ingress-tests", "--bins"]))?;
+    let mut rows = Vec::new();
+    for suite in SUITES.iter().filter(|suite| matches!(options.group, Group::All) || suite.group == options.group) {
+        println!("\n== {} ==", suite.name);
+        rows.push((suite, run_suite(suite, options.filter.as_deref())?));
+    }
+    finish(&rows, options.filter.is_some(), start)
+}
+
+/// Runs all groups, as CI does.
+pub(crate) fn run_all() -> Result<()> {
+    run(&Options { group: Group::All, filter: None })
+}
+
+fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Count> {
+    let mut count = Count::default();
+    for arguments in suite.runs {
+        let mut test = cargo();
+        test.args(["test", "--no-fail-fast"]).args(*arguments);
+        // Where the tests look first for what setup found.
+        if let Some(assets) = kubernetes::find()? {
+            test.env("KUBEBUILDER_ASSETS", assets);
+        }
+        test.env("FOREBAY_CACHE", workspace::cache()?);
+        test.arg("--").args(filter).arg("--show-output");
+        count += cargo_test::run(&mut test)?;
+    }
+    Ok(count)
+}
+
+/// Prints the summary; fails if a test failed, or if a group that should have run was skipped whole.
+fn finish(rows: &[(&Suite, Count)], filtered: bool, start: Instant) -> Result<()> {
+    let strict = env::var_os("CI").is_some_and(|value| value == "true");
+    let root = shell::is_root();
+    let mut total = Count::default();
+    let mut broken = Vec::new();
+    println!("\n{:<14}{:>8}{:>8}{:>9}", "group", "passed", "failed", "skipped");
+    for (suite, count) in rows {
+        println!("{:<14}{:>8}{:>8}{:>9}", suite.name, count.passed, count.failed, count.skipped.len());
+        total += count.clone();
+        let should_run = strict || root || !suite.needs_root;
+        if count.passed + count.failed == 0 && should_run && !filtered {
+            broken.push(format!("no test of the group `{}` ran", suite.name));
+        }
+        if count.crashed {
+            broken.push(format!("a test program of the group `{}` did not build or did not finish", suite.name));
+        }
+    }
+    for reason in &total.skipped {
+        println!("skipped: {reason}");
+    }
+    for name in &total.failures {
+        println!("failed: {name}");
+    }
+    for line in &broken {
+        println!("failed: {line}");
+    }
+    let seconds = start.elapsed().as_secs();
+    println!("\ntook {}:{:02}", seconds / 60, seconds % 60);
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped.len());
+    if total.failed > 0 || !broken.is_empty() {
+        bail!("tests failed");
+    }
+    Ok(())
+}
