@@ -37,6 +37,11 @@ impl Answer {
         self.headers.get(name).map_or("", String::as_str)
     }
 
+    /// Parts of the header `x-forebay` by name: `node`, `worker`, `ingress`, `backend`, `endpoint`, `pod`.
+    pub fn trace(&self) -> BTreeMap<&str, &str> {
+        self.header("x-forebay").split(' ').filter_map(|part| part.split_once('=')).collect()
+    }
+
     /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()

@@ -78,18 +78,25 @@ pub fn run_to_end<S: AsRef<str>>(args: &[S]) -> Result<Output> {
 
 /// How to start `forebay run`.
 #[derive(Debug)]
-pub struct Launch<'a> {
+pub struct Launch {
+    program: Option<PathBuf>,
     args: Vec<OsString>,
     wrapper: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
-    namespace: Option<&'a Namespace>,
+    namespace: Option<Arc<Namespace>>,
 }
 
-impl<'a> Launch<'a> {
+impl Launch {
     /// `forebay run --log-format json ARGS`.
     pub fn new<S: AsRef<str>>(args: &[S]) -> Self {
         let args = ["run", "--log-format", "json"].into_iter().chain(args.iter().map(AsRef::as_ref));
-        Self { args: args.map(OsString::from).collect(), wrapper: vec![], environment: vec![], namespace: None }
+        Self {
+            program: None,
+            args: args.map(OsString::from).collect(),
+            wrapper: vec![],
+            environment: vec![],
+            namespace: None,
+        }
     }
 
     /// Serves a folder of manifests on ports that the kernel picks.
@@ -114,6 +121,13 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// Runs another copy of the binary than [`binary`].
+    #[must_use]
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Starts it by another program, such as `setpriv --reuid 65534`, that ends in an exec.
     #[must_use]
     pub fn wrapped_by(mut self, wrapper: &[&str]) -> Self {
@@ -123,8 +137,8 @@ impl<'a> Launch<'a> {
 
     /// Starts it on a machine of the lab.
     #[must_use]
-    pub fn within(mut self, namespace: &'a Namespace) -> Self {
-        self.namespace = Some(namespace);
+    pub fn within(mut self, namespace: &Arc<Namespace>) -> Self {
+        self.namespace = Some(Arc::clone(namespace));
         self
     }
 
@@ -132,7 +146,7 @@ impl<'a> Launch<'a> {
     ///
     /// # Errors
     /// It ends, or is not ready within 20 s; its log is in the error.
-    pub fn start(self) -> Result<Forebay<'a>> {
+    pub fn start(self) -> Result<Forebay> {
         let mut forebay = self.start_unready()?;
         forebay.wait_for_ready()?;
         Ok(forebay)
@@ -142,14 +156,18 @@ impl<'a> Launch<'a> {
     ///
     /// # Errors
     /// The binary cannot be built or started.
-    pub fn start_unready(self) -> Result<Forebay<'a>> {
+    pub fn start_unready(self) -> Result<Forebay> {
         let log = Log::default();
         let running = Some(Running::start(&self, &log)?);
         Ok(Forebay { launch: self, log, running })
     }
 
     fn command(&self) -> Result<Command> {
-        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([binary()?.as_os_str()]);
+        let program = match &self.program {
+            Some(program) => program,
+            None => binary()?,
+        };
+        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
         let mut command = Command::new(words.next().context("no program")?);
         command.args(words).args(&self.args);
         clean_environment(&mut command);
@@ -171,13 +189,13 @@ fn clean_environment(command: &mut Command) {
 
 /// A running `forebay`; killed when dropped. Its log is printed if the test fails.
 #[derive(Debug)]
-pub struct Forebay<'a> {
-    launch: Launch<'a>,
+pub struct Forebay {
+    launch: Launch,
     log: Log,
     running: Option<Running>,
 }
 
-impl Forebay<'_> {
+impl Forebay {
     /// Address of the first HTTP listener.
     ///
     /// # Panics
@@ -216,7 +234,7 @@ impl Forebay<'_> {
     /// # Errors
     /// No answer.
     pub fn ask(&self, path: &str) -> Result<(u16, String)> {
-        client::get(self.launch.namespace, self.admin(), path)
+        client::get(self.launch.namespace.as_deref(), self.admin(), path)
     }
 
     /// The answer of `/status`.
@@ -318,7 +336,7 @@ impl Forebay<'_> {
     }
 }
 
-impl Drop for Forebay<'_> {
+impl Drop for Forebay {
     #[expect(clippy::print_stderr, reason = "the log of a failed test")]
     fn drop(&mut self) {
         self.running = None;
@@ -336,9 +354,9 @@ struct Running {
 }
 
 impl Running {
-    fn start(launch: &Launch<'_>, log: &Log) -> Result<Self> {
+    fn start(launch: &Launch, log: &Log) -> Result<Self> {
         let mut command = launch.command()?;
-        let child = match launch.namespace {
+        let child = match &launch.namespace {
             Some(namespace) => namespace.spawn(command),
             None => command.spawn(),
         };

@@ -38,22 +38,26 @@ impl Lab {
 /// # Errors
 /// The folder cannot be written to.
 pub fn write_manifests(folder: &Path, pods: &[(&str, &str, SocketAddr)]) -> Result<()> {
-    let mut services = String::new();
-    for service in ["s1", "s2"] {
-        let pods = pods.iter().filter(|(of, ..)| *of == service);
-        service_yaml(&mut services, service, pods)?;
-    }
+    write_services(folder, pods)?;
     let certified = rcgen::generate_simple_self_signed([TLS_HOST.to_owned()])?;
     let secret = secret_yaml("secure-tls", &certified.cert.pem(), &certified.signing_key.serialize_pem());
-    for (name, text) in [
-        ("services.yaml", services.as_str()),
-        ("ingresses.yaml", INGRESSES),
-        ("secret.yaml", &secret),
-        ("ca.crt", &certified.cert.pem()),
-    ] {
+    for (name, text) in [("ingresses.yaml", INGRESSES), ("secret.yaml", &secret), ("ca.crt", &certified.cert.pem())] {
         fs::write(folder.join(name), text).with_context(|| format!("write {name}"))?;
     }
     Ok(())
+}
+
+/// Writes `services.yaml`: the Services `s1` and `s2` with an EndpointSlice a pod, given by Service, name
+/// and address.
+///
+/// # Errors
+/// The folder cannot be written to.
+pub fn write_services(folder: &Path, pods: &[(&str, &str, SocketAddr)]) -> Result<()> {
+    let mut services = String::new();
+    for service in ["s1", "s2"] {
+        service_yaml(&mut services, service, pods.iter().filter(|(of, ..)| *of == service))?;
+    }
+    fs::write(folder.join("services.yaml"), services).context("write services.yaml")
 }
 
 const INGRESSES: &str = "\

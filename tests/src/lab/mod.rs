@@ -5,15 +5,17 @@
 //!                      route: VIP 198.51.100.10 by n1,    ├─ n2 198.18.1.12 ── pods 198.18.12.0/24
 //!                      or by all three                    └─ n3 198.18.1.13 ── pods 198.18.13.0/24
 //! ```
-//! `sys` → `namespace` → `network` → `topology` → `manifests`.
+//! `sys` → `namespace` → `network` → `topology` → `manifests` → `cluster`.
 
+mod cluster;
 mod manifests;
 mod namespace;
 mod network;
 mod sys;
 mod topology;
 
-pub use manifests::{PLAIN_HOST, TLS_HOST, secret_yaml, write_manifests};
+pub use cluster::{Cluster, Steering};
+pub use manifests::{PLAIN_HOST, TLS_HOST, secret_yaml, write_manifests, write_services};
 pub use namespace::Namespace;
 pub use topology::{CLIENT, Lab, NextHop, Node, Pod, ROUTER, VIP};
 

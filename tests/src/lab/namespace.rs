@@ -5,7 +5,7 @@
 //! what Forebay pins there outlives Forebay, and ends with the machine.
 
 use std::{
-    io,
+    io::{self, Write},
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command},
@@ -101,6 +101,18 @@ impl Namespace {
         let path = format!("/proc/sys/{key}");
         let (to, value) = (path.clone(), value.to_owned());
         self.run(move || std::fs::write(to, value)).with_context(|| format!("write {path} in {}", self.name))
+    }
+
+    /// Gives names to addresses: lines of this machine's `/etc/hosts`, which replace the file's.
+    ///
+    /// # Errors
+    /// The file cannot be mounted.
+    pub fn hosts(&self, lines: &str) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(lines.as_bytes())?;
+        // The mount keeps the file after its name is gone.
+        self.run(move || rustix::mount::mount_bind(file.path(), "/etc/hosts"))
+            .with_context(|| format!("mount /etc/hosts in {}", self.name))
     }
 
     /// Makes `interface` send whole checksums.

@@ -3,11 +3,12 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
+    sync::Arc,
 };
 
 use anyhow::Result;
 
-use super::Namespace;
+use super::{Namespace, PLAIN_HOST, TLS_HOST};
 use crate::origin::Origin;
 
 /// The virtual address that the router sends to the nodes.
@@ -26,7 +27,8 @@ const POD_PORT: u16 = 8080;
 pub enum NextHop {
     /// By the first node: what ARP or a static route gives.
     Single,
-    /// By all nodes, by a hash of addresses and ports: what BGP gives.
+    /// By all nodes, each flow by one: what BGP gives. Which one cannot be foretold here: Linux
+    /// hashes what the sending socket drew at random, not the ports.
     Ecmp,
 }
 
@@ -34,9 +36,9 @@ pub enum NextHop {
 #[derive(Debug)]
 pub struct Lab {
     /// Where requests come from.
-    pub client: Namespace,
+    pub client: Arc<Namespace>,
     /// Stands between the client and the nodes.
-    pub router: Namespace,
+    pub router: Arc<Namespace>,
     /// `n1` to `n3`, each with `eth0` on the router's bridge.
     pub nodes: Vec<Node>,
     /// Hold the programs on the router's ports.
@@ -51,7 +53,7 @@ pub struct Node {
     /// Address of its `eth0`.
     pub address: Ipv4Addr,
     /// Where its Forebay runs.
-    pub namespace: Namespace,
+    pub namespace: Arc<Namespace>,
     /// One for each of the Services `s1` and `s2`.
     pub pods: Vec<Pod>,
 }
@@ -72,7 +74,7 @@ impl Lab {
     /// # Errors
     /// The process may not: see [`super::available`].
     pub fn new(next_hop: NextHop) -> Result<Self> {
-        let (client, router) = (Namespace::new("client")?, Namespace::new("router")?);
+        let (client, router) = (Arc::new(Namespace::new("client")?), Arc::new(Namespace::new("router")?));
         let nodes = [11, 12, 13].map(|number| Node::new(&router, number));
         let nodes = nodes.into_iter().collect::<Result<Vec<_>>>()?;
         join_router(&client, &router, &nodes)?;
@@ -96,6 +98,7 @@ impl Lab {
 }
 
 fn join_router(client: &Namespace, router: &Namespace, nodes: &[Node]) -> Result<()> {
+    client.hosts(&format!("{VIP} {PLAIN_HOST} {TLS_HOST}\n127.0.0.1 localhost\n"))?;
     client.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
     client.veth("eth0", router, "client")?;
     client.address("eth0", CLIENT, 24)?;
@@ -115,7 +118,7 @@ impl Node {
     fn new(router: &Namespace, number: u8) -> Result<Self> {
         let name = format!("n{}", number - 10);
         let address = Ipv4Addr::new(198, 18, 1, number);
-        let namespace = Namespace::new(&name)?;
+        let namespace = Arc::new(Namespace::new(&name)?);
         namespace.up("lo")?;
         for (key, value) in [
             ("net/ipv6/conf/all/disable_ipv6", "1"),
