@@ -7,6 +7,7 @@ use crate::{
     build_ebpf,
     setup::{self, Piece, python},
     shell::{self, cargo, command},
+    test::WORKSPACE,
     workspace,
 };
 
@@ -40,16 +41,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Subject::Steer => "steer",
     };
     build_ebpf::build()?;
-    shell::run(cargo().args([
-        "build",
-        "--release",
-        "--package",
-        "ingress-userspace",
-        "--package",
-        "ingress-tests",
-        "--bins",
-    ]))?;
-    let mut bench = command(workspace::target().join("release/bench"));
+    println!("building the optimised binaries; the first time this takes some minutes");
+    let bins = ["--bin", "forebay", "--bin", "bench"];
+    shell::run(cargo().args(["build", "--release"]).args(WORKSPACE).args(bins))?;
+    let built = workspace::target().join("release");
+    let mut bench = command(built.join("bench"));
+    bench.env("FOREBAY_BIN", built.join("forebay"));
     if let Some(envoy) = python::envoy()? {
         bench.env("FOREBAY_ENVOY", envoy);
     }

@@ -7,6 +7,7 @@ use crate::{
     build_ebpf,
     setup::{self, Piece},
     shell::{self, cargo, command},
+    test::WORKSPACE,
     workspace,
 };
 
@@ -32,8 +33,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         println!("left out: the kernel object, which only root could load: {error:#}");
     }
-    shell::run(cargo().args(["build", "--package", "ingress-userspace", "--package", "ingress-tests", "--bins"]))?;
+    shell::run(cargo().arg("build").args(WORKSPACE).arg("--bins"))?;
     let flags = [("--once", options.once), ("--keep", options.keep)];
     let given = flags.into_iter().filter_map(|(flag, given)| given.then_some(flag));
-    shell::replace_by(command(workspace::target().join("debug/demo")).args(given))
+    let built = workspace::target().join("debug");
+    shell::replace_by(command(built.join("demo")).env("FOREBAY_BIN", built.join("forebay")).args(given))
 }

@@ -14,12 +14,12 @@ pub(crate) fn by_hand(names: &[&str]) -> String {
 /// Installs packages; refreshes the lists first, since a new machine has none and an old one has stale ones.
 pub(crate) fn install(names: &[&str]) -> Result<()> {
     let services: Vec<&str> = ["nginx", "haproxy"].into_iter().filter(|name| names.contains(name)).collect();
-    run(command("apt-get").args(["update", "--quiet"]))?;
+    run(command("apt-get").args(["-qq", "update"]))?;
     run(command("apt-get")
         .env("DEBIAN_FRONTEND", "noninteractive")
         // A run level in which no service starts.
         .env("RUNLEVEL", "1")
-        .args(["install", "--quiet", "--yes", "--no-install-recommends"])
+        .args(["-qq", "-o", "Dpkg::Use-Pty=0", "install", "--yes", "--no-install-recommends"])
         .args(names))
     .with_context(|| format!("install packages. {}", super::ebpf::BY_HAND))?;
     // systemd does not heed RUNLEVEL; what we brought only for benchmarks must not hold port 80.

@@ -57,44 +57,43 @@ struct Suite {
     needs_root: bool,
 }
 
+/// The whole workspace at once, so that each library is compiled with one set of features. This program is no part of
+/// it: it runs.
+pub(crate) const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "xtask"];
+
 const SUITES: [Suite; 5] = [
     Suite {
         group: Group::Host,
         name: "host",
         runs: &[
-            &["--package", "ingress-ebpf", "--package", "ingress-userspace", "--package", "xtask"],
-            &["--package", "ingress-tests", "--lib"],
+            &["--workspace", "--exclude", "xtask", "--lib", "--bins"],
+            &["--workspace", "--exclude", "xtask", "--doc"],
+            &["--package", "xtask"],
         ],
         needs_root: false,
     },
     Suite {
         group: Group::Proxy,
         name: "proxy",
-        runs: &[
-            &["--package", "ingress-tests", "--test", "http"],
-            &["--package", "ingress-tests", "--test", "manifests"],
-        ],
+        runs: &[&["--workspace", "--exclude", "xtask", "--test", "manifests", "--test", "http"]],
         needs_root: false,
     },
     Suite {
         group: Group::Kernel,
         name: "BPF test-run",
-        runs: &[&["--package", "ingress-tests", "--test", "kernel"]],
+        runs: &[&["--workspace", "--exclude", "xtask", "--test", "kernel"]],
         needs_root: true,
     },
     Suite {
         group: Group::Namespaces,
         name: "namespaces",
-        runs: &[&["--package", "ingress-tests", "--test", "namespaces"]],
+        runs: &[&["--workspace", "--exclude", "xtask", "--test", "namespaces"]],
         needs_root: true,
     },
     Suite {
         group: Group::Api,
         name: "API server",
-        runs: &[
-            &["--package", "ingress-tests", "--test", "api_server"],
-            &["--package", "ingress-tests", "--test", "deploy"],
-        ],
+        runs: &[&["--workspace", "--exclude", "xtask", "--test", "api_server", "--test", "deploy"]],
         needs_root: false,
     },
 ];
@@ -118,7 +117,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(&options.group.pieces())?;
     build_ebpf::build()?;
     // The tests start the binary; cargo builds it only for tests of its own package.
-    shell::run(cargo().args(["build", "--package", "ingress-userspace", "--package", "ingress-tests", "--bins"]))?;
+    shell::run(cargo().arg("build").args(WORKSPACE).arg("--bins"))?;
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| matches!(options.group, Group::All) || suite.group == options.group) {
         println!("\n== {} ==", suite.name);
@@ -141,7 +140,7 @@ fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Count> {
         if let Some(assets) = kubernetes::find()? {
             test.env("KUBEBUILDER_ASSETS", assets);
         }
-        test.env("FOREBAY_CACHE", workspace::cache()?);
+        test.env("FOREBAY_CACHE", workspace::cache()?).env("FOREBAY_BIN", workspace::target().join("debug/forebay"));
         test.arg("--").args(filter).arg("--show-output");
         count += cargo_test::run(&mut test)?;
     }
