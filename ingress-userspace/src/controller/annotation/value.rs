@@ -1,0 +1,173 @@
+//! Values of annotations, parsed as ingress-nginx parses them.
+
+use std::{str::FromStr, time::Duration};
+
+use thiserror::Error;
+
+/// A boolean, in the spellings that Go's `strconv.ParseBool` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Switch(pub(super) bool);
+
+/// Not a boolean.
+#[derive(Debug, Error)]
+#[error("{0:?} is neither true nor false")]
+pub(super) struct SwitchError(String);
+
+impl FromStr for Switch {
+    type Err = SwitchError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self(false)),
+            _ => Err(SwitchError(text.to_owned())),
+        }
+    }
+}
+
+/// How long one endpoint may take to accept a connection: whole seconds, 1 to 3600.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ConnectTimeout(pub(super) Duration);
+
+/// How long between two reads, or two writes: whole seconds, 1 to 86,400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamTimeout(pub(super) Duration);
+
+/// Not a number of seconds that is accepted.
+#[derive(Debug, Error)]
+pub(super) enum SecondsError {
+    /// Anything but digits; a unit, for one.
+    #[error("{0:?} is not a whole number of seconds without a unit")]
+    NotANumber(String),
+    /// Zero or too large.
+    #[error("{value} is not between 1 and {max} seconds")]
+    OutOfRange {
+        /// What was written.
+        value: u64,
+        /// The largest that is accepted.
+        max: u64,
+    },
+}
+
+fn seconds(text: &str, max: u64) -> Result<Duration, SecondsError> {
+    match text.parse() {
+        Ok(value) if (1..=max).contains(&value) => Ok(Duration::from_secs(value)),
+        Ok(value) => Err(SecondsError::OutOfRange { value, max }),
+        Err(_) => Err(SecondsError::NotANumber(text.to_owned())),
+    }
+}
+
+impl FromStr for ConnectTimeout {
+    type Err = SecondsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        seconds(text, 3600).map(Self)
+    }
+}
+
+impl FromStr for StreamTimeout {
+    type Err = SecondsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        seconds(text, 86_400).map(Self)
+    }
+}
+
+/// Largest request body in bytes; nginx's units `k`, `m`, `g` (and `b`); 0 is without a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BodyLimit(pub(super) Option<u64>);
+
+/// Not a size.
+#[derive(Debug, Error)]
+#[error("{0:?} is not a size such as 8m, 512k or 0")]
+pub(super) struct BodyLimitError(String);
+
+impl FromStr for BodyLimit {
+    type Err = BodyLimitError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = || BodyLimitError(text.to_owned());
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" => 10,
+            "m" => 20,
+            "g" => 30,
+            _ => return Err(refuse()),
+        };
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(refuse());
+        }
+        let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << shift)).ok_or_else(refuse)?;
+        Ok(Self((bytes > 0).then_some(bytes)))
+    }
+}
+
+/// A path, maybe with `$1` to `$9` in it; the characters that ingress-nginx lets pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RewriteTarget(pub(super) Box<str>);
+
+/// Not a target.
+#[derive(Debug, Error)]
+pub(super) enum RewriteTargetError {
+    /// A query, a space, or anything else that no path needs.
+    #[error("{0:?} has a character that a rewrite target may not have")]
+    Character(String),
+    /// Neither a path nor a capture.
+    #[error("{0:?} begins with neither / nor a capture")]
+    Relative(String),
+    /// Longer than 4 KiB.
+    #[error("rewrite target is longer than 4096 bytes")]
+    TooLong,
+}
+
+impl FromStr for RewriteTarget {
+    type Err = RewriteTargetError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > 4096 {
+            return Err(RewriteTargetError::TooLong);
+        }
+        let passes = |c: char| c.is_ascii_alphanumeric() || "-._~:/$".contains(c);
+        if !text.chars().all(passes) {
+            return Err(RewriteTargetError::Character(text.to_owned()));
+        }
+        if !text.starts_with(['/', '$']) {
+            return Err(RewriteTargetError::Relative(text.to_owned()));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_units_of_nginx() {
+        for (text, limit) in [
+            ("0", None),
+            ("0m", None),
+            ("1", Some(1)),
+            ("10b", Some(10)),
+            ("8K", Some(8 << 10)),
+            ("1m", Some(1 << 20)),
+            ("2G", Some(2 << 30)),
+        ] {
+            assert_eq!(text.parse::<BodyLimit>().unwrap(), BodyLimit(limit), "{text}");
+        }
+        for text in ["", "m", "1mb", "-1", "1.5m", "1 m", "+1", "18446744073709551615k"] {
+            assert!(text.parse::<BodyLimit>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rewrite_targets_are_paths_with_captures() {
+        for text in ["/", "/$1", "/a/$2/b", "$1", "/a.b~c:d"] {
+            assert!(text.parse::<RewriteTarget>().is_ok(), "{text}");
+        }
+        for text in ["", "a", "/a?b=c", "/a\nb", "/{x}", "https://a/b", &"/".repeat(4097)] {
+            assert!(text.parse::<RewriteTarget>().is_err(), "{text}");
+        }
+    }
+}

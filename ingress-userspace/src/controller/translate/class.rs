@@ -1,0 +1,37 @@
+//! Which Ingresses are ours. The order of the rules is that of ingress-nginx.
+
+use k8s_openapi::api::networking::v1::Ingress;
+
+use super::super::{Settings, index::Index};
+use crate::model::ObjectName;
+
+/// Values of `spec.controller` of the IngressClasses that are ours: our own, and that of the controller
+/// whose place we take.
+const CONTROLLERS: [&str; 2] = ["forebay.dev/ingress", "k8s.io/ingress-nginx"];
+
+/// The annotation that named the class before there was a field for it.
+const LEGACY_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
+/// Tells whether `ingress` asks for us.
+///
+/// 1. `spec.ingressClassName` names one of `--ingress-class`, or an IngressClass with our controller;
+/// 2. without the field, the legacy annotation names one of `--ingress-class`;
+/// 3. without either, `--watch-ingress-without-class`.
+pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> bool {
+    let field = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_deref());
+    let annotations = ingress.metadata.annotations.as_ref();
+    let annotation = annotations.and_then(|annotations| annotations.get(LEGACY_ANNOTATION)).map(String::as_str);
+    let by_name = |class: &str| settings.classes.iter().any(|name| name == class);
+    let named = |class: &&str| !class.is_empty();
+    match (field.filter(named), annotation.filter(named)) {
+        (Some(class), _) => by_name(class) || has_our_controller(class, index),
+        (None, Some(class)) => by_name(class),
+        (None, None) => settings.watch_without_class,
+    }
+}
+
+fn has_our_controller(class: &str, index: &Index) -> bool {
+    let class = index.classes.find(&ObjectName::new("", class));
+    let spec = class.and_then(|item| item.object.spec.as_ref());
+    spec.and_then(|spec| spec.controller.as_deref()).is_some_and(|controller| CONTROLLERS.contains(&controller))
+}
