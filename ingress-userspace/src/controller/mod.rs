@@ -76,25 +76,25 @@ pub enum ControllerError {
         /// Why.
         source: io::Error,
     },
-    /// A kubeconfig is missing or malformed.
+    /// The kubeconfig cannot be read.
     #[error("kubeconfig {path}")]
     Kubeconfig {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: Box<kube::config::KubeconfigError>,
+        source: io::Error,
     },
-    /// No kubeconfig was named, and there is none in the usual places nor a pod's ServiceAccount.
-    #[error("no kubeconfig, and not in a pod")]
-    NoCluster {
-        /// What was tried.
-        source: Box<kube::config::InferConfigError>,
+    /// The kubeconfig, or what stands in its place in a pod, does not say how to reach the cluster.
+    #[error("no usable configuration of a cluster: {reason}")]
+    Configuration {
+        /// The client's own words; they name all causes.
+        reason: String,
     },
     /// The credentials or certificates of the configuration are unusable.
-    #[error("client for the API server")]
+    #[error("no client for the API server: {reason}")]
     Client {
-        /// Why.
-        source: Box<kube::Error>,
+        /// The client's own words; they name all causes.
+        reason: String,
     },
 }
 

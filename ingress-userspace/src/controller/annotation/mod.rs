@@ -131,10 +131,8 @@ mod tests {
 
     #[test]
     fn our_own_prefix_wins() {
-        let (policy, warnings) = read(&[
-            ("forebay.dev/proxy-read-timeout", "1"),
-            ("nginx.ingress.kubernetes.io/proxy-read-timeout", "2"),
-        ]);
+        let (policy, warnings) =
+            read(&[("forebay.dev/proxy-read-timeout", "1"), ("nginx.ingress.kubernetes.io/proxy-read-timeout", "2")]);
         assert_eq!((policy.read_timeout, warnings), (Duration::from_secs(1), vec![]));
     }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, IngressBackend, IngressRule};
 
 use super::{super::annotation, Claim};
-use crate::model::{BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem, Route, ServicePort};
+use crate::model::{
+    BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem, Route, ServicePort,
+};
 
 /// Bytes that mean something in a regex and are no part of an everyday path; `.` is both.
 const REGEX_CHARACTERS: &[char] = &['^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\'];
@@ -68,7 +70,8 @@ impl Writer<'_> {
             "Prefix" => PathKind::Prefix,
             "ImplementationSpecific" | "" => self.implementation_specific(text),
             other => {
-                let message = format!("{other:?} is none of Exact, Prefix, ImplementationSpecific; the path is not served");
+                let message =
+                    format!("{other:?} is none of Exact, Prefix, ImplementationSpecific; the path is not served");
                 return self.refuse(format!("{field}.pathType"), message);
             }
         };

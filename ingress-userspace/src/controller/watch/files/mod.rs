@@ -123,13 +123,7 @@ fn insert(index: &mut Index, located: &Located, place: &Arc<str>) -> Option<Arc<
 }
 
 fn problem(file: String, object: &str, message: String) -> Problem {
-    Problem {
-        severity: Severity::Error,
-        object: object.to_owned(),
-        field: String::new(),
-        file: Some(file),
-        message,
-    }
+    Problem { severity: Severity::Error, object: object.to_owned(), field: String::new(), file: Some(file), message }
 }
 
 impl File {
@@ -267,7 +261,8 @@ impl Walk {
             }
             return;
         }
-        let manifest = path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
+        let manifest =
+            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
         if manifest && metadata.is_file() {
             self.found.insert(path, Signature::of(&metadata));
         }

@@ -95,7 +95,12 @@ fn the_same_object_in_two_files_is_the_first_by_path() {
     folder.write("a.yaml", &service("a"));
     let (names, problems) = folder.scan();
     assert_eq!(names, ["a", "other"]);
-    assert_eq!(problems, ["b.yaml:5: Service default/a: is also in ".to_owned() + &format!("{}/a.yaml:1, which wins", folder.dir.path().display()).replace(&format!("{}/", folder.dir.path().display()), "")]);
+    assert_eq!(
+        problems,
+        ["b.yaml:5: Service default/a: is also in ".to_owned()
+            + &format!("{}/a.yaml:1, which wins", folder.dir.path().display())
+                .replace(&format!("{}/", folder.dir.path().display()), "")]
+    );
 }
 
 #[test]
