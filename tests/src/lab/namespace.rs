@@ -79,17 +79,22 @@ impl Namespace {
         }
     }
 
-    /// Starts `command` in the namespace.
+    /// Starts `command` in the namespace; it is killed when the namespace is dropped or this process dies.
     ///
     /// # Errors
     /// As [`Command::spawn`].
     pub fn spawn(&self, mut command: Command) -> io::Result<Child> {
+        sys::end_with_starter(&mut command);
         self.run(move || command.spawn())
     }
 
-    /// Path by which another process can enter the network while this one lives:
-    /// `nsenter --net=PATH`.
-    pub fn net_path(&self) -> PathBuf {
+    /// What to put before a command in a shell to run it here while this process lives.
+    pub fn enter_command(&self) -> String {
+        format!("nsenter -t {} -n -m", self.tid)
+    }
+
+    /// The network as a file, for as long as this process lives.
+    pub(super) fn net_path(&self) -> PathBuf {
         format!("/proc/{}/task/{}/ns/net", std::process::id(), self.tid).into()
     }
 

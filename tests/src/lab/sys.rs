@@ -1,14 +1,19 @@
-//! The lab's few kernel calls that have no safe wrapper: namespaces, the `pass` program, offloads.
+//! The lab's few kernel calls that have no safe wrapper: namespaces, death with the parent, the `pass`
+//! program, offloads.
 
 #![allow(unsafe_code, reason = "the one file of the tests that may")]
 
 use std::{
     io,
     mem::size_of,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
 };
 
-use rustix::thread::UnshareFlags;
+use rustix::{process::Signal, thread::UnshareFlags};
 
 /// Moves the calling thread into network and mount namespaces of its own.
 ///
@@ -18,6 +23,13 @@ pub(super) fn unshare_network_and_mounts() -> io::Result<()> {
     // SAFETY: `FILES` is not among the flags, so every thread keeps sharing one table of descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS)? };
     Ok(())
+}
+
+/// Makes the command's process die with the thread that starts it.
+pub(super) fn end_with_starter(command: &mut Command) {
+    let die = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec this makes one system call and allocates nothing.
+    unsafe { command.pre_exec(die) };
 }
 
 const BPF_PROG_LOAD: libc::c_long = 5;
