@@ -1,2 +1,34 @@
-//! x
-fn main() {}
+//! The kernel object: XDP `steer` and `pass`, sk_lookup `assign`, and their maps.
+//!
+//! # How it is built
+//!
+//! With bpf-linker in `PATH`, a compiler with rust-src, and from the workspace's top level:
+//!
+//! ```text
+//! RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/ebpf-build \
+//! RUSTFLAGS="-C debuginfo=2 -C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access" \
+//! /usr/bin/cargo build --package ingress-ebpf --bin forebay-ebpf --features programs \
+//!     --profile ebpf --target bpfel-unknown-none -Z build-std=core
+//! cp target/ebpf-build/bpfel-unknown-none/ebpf/forebay-ebpf target/ebpf/forebay.bpf.o
+//! ```
+//!
+//! With rustup, `cargo +nightly build` takes the place of `RUSTC`, `RUSTC_BOOTSTRAP` and `/usr/bin/cargo`.
+//! The target directory is one of its own: the host's flags differ. `--features packet-log` adds a line in
+//! the kernel's trace pipe for each packet.
+#![no_std]
+#![no_main]
+
+mod assign;
+mod maps;
+mod steer;
+
+/// `bpf_sk_assign` and others are for programs whose licence is compatible with the kernel's.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here can panic: the verifier would refuse the loop.
+    loop {}
+}

@@ -1,0 +1,66 @@
+//! sk_lookup: gives a connection to a VIP's port to one of the workers' sockets.
+//!
+//! The sockets listen on a loopback port that means nothing; only this program leads to them. A VIP never
+//! falls through to another socket of the host.
+
+use aya_ebpf::{
+    bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action},
+    macros::sk_lookup,
+    programs::SkLookupContext,
+};
+use ingress_ebpf::{
+    abi::VipKey,
+    hash::{self, Flow},
+    headers::TCP,
+    verdict::{Reason, Tables},
+};
+
+use crate::maps::{KernelTables, META, SETS, SOCKS, count};
+
+/// `AF_INET`.
+const IPV4_FAMILY: u32 = 2;
+
+#[sk_lookup]
+pub(crate) fn assign(context: SkLookupContext) -> u32 {
+    // SAFETY: the kernel passes a valid context for the whole run of the program.
+    let lookup = unsafe { &*context.lookup };
+    if lookup.family != IPV4_FAMILY || lookup.protocol != u32::from(TCP) {
+        return sk_action::SK_PASS;
+    }
+    // The context keeps the local port in host byte order, the keys in network byte order.
+    let port = (lookup.local_port as u16).to_be();
+    let Some(vip) = KernelTables.vip(&VipKey::tcp4(lookup.local_ip4, port)) else {
+        if KernelTables.vip(&VipKey::address4(lookup.local_ip4)).is_some() {
+            count(Reason::ClosedPort);
+            return sk_action::SK_DROP;
+        }
+        return sk_action::SK_PASS;
+    };
+    let reason = match choose(&context, lookup, port, vip.set) {
+        Some(()) => Reason::Assigned,
+        None => Reason::NoListener,
+    };
+    count(reason);
+    if matches!(reason, Reason::Assigned) { sk_action::SK_PASS } else { sk_action::SK_DROP }
+}
+
+/// Assigns a socket of the set by the hash of the flow; `None` where the slot is empty.
+#[inline(always)]
+fn choose(context: &SkLookupContext, lookup: &bpf_sk_lookup, port: u16, set: u8) -> Option<()> {
+    let sockets = SETS.get(u32::from(set))?;
+    let seed = META.get(0)?.seed;
+    let flow = Flow {
+        source: lookup.remote_ip4,
+        destination: lookup.local_ip4,
+        source_port: lookup.remote_port,
+        destination_port: port,
+    };
+    // The seed's words change places: a bucket's connections still spread over all workers.
+    let hash = hash::flow(flow, [seed[1], seed[0]]);
+    let slot = sockets.base.wrapping_add(hash::spread(hash, sockets.count));
+    if sockets.count == 0 {
+        return None;
+    }
+    // Without the flag the kernel would choose again inside a reuseport group.
+    SOCKS.redirect_sk_lookup(context, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT)).ok()
+}
