@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod config;
 pub mod controller;
+pub mod kernel;
 pub mod model;
 pub mod table;
 pub mod telemetry;

@@ -1,0 +1,109 @@
+//! Why the data plane could not be installed, by what an operator does next.
+
+use std::{io, path::PathBuf};
+
+/// Why the data plane could not be installed, or no longer be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The binary was built without the kernel object.
+    #[error("this binary carries no kernel programs; build them first (cargo xtask build-ebpf), then the binary")]
+    NoObject,
+    /// `bpf(2)` or netlink said EPERM.
+    #[error("not permitted to {action}; the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    Privilege {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The pin directory is not on a bpffs.
+    #[error("{} is not on a bpffs; mount one (mount -t bpf bpf /sys/fs/bpf) or name another directory", .0.display())]
+    NotBpffs(PathBuf),
+    /// The pin directory cannot be made or opened.
+    #[error("open the pin directory {}", path.display())]
+    PinDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has been changing the same pins for too long.
+    #[error("another process is changing the pins in {}", .0.display())]
+    Busy(PathBuf),
+    /// A pin of the same name has another layout.
+    #[error(
+        "the pinned map {} has {field} {found}, this version needs {expected}; remove the directory to start afresh",
+        path.display()
+    )]
+    Layout {
+        /// The pin.
+        path: PathBuf,
+        /// Which property differs.
+        field: &'static str,
+        /// What the kernel has.
+        found: u64,
+        /// What the programs need.
+        expected: u64,
+    },
+    /// The maps were written by a version that this one cannot read.
+    #[error("the pinned maps have schema {found}, this version needs {expected}")]
+    Schema {
+        /// What `META` says.
+        found: u16,
+        /// What this version writes.
+        expected: u16,
+    },
+    /// The settings contradict each other.
+    #[error("{0}")]
+    Settings(String),
+    /// No interface of this name is here.
+    #[error("there is no interface {0}")]
+    NoInterface(String),
+    /// Another XDP program is on the interface.
+    #[error(
+        "another XDP program is attached to {0}; detach it (ip link set dev {0} xdp off) or choose another interface"
+    )]
+    OtherXdp(String),
+    /// The driver has no native XDP, or not with the interface's settings.
+    #[error("{interface} cannot run XDP in {mode} mode; try --xdp-mode generic")]
+    Mode {
+        /// The interface.
+        interface: String,
+        /// The mode that was asked for.
+        mode: &'static str,
+        /// The kernel's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The object could not be loaded, or the verifier refused a program.
+    #[error("load {what}")]
+    Load {
+        /// The object or the program.
+        what: &'static str,
+        /// Why, with the verifier's log where there is one.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A link could not be made, updated or pinned.
+    #[error("attach {what}")]
+    Attach {
+        /// The program and where.
+        what: String,
+        /// The kernel's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A map could not be read or written.
+    #[error("access the map {name}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// The kernel's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Routes, links or neighbours could not be read or changed.
+    #[error("{action} over netlink")]
+    Netlink {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
