@@ -20,8 +20,7 @@ fn main() -> ExitCode {
     let workspace = PathBuf::from(package).join("..");
     let named = env::var_os("FOREBAY_EBPF_OBJECT").map(PathBuf::from);
     let object = named.clone().unwrap_or_else(|| target(&workspace).join("ebpf/forebay.bpf.o"));
-    // A file that does not exist counts as changed until it does.
-    println!("cargo::rerun-if-changed={}", object.display());
+    watch(&object, named.is_some());
 
     let bytes = match fs::read(&object) {
         Ok(bytes) => bytes,
@@ -46,7 +45,19 @@ fn main() -> ExitCode {
 
 /// The target directory: the one cargo was told, else the workspace's.
 fn target(workspace: &Path) -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
+    workspace.join(env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from))
+}
+
+/// Runs this script again when the object changes or appears.
+///
+/// A file that is missing would count as changed in every build, so its folder is made and watched.
+fn watch(object: &Path, named: bool) {
+    match object.parent() {
+        Some(folder) if !named && fs::create_dir_all(folder).is_ok() => {
+            println!("cargo::rerun-if-changed={}", folder.display());
+        }
+        _ => println!("cargo::rerun-if-changed={}", object.display()),
+    }
 }
 
 /// Tells when the object is older than what it is built from.
@@ -56,9 +67,7 @@ fn warn_if_stale(object: &Path, sources: &Path) {
     for folder in ["src", "programs"] {
         println!("cargo::rerun-if-changed={}", sources.join(folder).display());
     }
-    let stamp = object.with_file_name("built-at");
-    println!("cargo::rerun-if-changed={}", stamp.display());
-    let built = modified(object).max(modified(&stamp));
+    let built = modified(object).max(modified(&object.with_file_name("built-at")));
     if newest(&sources.join("src")).max(newest(&sources.join("programs"))) > built {
         println!("cargo::warning=the kernel object is older than ingress-ebpf: `cargo xtask build-ebpf` makes it anew");
     }
