@@ -17,9 +17,15 @@ pub(crate) struct Options {
     /// End after the table instead of waiting for Ctrl-C
     #[arg(long)]
     once: bool,
-    /// Leave the namespaces and processes behind at the end
-    #[arg(long)]
-    keep: bool,
+    /// How the router reaches the virtual IP: one node, or all of them [default: ecmp]
+    #[arg(long, value_parser = ["single", "ecmp"])]
+    next_hop: Option<String>,
+    /// Where XDP runs [default: native]
+    #[arg(long, value_parser = ["native", "generic"])]
+    xdp_mode: Option<String>,
+    /// How packets reach another node [default: udp]
+    #[arg(long, value_parser = ["udp", "l2"])]
+    forward: Option<String>,
 }
 
 /// Runs `cargo xtask demo`.
@@ -34,8 +40,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         println!("left out: the kernel object, which only root could load: {error:#}");
     }
     shell::run(cargo().arg("build").args(WORKSPACE).arg("--bins"))?;
-    let flags = [("--once", options.once), ("--keep", options.keep)];
-    let given = flags.into_iter().filter_map(|(flag, given)| given.then_some(flag));
     let built = workspace::target().join("debug");
-    shell::replace_by(command(built.join("demo")).env("FOREBAY_BIN", built.join("forebay")).args(given))
+    let mut demo = command(built.join("demo"));
+    demo.env("FOREBAY_BIN", built.join("forebay"));
+    if options.once {
+        demo.arg("--once");
+    }
+    let choices =
+        [("--next-hop", &options.next_hop), ("--xdp-mode", &options.xdp_mode), ("--forward", &options.forward)];
+    for (flag, choice) in choices {
+        if let Some(choice) = choice {
+            demo.args([flag, choice]);
+        }
+    }
+    shell::replace_by(&mut demo)
 }
