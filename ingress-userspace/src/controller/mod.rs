@@ -113,3 +113,6 @@ pub async fn start(source: Source, settings: Settings) -> Result<Feed, Controlle
     tokio::spawn(publish::run(inbox, settings, snapshots));
     Ok(Feed { snapshots: snapshot_feed, state: state_feed })
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,9 @@ use k8s_openapi::api::{
     networking::v1::{Ingress, IngressClass},
 };
 
+#[cfg(test)]
+pub(super) use files::index_of;
+
 use super::index::Index;
 use crate::model::ObjectName;
 

@@ -269,5 +269,15 @@ impl Walk {
     }
 }
 
+/// What a folder with one file of that text says.
+#[cfg(test)]
+pub(in crate::controller) fn index_of(text: &str) -> Index {
+    let mut files = Files::new(PathBuf::new());
+    let mut file = File::default();
+    file.take(Path::new("test.yaml"), manifest::read(text, false));
+    files.files.insert("test.yaml".into(), file);
+    files.index()
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,124 @@
+//! The whole controller on a folder: what it says, when, and what it does not start with.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tokio::time::timeout;
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings { classes: vec!["nginx".into()], watch_without_class: true, allow_loopback_endpoints: true }
+}
+
+fn ingress(host: &str) -> String {
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: web}}\nspec: {{rules: [{{host: {host}, http: \
+         {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: s, port: {{number: 80}}}}}}}}]}}}}]}}\n"
+    )
+}
+
+async fn follow(folder: &Path) -> Feed {
+    start(Source::Folder(folder.to_owned()), settings()).await.unwrap()
+}
+
+/// Waits for a snapshot whose first host is `host`, and tells how long it took.
+async fn host(feed: &mut Feed, host: &str) -> Duration {
+    let started = Instant::now();
+    let is = |snapshot: &Option<Arc<Snapshot>>| {
+        let route = snapshot.as_ref().and_then(|snapshot| snapshot.routes.first());
+        route.is_some_and(|route| route.host.to_string() == host)
+    };
+    timeout(Duration::from_secs(10), feed.snapshots.wait_for(is)).await.unwrap().unwrap();
+    started.elapsed()
+}
+
+#[tokio::test]
+async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_the_last_good_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("web.yaml");
+    fs::write(&file, ingress("a.test")).unwrap();
+    let mut feed = follow(folder.path()).await;
+    host(&mut feed, "a.test").await;
+    assert_eq!(*feed.state.borrow(), SourceState::InSync);
+
+    fs::write(&file, ingress("b.test")).unwrap();
+    assert!(host(&mut feed, "b.test").await < Duration::from_secs(1));
+
+    fs::write(&file, "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: [").unwrap();
+    let named = |snapshot: &Option<Arc<Snapshot>>| {
+        let problems = snapshot.iter().flat_map(|snapshot| &snapshot.problems);
+        problems.into_iter().any(|problem| problem.file.as_ref().is_some_and(|file| file.ends_with("web.yaml:3")))
+    };
+    timeout(Duration::from_secs(1), feed.snapshots.wait_for(named)).await.unwrap().unwrap();
+    host(&mut feed, "b.test").await;
+
+    // As editors do: another file takes the name.
+    let other = folder.path().join(".web.yaml.new");
+    fs::write(&other, ingress("c.test")).unwrap();
+    fs::rename(&other, &file).unwrap();
+    assert!(host(&mut feed, "c.test").await < Duration::from_secs(1));
+    assert!(!feed.snapshots.borrow().as_ref().unwrap().problems.iter().any(|problem| problem.file.is_none()));
+
+    // In a folder that did not exist when the watch began.
+    fs::remove_file(&file).unwrap();
+    fs::create_dir_all(folder.path().join("x/y")).unwrap();
+    fs::write(folder.path().join("x/y/web.yml"), ingress("d.test")).unwrap();
+    assert!(host(&mut feed, "d.test").await < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn empty_folder_is_a_whole_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut feed = follow(folder.path()).await;
+    let snapshot = timeout(Duration::from_secs(10), feed.snapshots.wait_for(Option::is_some)).await.unwrap().unwrap();
+    assert_eq!(snapshot.as_deref(), Some(&Snapshot::default()));
+}
+
+#[tokio::test]
+async fn folder_that_vanishes_degrades_and_one_that_takes_its_place_is_followed() {
+    let outer = tempfile::tempdir().unwrap();
+    let folder = outer.path().join("manifests");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("web.yaml"), ingress("a.test")).unwrap();
+    let mut feed = follow(&folder).await;
+    host(&mut feed, "a.test").await;
+    fs::remove_dir_all(&folder).unwrap();
+    let degraded = |state: &SourceState| matches!(state, SourceState::Degraded { .. });
+    timeout(Duration::from_secs(10), feed.state.wait_for(degraded)).await.unwrap().unwrap();
+    host(&mut feed, "a.test").await;
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("web.yaml"), ingress("b.test")).unwrap();
+    assert!(host(&mut feed, "b.test").await < Duration::from_secs(1));
+    assert_eq!(*feed.state.borrow(), SourceState::InSync);
+}
+
+#[tokio::test]
+async fn sources_that_cannot_be_used_are_refused_in_one_line() {
+    let absent = Path::new("/nonexistent/forebay");
+    let folder = start(Source::Folder(absent.to_owned()), settings()).await.unwrap_err();
+    assert_eq!(folder.to_string(), "manifests folder /nonexistent/forebay");
+    let kubeconfig = start(Source::Cluster { kubeconfig: Some(absent.to_owned()) }, settings()).await.unwrap_err();
+    assert_eq!(kubeconfig.to_string(), "kubeconfig /nonexistent/forebay");
+    let broken = tempfile::NamedTempFile::new().unwrap();
+    fs::write(broken.path(), "clusters: []\n").unwrap();
+    let kubeconfig =
+        start(Source::Cluster { kubeconfig: Some(broken.path().to_owned()) }, settings()).await.unwrap_err();
+    let text = kubeconfig.to_string();
+    assert!(text.starts_with("no usable configuration of a cluster: ") && !text.contains('\n'), "{text}");
+}
+
+#[tokio::test]
+async fn controller_ends_when_its_feed_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let feed = follow(folder.path()).await;
+    let state = feed.state.clone();
+    drop(feed);
+    // The source's half of the channel goes when its task has ended.
+    let mut state = state;
+    let ended = async { while state.changed().await.is_ok() {} };
+    timeout(Duration::from_secs(10), ended).await.unwrap();
+}
