@@ -19,6 +19,10 @@ use crate::{
     workspace,
 };
 
+/// BTF needs debug information, which the linker turns into type information that the kernel reads. Packet fields are
+/// not aligned; told that loads need not be, LLVM reads each at once instead of byte by byte.
+const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access";
+
 /// The command line of `cargo xtask build-ebpf`.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -78,11 +82,10 @@ pub(crate) fn check() -> Result<()> {
 
 fn cargo(compiler: &Compiler, linker: &Path, subcommand: &str) -> Result<Command> {
     let mut cargo = compiler.cargo();
-    // BTF needs debug information; the linker turns it into type information the kernel reads.
     // The linker is found in PATH, and so is cargo-clippy: the compiler's own before another's.
     let path = path_with(&[linker.parent(), compiler.dir()].map(|dir| dir.unwrap_or(Path::new("/"))))?;
     cargo
-        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
+        .env("RUSTFLAGS", FLAGS)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("PATH", path)
         .arg(subcommand)
