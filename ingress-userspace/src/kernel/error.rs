@@ -107,3 +107,55 @@ pub enum KernelError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
+
+/// A cause, whatever its type.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+impl KernelError {
+    pub(super) fn map(name: &'static str, error: impl Into<Cause>) -> Self {
+        Self::Map { name, source: error.into() }
+    }
+
+    pub(super) fn load(what: &'static str, error: impl Into<Cause>) -> Self {
+        let source = error.into();
+        match os_error(&*source) {
+            Some(libc::EPERM) => Self::Privilege { action: "load BPF programs", source },
+            _ => Self::Load { what, source },
+        }
+    }
+
+    pub(super) fn attach(what: impl Into<String>, error: impl Into<Cause>) -> Self {
+        let source = error.into();
+        match os_error(&*source) {
+            Some(libc::EPERM) => Self::Privilege { action: "attach BPF programs", source },
+            _ => Self::Attach { what: what.into(), source },
+        }
+    }
+
+    pub(super) fn netlink(action: &'static str, error: rtnetlink::Error) -> Self {
+        match netlink_code(&error) {
+            Some(libc::EPERM) => Self::Privilege { action, source: error.into() },
+            _ => Self::Netlink { action, source: error.into() },
+        }
+    }
+}
+
+/// The error number behind a netlink error, if the kernel sent one.
+pub(super) fn netlink_code(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
+        _ => None,
+    }
+}
+
+/// The error number at the end of a chain of causes, if there is one.
+pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(code);
+        }
+        cause = error.source();
+    }
+    None
+}

@@ -4,12 +4,36 @@
 //! [`Dataplane::follow`] keeps `neighbour`s fresh. What was pinned outlives the process: a killed one is
 //! replaced by running the same steps again.
 
+mod attach;
 mod error;
+mod load;
+mod maps;
+mod neighbour;
+mod netlink;
+mod pins;
+mod sockets;
+mod sys;
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, net::TcpListener, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 pub use error::KernelError;
+use ingress_ebpf::abi::{MAX_INTERFACES, Node, SelfNode, entries, node_flags};
 pub use ingress_ebpf::verdict::Reason;
+use load::Loaded;
+pub use load::object;
+use maps::{Maps, NamedNode, address};
+use netlink::{Interface, Netlink};
+use pins::Pins;
+use tokio::time::{Instant, sleep};
+
+use crate::telemetry::log::chain;
 
 /// Where the XDP program runs. The mode asked for is the mode used, or an error: never silently another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +81,32 @@ pub struct WorkerSockets {
     pub https: TcpListener,
 }
 
+impl XdpMode {
+    /// `native` or `generic`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// How long an install waits for the peers' MAC addresses before it leaves the rest to [`Dataplane::follow`].
+const RESOLUTION: Duration = Duration::from_secs(2);
+
+/// How often routes and neighbours are looked at again.
+const REFRESH: Duration = Duration::from_secs(1);
+
 /// The installed data plane. Dropping it changes nothing in the kernel.
 #[derive(Debug)]
 pub struct Dataplane {
     mode: XdpMode,
+    forward: Forward,
+    /// The smallest MTU of the steered interfaces, in bytes.
+    mtu: u32,
+    peers: Vec<NamedNode>,
+    maps: Mutex<Maps>,
+    netlink: Netlink,
 }
 
 impl Dataplane {
@@ -71,8 +117,47 @@ impl Dataplane {
     /// # Errors
     ///
     /// [`KernelError`]; what was installed until then stays and does no harm: the next call goes on from it.
-    pub async fn install(_settings: &Settings) -> Result<Self, KernelError> {
-        Err(KernelError::NoObject)
+    pub async fn install(settings: &Settings) -> Result<Self, KernelError> {
+        let nodes = settings.named_nodes()?;
+        let netlink = Netlink::open()?;
+        let mut interfaces = Vec::new();
+        for name in &settings.interfaces {
+            interfaces.push(netlink.interface(name).await?);
+        }
+        let this_node = settings.this_node(&nodes, &interfaces)?;
+
+        let pins = Pins::open(&settings.pin_dir)?;
+        let _writer = pins.lock().await?;
+        pins.verify()?;
+        let mut loaded = Loaded::load(&pins)?;
+        let mut maps = Maps::take(&mut loaded)?;
+
+        let (own, peers): (Vec<_>, Vec<_>) = nodes.iter().cloned().partition(|node| node.id == this_node.id);
+        for node in &own {
+            maps.set_node(node.id, Node { ip4: address(node.address), ..Node::default() })?;
+        }
+        let mtu = interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(1500);
+        let dataplane =
+            Self { mode: settings.mode, forward: settings.forward, mtu, peers, maps: Mutex::new(maps), netlink };
+        dataplane.resolve_peers().await?;
+        dataplane.maps().set_members(this_node, &nodes)?;
+        dataplane.maps().swap_table(&nodes)?;
+        for vip in &settings.vips {
+            dataplane.netlink.add_local(*vip).await?;
+        }
+        // Last of the maps: with the VIPs in place packets are steered.
+        let gone = dataplane.maps().set_vips(&settings.vips)?;
+        for vip in gone {
+            dataplane.netlink.remove_local(vip).await?;
+        }
+
+        attach::sk_lookup(loaded.assign()?, &pins.path("assign_link"))?;
+        for interface in &interfaces {
+            let pin = pins.path(&format!("steer_{}", interface.name));
+            attach::xdp(loaded.steer()?, interface, settings.mode, &pin)?;
+            tracing::info!(interface = interface.name, mode = settings.mode.name(), "steering");
+        }
+        Ok(dataplane)
     }
 
     /// The mode of the XDP program.
@@ -85,8 +170,8 @@ impl Dataplane {
     /// # Errors
     ///
     /// Whatever the kernel answers to `socket`, `bind` or `listen`.
-    pub fn bind_listeners(&self, _workers: usize) -> io::Result<Vec<WorkerSockets>> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub fn bind_listeners(&self, workers: usize) -> io::Result<Vec<WorkerSockets>> {
+        (0..workers).map(|_| sockets::bind(self.mtu)).collect()
     }
 
     /// Gives the VIPs' new connections to these sockets, in the order of the workers, from one instant on.
@@ -96,8 +181,8 @@ impl Dataplane {
     /// # Errors
     ///
     /// [`KernelError::Map`] where the kernel refuses a socket; the earlier sockets then stay in charge.
-    pub fn register(&self, _sockets: &[WorkerSockets]) -> Result<(), KernelError> {
-        Ok(())
+    pub fn register(&self, sockets: &[WorkerSockets]) -> Result<(), KernelError> {
+        sockets::register(&mut self.maps(), sockets)
     }
 
     /// How many frames and connections met each [`Reason`] since the maps were made.
@@ -106,7 +191,7 @@ impl Dataplane {
     ///
     /// [`KernelError::Map`] where the kernel refuses to read.
     pub fn counters(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
-        Ok(Vec::new())
+        self.maps().counters()
     }
 
     /// Keeps the next hops' MAC addresses fresh, until dropped.
@@ -115,6 +200,72 @@ impl Dataplane {
     ///
     /// Each update is a whole map value; dropping the future loses nothing.
     pub async fn follow(&self) {
-        std::future::pending().await
+        let mut unresolved = usize::MAX;
+        loop {
+            sleep(REFRESH).await;
+            match self.refresh_peers().await {
+                Ok(now) if now != unresolved && now > 0 => {
+                    tracing::warn!(unresolved = now, "some nodes' MAC addresses are not known");
+                    unresolved = now;
+                }
+                Ok(now) => unresolved = now,
+                Err(error) => tracing::warn!(error = %chain(&error), "cannot follow the neighbours"),
+            }
+        }
+    }
+
+    /// Waits for the peers' MAC addresses, for as long as is worth it.
+    async fn resolve_peers(&self) -> Result<(), KernelError> {
+        let deadline = Instant::now() + RESOLUTION;
+        while self.refresh_peers().await? > 0 && Instant::now() < deadline {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Writes how each peer is reached now; returns how many cannot be.
+    async fn refresh_peers(&self) -> Result<usize, KernelError> {
+        let nodes = neighbour::resolve(&self.netlink, &self.peers, self.forward).await?;
+        let on_segment = nodes.iter().filter(|(_, node)| node.flags & (node_flags::L2 | node_flags::V4) == 3);
+        let mut maps = self.maps();
+        maps.set_peer_macs(on_segment.map(|(id, node)| (node.mac, *id)))?;
+        for (id, node) in &nodes {
+            maps.set_node(*id, *node)?;
+        }
+        Ok(nodes.iter().filter(|(_, node)| node.flags & node_flags::V4 == 0).count())
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        // Each map value is written whole, so a panic elsewhere leaves nothing half done.
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Settings {
+    /// The nodes under their ids: the order of their names, so that every node gives the same.
+    fn named_nodes(&self) -> Result<Vec<NamedNode>, KernelError> {
+        let alone = || NamedNode { id: 0, name: self.node_name.clone(), address: Ipv4Addr::UNSPECIFIED };
+        if self.nodes.is_empty() {
+            return Ok(vec![alone()]);
+        }
+        if self.nodes.len() > entries::NODES {
+            return Err(KernelError::Settings(format!("at most {} nodes can take part", entries::NODES)));
+        }
+        let named = (0u16..).zip(&self.nodes);
+        Ok(named.map(|(id, (name, address))| NamedNode { id, name: name.clone(), address: *address }).collect())
+    }
+
+    fn this_node(&self, nodes: &[NamedNode], interfaces: &[Interface]) -> Result<SelfNode, KernelError> {
+        let Some(own) = nodes.iter().find(|node| node.name == self.node_name) else {
+            return Err(KernelError::Settings(format!("this node's name, {}, is not among the nodes", self.node_name)));
+        };
+        let mut macs = [[0; 6]; MAX_INTERFACES];
+        if interfaces.len() > macs.len() {
+            return Err(KernelError::Settings(format!("at most {MAX_INTERFACES} interfaces can be steered on")));
+        }
+        for (slot, interface) in macs.iter_mut().zip(interfaces) {
+            *slot = interface.mac;
+        }
+        Ok(SelfNode { id: own.id, flags: 0, ip4: address(own.address), ip6: [0; 16], macs })
     }
 }

@@ -1,0 +1,50 @@
+//! Loads the kernel object onto the pinned maps.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{SkLookup, Xdp},
+};
+
+use super::{KernelError, pins::LAYOUTS, pins::Pins};
+
+/// The kernel object, aligned as an ELF file must be; empty where the build had none.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forebay.bpf.o"));
+
+/// The kernel object this binary carries, if it was built with one.
+pub fn object() -> Option<&'static [u8]> {
+    Some(OBJECT).filter(|object| !object.is_empty())
+}
+
+/// The object in the kernel, both programs verified, on maps that were pinned before or are now.
+pub(super) struct Loaded(pub(super) Ebpf);
+
+impl Loaded {
+    /// Loads the object and its programs.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::NoObject`], [`KernelError::Privilege`], [`KernelError::Load`].
+    pub(super) fn load(pins: &Pins) -> Result<Self, KernelError> {
+        let object = object().ok_or(KernelError::NoObject)?;
+        let mut loader = EbpfLoader::new();
+        for layout in &LAYOUTS {
+            loader.map_pin_path(layout.name, pins.path(layout.name));
+        }
+        let mut loaded = Self(loader.load(object).map_err(|error| KernelError::load("the kernel object", error))?);
+        loaded.steer()?.load().map_err(|error| KernelError::load("the XDP program steer", error))?;
+        loaded.assign()?.load().map_err(|error| KernelError::load("the sk_lookup program assign", error))?;
+        Ok(loaded)
+    }
+
+    /// The XDP program.
+    pub(super) fn steer(&mut self) -> Result<&mut Xdp, KernelError> {
+        let program = self.0.program_mut("steer").ok_or(KernelError::NoObject)?;
+        program.try_into().map_err(|error| KernelError::load("the XDP program steer", error))
+    }
+
+    /// The sk_lookup program.
+    pub(super) fn assign(&mut self) -> Result<&mut SkLookup, KernelError> {
+        let program = self.0.program_mut("assign").ok_or(KernelError::NoObject)?;
+        program.try_into().map_err(|error| KernelError::load("the sk_lookup program assign", error))
+    }
+}

@@ -1,0 +1,115 @@
+//! The unsafe calls of userspace: what aya 0.14 does not offer of `bpf(2)`.
+
+#![expect(unsafe_code, reason = "bpf(2) takes pointers; this is the one file that may pass them")]
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use ingress_ebpf::abi::Abi;
+
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// A map's key or value, as aya wants it.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plain<T: Abi>(pub(super) T);
+
+// SAFETY: an `Abi` type is `repr(C)`, has no padding and is valid for all bit patterns; the wrapper is transparent.
+unsafe impl<T: Abi> aya::Pod for Plain<T> {}
+
+/// What a link connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkTarget(
+    /// Interface index of an XDP link, inode of the network namespace of a sk_lookup link; 0 once that is gone.
+    pub(super) u64,
+);
+
+/// `struct bpf_attr` of `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjectGet {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// `struct bpf_attr` of `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+struct ObjectInfo {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `struct bpf_attr` of `BPF_LINK_UPDATE`.
+#[repr(C)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+/// The start of `struct bpf_link_info`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+    target: u32,
+    rest: [u32; 27],
+}
+
+/// Opens a pinned object.
+///
+/// # Errors
+///
+/// What `bpf(2)` says to `BPF_OBJ_GET`; [`io::ErrorKind::InvalidInput`] for a path with a zero byte.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
+    // SAFETY: the call succeeded, so `fd` is open and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Tells what a link is attached to.
+///
+/// # Errors
+///
+/// What `bpf(2)` says to `BPF_OBJ_GET_INFO_BY_FD`.
+pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
+    let mut info = LinkInfo::default();
+    let mut attributes =
+        ObjectInfo { fd: link.as_raw_fd() as u32, length: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(LinkTarget(u64::from(info.target)))
+}
+
+/// Replaces the program of a link; connections in between meet the old one or the new one.
+///
+/// # Errors
+///
+/// What `bpf(2)` says to `BPF_LINK_UPDATE`.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes =
+        LinkUpdate { link: link.as_raw_fd() as u32, program: program.as_raw_fd() as u32, flags: 0, old_program: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
+    // SAFETY: each caller passes the attributes of its command, whole and zeroed where unused; pointers in them
+    // stay valid until the call returns, and the kernel writes no more than the given lengths.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+}
