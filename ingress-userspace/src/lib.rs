@@ -11,3 +11,6 @@ pub mod kernel;
 pub mod model;
 pub mod table;
 pub mod telemetry;
+pub mod tls;
+pub mod upstream;
+pub mod worker;

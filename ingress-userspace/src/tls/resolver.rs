@@ -1,0 +1,54 @@
+//! Answers rustls: which certificate for this handshake.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::PrivateKeyDer;
+
+use super::{Certificates, TlsError, provider};
+
+/// Serves the certificates that were published last; a handshake takes no lock.
+#[derive(Debug)]
+pub struct Resolver {
+    /// Written by the composition root on each snapshot, read by every handshake.
+    current: ArcSwap<Certificates>,
+    /// Self-signed; for names that no certificate serves, and for clients without SNI.
+    fallback: Arc<CertifiedKey>,
+}
+
+impl Resolver {
+    /// Makes the default certificate; serves nothing else yet.
+    ///
+    /// # Errors
+    /// No key could be made.
+    pub fn new() -> Result<Arc<Self>, TlsError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(vec!["forebay.invalid".to_owned()])?;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "Forebay default certificate");
+        let chain = vec![params.self_signed(&key)?.der().clone()];
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let fallback = Arc::new(CertifiedKey::from_der(chain, key, &provider())?);
+        Ok(Arc::new(Self { current: ArcSwap::default(), fallback }))
+    }
+
+    /// Puts `certificates` in force for the handshakes that begin from now on.
+    pub fn publish(&self, certificates: Arc<Certificates>) {
+        self.current.store(certificates);
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let found = hello.server_name().and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            self.current.load().find(name.strip_suffix('.').unwrap_or(&name)).cloned()
+        });
+        Some(found.unwrap_or_else(|| Arc::clone(&self.fallback)))
+    }
+}

@@ -1,0 +1,204 @@
+//! One request and the head of its response over one connection.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+
+use super::{
+    Download, ForwardError, Lease, Upload,
+    response::{self, Framing, Head},
+    upload::{Waiting, poll_send},
+};
+
+/// How much is read at once while a head is awaited.
+const HEAD_READ: usize = 4 * 1024;
+
+/// How long a request may stand still. Each counts from the last byte that moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// For the endpoint to send a part of the response.
+    pub read: Duration,
+    /// For the endpoint to take a part of the request.
+    pub send: Duration,
+    /// For the client to send a part of the body.
+    pub body: Duration,
+}
+
+/// What an exchange has to know of the request besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// The method is HEAD: the response has no body.
+    pub head: bool,
+    /// An upgrade to a WebSocket is asked for.
+    pub upgrade: bool,
+    /// When the request began.
+    pub started: Instant,
+    /// How long it may stand still.
+    pub timeouts: Timeouts,
+}
+
+/// A response whose head has arrived.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status; the fields are in the map that [`exchange`] was given.
+    pub status: StatusCode,
+    /// Its body, or the connection it became.
+    pub body: ReplyBody,
+}
+
+/// What follows the head of a response.
+#[derive(Debug)]
+pub enum ReplyBody {
+    /// Nothing, or all of a body that came with its head; the connection is already free.
+    Whole(Bytes),
+    /// A body that is still arriving.
+    Streamed(Download),
+    /// 101: the connection, and what the endpoint has sent on it.
+    Switched(TcpStream, BytesMut),
+}
+
+/// Sends the head in [`Lease::head`] and the body in `upload`, and awaits the head of the response.
+///
+/// A response may come before the request is all sent; then the rest of the request is sent while
+/// the response's body is read. `headers` is cleared and filled once a head has arrived.
+///
+/// # Errors
+/// See [`ForwardError`]; `upload` is left in place unless a response has begun.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection, which tells the endpoint to stop.
+pub async fn exchange(
+    mut lease: Lease,
+    upload: &mut Option<Upload>,
+    headers: &mut HeaderMap,
+    ask: Ask,
+) -> Result<Answer, ForwardError> {
+    let mut sending = true;
+    let mut waiting = Waiting::Response;
+    let mut armed = None;
+    lease.connection.deadline.set(ask.started + ask.timeouts.read.max(ask.timeouts.send));
+    let head = poll_fn(|cx| {
+        let mut progress = false;
+        let mut failure = None;
+        if sending {
+            match poll_send(&mut lease, upload, &mut waiting, &mut progress, cx) {
+                Poll::Ready(Ok(())) => (sending, waiting) = (false, Waiting::Response),
+                // The endpoint may have answered before it stopped reading.
+                Poll::Ready(Err(error @ ForwardError::Unanswered { .. })) => failure = Some(error),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {}
+            }
+        }
+        match (poll_head(&mut lease, headers, ask, cx), failure) {
+            (Poll::Ready(Ok(head)), None) => Poll::Ready(Ok(head)),
+            (Poll::Ready(Ok(head)), Some(_)) => {
+                *upload = None;
+                sending = false;
+                Poll::Ready(Ok(Head { keep_alive: false, ..head }))
+            }
+            (_, Some(error)) => Poll::Ready(Err(error)),
+            (Poll::Ready(Err(error)), None) => Poll::Ready(Err(error)),
+            (Poll::Pending, None) => {
+                // A plain request sets its deadline once, from the time it began.
+                let first = armed.is_none() && !sending;
+                if !first && (progress || armed != Some(waiting)) {
+                    let at = Instant::now() + ask.timeouts.of(waiting);
+                    lease.connection.deadline.set(at);
+                } else if first {
+                    lease.connection.deadline.set(ask.started + ask.timeouts.read);
+                }
+                armed = Some(waiting);
+                lease.connection.deadline.poll(cx).map(|()| Err(timeout(&lease, waiting)))
+            }
+        }
+    })
+    .await?;
+    Ok(answer(lease, head, upload.take().filter(|_| sending), ask))
+}
+
+fn answer(mut lease: Lease, head: Head, upload: Option<Upload>, ask: Ask) -> Answer {
+    let status = head.status;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let (stream, received) = lease.into_stream();
+        return Answer { status, body: ReplyBody::Switched(stream, received) };
+    }
+    if let (Framing::Length(length), None) = (&head.framing, &upload)
+        && let Ok(length) = usize::try_from(*length)
+        && lease.connection.inbound.len() >= length
+    {
+        let body = lease.connection.inbound.split_to(length).freeze();
+        if head.keep_alive {
+            lease.give_back(ask.started);
+        }
+        return Answer { status, body: ReplyBody::Whole(body) };
+    }
+    Answer { status, body: ReplyBody::Streamed(Download::new(lease, head, upload, ask.timeouts)) }
+}
+
+fn poll_head(
+    lease: &mut Lease,
+    headers: &mut HeaderMap,
+    ask: Ask,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Head, ForwardError>> {
+    let endpoint = lease.address();
+    let context = response::Context { head: ask.head, upgrade: ask.upgrade };
+    loop {
+        let received = match poll_receive(lease, HEAD_READ, cx) {
+            Poll::Ready(received) => received,
+            Poll::Pending => return Poll::Pending,
+        };
+        let connection = &mut *lease.connection;
+        match received {
+            Ok(0) if connection.inbound.is_empty() => {
+                return Poll::Ready(Err(ForwardError::Unanswered { endpoint, source: None }));
+            }
+            Err(error) if connection.inbound.is_empty() => {
+                return Poll::Ready(Err(ForwardError::Unanswered { endpoint, source: Some(error) }));
+            }
+            Ok(0) => return Poll::Ready(Err(ForwardError::Truncated { endpoint, source: None })),
+            Err(error) => return Poll::Ready(Err(ForwardError::Truncated { endpoint, source: Some(error) })),
+            Ok(_) => {}
+        }
+        let head = response::take_head(&mut connection.inbound, &mut connection.spans, headers, context)
+            .map_err(|source| ForwardError::Response { endpoint, source })?;
+        if let Some(head) = head {
+            return Poll::Ready(Ok(head));
+        }
+    }
+}
+
+/// Reads up to `size` bytes into the connection's buffer; 0 is the end.
+pub(super) fn poll_receive(lease: &mut Lease, size: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let connection = &mut *lease.connection;
+    connection.inbound.reserve(size);
+    // The future holds no state between polls.
+    pin!(connection.stream.read_buf(&mut connection.inbound)).poll(cx)
+}
+
+pub(super) fn timeout(lease: &Lease, waiting: Waiting) -> ForwardError {
+    let endpoint = lease.address();
+    match waiting {
+        Waiting::Client => ForwardError::BodyTimeout,
+        Waiting::Socket => ForwardError::SendTimeout { endpoint },
+        Waiting::Response => ForwardError::ReadTimeout { endpoint },
+    }
+}
+
+impl Timeouts {
+    pub(super) fn of(&self, waiting: Waiting) -> Duration {
+        match waiting {
+            Waiting::Client => self.body,
+            Waiting::Socket => self.send,
+            Waiting::Response => self.read,
+        }
+    }
+}
