@@ -1,7 +1,8 @@
 //! Forebay's end-to-end tests, demo and benchmarks: what stands around the process under test.
 //!
-//! `lab` makes networks → `origin` answers as pods → `forebay` runs the binary → `client` asks it.
+//! `lab` makes networks (`api_server` runs a control plane on one) → `origin` answers as pods → `forebay` runs the binary → `client` asks it.
 
+pub mod api_server;
 pub mod client;
 pub mod forebay;
 pub mod lab;
