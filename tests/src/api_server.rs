@@ -10,7 +10,10 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -27,11 +30,21 @@ pub const POD: Ipv4Addr = Ipv4Addr::new(198, 18, 20, 2);
 /// The machine's own address, which the API server announces.
 const MACHINE: Ipv4Addr = Ipv4Addr::new(198, 18, 20, 1);
 /// The namespace is ours alone, so every port is free.
-const ADDRESS: &str = "https://127.0.0.1:6443";
+const PORT: u16 = 6443;
+/// Where nobody but the administrator looks.
+const HIDDEN_PORT: u16 = 6444;
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEER: &str = "http://127.0.0.1:2380";
 /// Longest wait for a server to be ready; it takes 3 s on two idle cores.
 const LIMIT: Duration = Duration::from_secs(90);
+/// What a namespace needs to come and go, and a ServiceAccount to be there.
+const CONTROLLERS: [&str; 5] = [
+    "garbage-collector-controller",
+    "namespace-controller",
+    "root-ca-certificate-publisher-controller",
+    "serviceaccount-controller",
+    "serviceaccount-token-controller",
+];
 /// Token of the administrator, who exists in this namespace only.
 const ADMIN: &str = "administrator-of-one-test";
 
@@ -40,10 +53,12 @@ pub struct ApiServer {
     // In the order in which they are dropped: the processes, their machine, their files.
     manager: Option<Child>,
     server: Mutex<Option<Child>>,
+    port: AtomicU16,
     etcd: Child,
     namespace: Arc<Namespace>,
     binaries: PathBuf,
     dir: TempDir,
+    kubeconfig: OnceLock<PathBuf>,
 }
 
 impl fmt::Debug for ApiServer {
@@ -118,16 +133,17 @@ impl ApiServer {
         write_credentials(dir.path())?;
         let machine = Machine { namespace: &namespace, binaries: &binaries, dir: dir.path() };
         let etcd = machine.start("etcd", &etcd_flags(dir.path()))?;
-        let server = Mutex::new(Some(machine.start("kube-apiserver", &server_flags(dir.path()))?));
+        let server = Mutex::new(Some(machine.start("kube-apiserver", &server_flags(dir.path(), PORT))?));
         // KUBEBUILDER_ASSETS of others may lack it; only default ServiceAccounts are missing then.
         let manager = match binaries.join("kube-controller-manager").is_file() {
             true => Some(machine.start("kube-controller-manager", &manager_flags(dir.path()))?),
             false => None,
         };
-        let started_all = Self { manager, server, etcd, namespace, binaries, dir };
-        started_all.wait_until_ready()?;
+        let (port, kubeconfig) = (AtomicU16::new(PORT), OnceLock::new());
+        let running = Self { manager, server, port, etcd, namespace, binaries, dir, kubeconfig };
+        running.wait_until_ready()?;
         say(&format!("API server ready after {:.1} s", started.elapsed().as_secs_f64()));
-        Ok(started_all)
+        Ok(running)
     }
 
     /// The machine it runs on; Forebay and pods of the test belong there too.
@@ -145,16 +161,34 @@ impl ApiServer {
     /// # Errors
     /// It is not ready in time.
     pub fn restart_server(&self) -> Result<()> {
+        self.start_server(PORT)
+    }
+
+    /// As [`restart_server`](Self::restart_server), but on a port that only [`kubectl`](Self::kubectl) knows:
+    /// what is changed then has happened behind Forebay's back.
+    ///
+    /// # Errors
+    /// It is not ready in time.
+    pub fn restart_server_hidden(&self) -> Result<()> {
+        self.start_server(HIDDEN_PORT)
+    }
+
+    fn start_server(&self, port: u16) -> Result<()> {
         let machine = Machine { namespace: &self.namespace, binaries: &self.binaries, dir: self.dir.path() };
-        let child = machine.start("kube-apiserver", &server_flags(self.dir.path()))?;
+        let child = machine.start("kube-apiserver", &server_flags(self.dir.path(), port))?;
+        self.port.store(port, Ordering::SeqCst);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         self.wait_until_ready()
+    }
+
+    fn address(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port.load(Ordering::SeqCst))
     }
 
     fn wait_until_ready(&self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let url = format!("{ADDRESS}/readyz");
+            let url = format!("{}/readyz", self.address());
             let answer = client::curl_in(&self.namespace, &["--insecure", "--max-time", "5", &url]);
             if answer.is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
@@ -199,7 +233,8 @@ impl ApiServer {
     /// kubectl fails; its words are in the error.
     pub fn kubectl(&self, args: &[&str], stdin: &str) -> Result<String> {
         let mut command = Command::new(self.binaries.join("kubectl"));
-        command.args(args).env("KUBECONFIG", self.dir.path().join("admin.kubeconfig")).env("HOME", self.dir.path());
+        command.args(["--server", &self.address()]).args(args);
+        command.env("KUBECONFIG", self.dir.path().join("admin.kubeconfig")).env("HOME", self.dir.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.namespace.spawn(command).context("start kubectl")?;
         if let Some(mut pipe) = child.stdin.take() {
@@ -233,13 +268,19 @@ impl ApiServer {
     /// # Errors
     /// The file is refused, or no token is to be had.
     pub fn forebay_kubeconfig(&self) -> Result<PathBuf> {
+        if let Some(path) = self.kubeconfig.get() {
+            return Ok(path.clone());
+        }
         let rbac = fs::read_to_string(workspace().join("deploy/base/rbac.yaml"))?;
         self.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: forebay-system}\n")?;
         self.apply(&rbac)?;
         let token = self.kubectl(&["create", "token", "forebay", "--namespace", "forebay-system"], "")?;
-        let path = self.dir.path().join("forebay.kubeconfig");
-        fs::write(&path, kubeconfig(self.dir.path(), token.trim()))?;
-        Ok(path)
+        let mut file =
+            tempfile::Builder::new().prefix("forebay-").suffix(".kubeconfig").tempfile_in(self.dir.path())?;
+        file.write_all(kubeconfig(self.dir.path(), token.trim()).as_bytes())?;
+        // Kept until the folder goes. Of two tests that come here at once, either's will do.
+        let path = file.into_temp_path().keep()?;
+        Ok(self.kubeconfig.get_or_init(|| path).clone())
     }
 }
 
@@ -289,12 +330,12 @@ fn etcd_flags(dir: &Path) -> Vec<String> {
     ]
 }
 
-fn server_flags(dir: &Path) -> Vec<String> {
+fn server_flags(dir: &Path, port: u16) -> Vec<String> {
     let path = |name: &str| dir.join(name).display().to_string();
     vec![
         format!("--etcd-servers={ETCD}"),
         "--bind-address=127.0.0.1".into(),
-        "--secure-port=6443".into(),
+        format!("--secure-port={port}"),
         // Without it the server looks for an interface that has a default route.
         format!("--advertise-address={MACHINE}"),
         "--authorization-mode=RBAC".into(),
@@ -314,9 +355,8 @@ fn manager_flags(dir: &Path) -> Vec<String> {
         format!("--kubeconfig={}", path("admin.kubeconfig")),
         format!("--service-account-private-key-file={}", path("accounts.key")),
         format!("--root-ca-file={}", path("server.crt")),
-        "--controllers=serviceaccount,serviceaccount-token,root-ca-certificate-publisher,namespace,garbagecollector"
-            .into(),
         "--leader-elect=false".into(),
+        format!("--controllers={}", CONTROLLERS.join(",")),
         "--bind-address=127.0.0.1".into(),
         "--secure-port=10257".into(),
         format!("--cert-dir={}", path("manager")),
@@ -341,7 +381,7 @@ fn kubeconfig(dir: &Path, token: &str) -> String {
     let authority = dir.join("server.crt");
     format!(
         "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
-         clusters: [{{name: test, cluster: {{server: '{ADDRESS}', certificate-authority: '{}'}}}}]\n\
+         clusters: [{{name: test, cluster: {{server: 'https://127.0.0.1:{PORT}', certificate-authority: '{}'}}}}]\n\
          users: [{{name: test, user: {{token: '{token}'}}}}]\n\
          contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n",
         authority.display()

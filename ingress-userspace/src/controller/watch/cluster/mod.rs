@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error,
     fmt::Debug,
     fs,
     path::PathBuf,
@@ -121,7 +122,7 @@ async fn follow<K: Resource<DynamicType = ()>>(
         let change = match next {
             Ok(Some(Ok(said))) => assemble(said, &mut list),
             Ok(Some(Err(error))) => {
-                health.set(&kind, Condition::Failing(format!("watch {kind}: {error}")));
+                health.set(&kind, Condition::Failing(format!("watch {kind}: {}", causes(&error))));
                 sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 pause = (pause * 2).min(LAST_PAUSE);
                 continue;
@@ -170,6 +171,20 @@ fn name<K: Resource>(object: &K) -> ObjectName {
 fn strip<K: Resource>(object: &mut K) {
     object.managed_fields_mut().clear();
     object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+/// The error and its causes; kube's own errors print some of them themselves.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// How one kind's watch is doing.
