@@ -33,7 +33,7 @@ pub enum Command {
     /// hands them the connections for those addresses, and they listen on loopback only.
     ///
     /// Try it without a cluster and without root:
-    ///   forebay run --manifests deploy/examples
+    ///   forebay run --manifests deploy/examples/v1
     ///   curl -H 'Host: foo.bar.com' http://127.0.0.1:8080/foos1
     #[command(verbatim_doc_comment)]
     Run(Box<RunConfig>),

@@ -9,6 +9,7 @@ pub mod config;
 pub mod controller;
 pub mod kernel;
 pub mod model;
+pub mod run;
 pub mod table;
 pub mod telemetry;
 pub mod tls;

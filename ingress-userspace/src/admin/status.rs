@@ -1,8 +1,8 @@
 //! `/status`: what is in force, what is degraded, and which objects have problems.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::model::Problem;
 
@@ -25,6 +25,14 @@ pub struct Status {
     pub skipped: BTreeMap<String, u64>,
     /// Number of routes in force.
     pub routes: usize,
+    /// When the table last changed.
+    #[serde(serialize_with = "unix_seconds")]
+    pub changed: Option<SystemTime>,
+}
+
+fn unix_seconds<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since.map(|since| since.as_secs()).serialize(serializer)
 }
 
 /// Where the objects come from and whether that source answers.

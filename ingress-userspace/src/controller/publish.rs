@@ -1,6 +1,6 @@
 //! Events → snapshots: waits for a burst to end, translates, and sends what differs.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch as channel},
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{Settings, index::Index, translate, watch::Event};
-use crate::model::{Problem, Severity, Snapshot};
+use crate::model::Snapshot;
 
 /// A burst has ended when nothing came for this long,
 const QUIET: Duration = Duration::from_millis(50);
@@ -22,7 +22,6 @@ pub(super) async fn run(
     snapshots: channel::Sender<Option<Arc<Snapshot>>>,
 ) {
     let mut index = Index::default();
-    let mut said = BTreeSet::new();
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
@@ -40,7 +39,6 @@ pub(super) async fn run(
             continue;
         }
         let next = translate::snapshot(&index, &settings);
-        said = say(said, &next.problems);
         snapshots.send_if_modified(|snapshot| {
             let changed = snapshot.as_deref() != Some(&next);
             if changed {
@@ -49,19 +47,6 @@ pub(super) async fn run(
             changed
         });
     }
-}
-
-/// Logs each problem when it appears and when it is gone; gives back what is said now.
-fn say(before: BTreeSet<Problem>, now: &[Problem]) -> BTreeSet<Problem> {
-    let now: BTreeSet<Problem> = now.iter().cloned().collect();
-    for Problem { severity, object, field, file, message } in now.difference(&before) {
-        let served = *severity == Severity::Warning;
-        tracing::warn!(object, field, file, served, problem = message, "problem with an object");
-    }
-    for Problem { object, field, file, message, .. } in before.difference(&now) {
-        tracing::info!(object, field, file, problem = message, "problem resolved");
-    }
-    now
 }
 
 #[cfg(test)]

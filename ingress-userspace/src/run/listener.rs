@@ -1,0 +1,113 @@
+//! Binds the sockets that clients and operators connect to.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::UsageError;
+
+/// Connections that may wait for an accept. The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// What a listener serves; its name is the flag's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Plain HTTP.
+    Http,
+    /// TLS.
+    Https,
+    /// Operators and probes.
+    Admin,
+}
+
+/// A bound listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Address {
+    pub(super) role: Role,
+    pub(super) address: SocketAddr,
+}
+
+impl Role {
+    /// The name in the log and in `/status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{}", self.name())
+    }
+}
+
+/// Binds a listener that no other process shares.
+///
+/// # Errors
+/// The port is busy, or the process may not have it.
+pub(super) fn bind(role: Role, address: SocketAddr) -> Result<TcpListener, UsageError> {
+    open(address, false).map_err(|source| UsageError::Listen { role, address, source })
+}
+
+/// Binds one listener for each worker to the same address.
+///
+/// Port 0: the first one chooses, the others share its port. The kernel spreads connections over
+/// them (SO_REUSEPORT), and a second process may join while it takes over.
+///
+/// # Errors
+/// The port is busy, or the process may not have it.
+pub(super) fn bind_shared(role: Role, address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, UsageError> {
+    let mut bound = address;
+    (0..workers)
+        .map(|_| {
+            let listener = open(bound, true)?;
+            bound = listener.local_addr()?;
+            Ok(listener)
+        })
+        .collect::<io::Result<_>>()
+        .map_err(|source| UsageError::Listen { role, address, source })
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Raises the soft limit of open descriptors to the hard one: each connection takes two.
+pub(super) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, soft = limit.current, "cannot raise the limit of open descriptors");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_the_port_that_the_first_one_chose() {
+        let listeners = bind_shared(Role::Http, "127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+        assert_eq!(addresses, [addresses[0]; 3]);
+    }
+
+    #[test]
+    fn a_busy_port_names_the_flag_to_change() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = bind_shared(Role::Https, taken.local_addr().unwrap(), 1).unwrap_err();
+        assert!(error.to_string().contains("--https"), "{error}");
+    }
+}

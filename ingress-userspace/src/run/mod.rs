@@ -1,0 +1,195 @@
+//! The composition root: the only module that sees every other.
+//!
+//! flags → `data_plane` (listeners, XDP) → controller → `publish` (first table) → workers → ready →
+//! changes, until SIGTERM.
+
+mod data_plane;
+mod listener;
+mod publish;
+mod signals;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use tokio::sync::{oneshot, watch};
+
+use self::{
+    data_plane::DataPlane,
+    listener::{Address, Role},
+    publish::Publisher,
+    signals::Signals,
+};
+use crate::{
+    admin::{self, ListenerStatus, Status},
+    config::{ConfigError, RunConfig},
+    controller::{self, ControllerError, Feed, Source},
+    telemetry::{log, metrics::Registry},
+    tls,
+    worker::{self, Inputs, Listener},
+};
+
+/// What the operator asked for cannot be used: exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Another process has the port, or this one may not have it.
+    #[error("cannot listen on {address}; choose another with {role}")]
+    Listen {
+        /// The flag to change.
+        role: Role,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Flags that do not go together.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The folder or the kubeconfig cannot be used.
+    #[error(transparent)]
+    Source(#[from] ControllerError),
+}
+
+/// Runs everything in one process until SIGTERM or SIGINT.
+///
+/// # Errors
+/// A flag, an address or a source cannot be used ([`UsageError`]), or the process lacks something
+/// without which nothing can be served.
+pub fn run(config: &RunConfig) -> anyhow::Result<()> {
+    log::start(config.log_format);
+    listener::raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?;
+    runtime.block_on(control(config))
+}
+
+/// The control thread: everything but the workers.
+async fn control(config: &RunConfig) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let metrics = Arc::new(Registry::default());
+    let workers = config.workers.map_or_else(cores, usize::from);
+
+    let admin_listener = listener::bind(Role::Admin, config.admin)?;
+    let mut data_plane = DataPlane::start(config, workers, &metrics).await?;
+    let mut listeners = data_plane.addresses();
+    listeners.push(Address { role: Role::Admin, address: admin_listener.local_addr()? });
+
+    let feed = follow_source(config).await.map_err(UsageError::from)?;
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        node: config.node_name.clone(),
+        listeners: listeners.iter().map(|l| ListenerStatus { listener: l.role.name(), address: l.address }).collect(),
+        data_plane: data_plane.status(),
+        ..Status::default()
+    };
+    let (mut publisher, tables, status) = Publisher::new(status, tls::Resolver::new()?);
+    let ready = Arc::new(AtomicBool::new(false));
+    publish::expose(&metrics, status.clone(), Arc::clone(&ready));
+    let state =
+        admin::State { ready: Arc::clone(&ready), tables: tables.clone(), status, metrics: Arc::clone(&metrics) };
+    tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin_listener)?, state));
+    for listener in &listeners {
+        tracing::info!(listener = listener.role.name(), address = %listener.address, "listening");
+    }
+
+    let tls = tls::server_config(publisher.resolver())?;
+    let (first_table, is_first) = oneshot::channel();
+    let kind = if config.manifests.is_some() { "folder" } else { "cluster" };
+    tokio::spawn(async move { publisher.follow(feed, kind, first_table).await });
+    tokio::select! {
+        first = is_first => first.context("the controller ended before the first table")?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the first table");
+            return Ok(());
+        }
+    }
+
+    let (shutdown, shutting_down) = watch::channel(false);
+    let settings = Arc::new(worker::Settings {
+        shutdown_grace: config.shutdown_grace,
+        trace_node: config.trace_responses.then(|| config.node_name.as_deref().unwrap_or("-").into()),
+        ..worker::Settings::default()
+    });
+    let threads = spawn_workers(
+        data_plane.take_listeners(),
+        |metrics| Inputs {
+            tables: tables.clone(),
+            tls: Arc::clone(&tls),
+            metrics,
+            shutdown: shutting_down.clone(),
+            settings: Arc::clone(&settings),
+        },
+        &metrics,
+    )?;
+    data_plane.serve()?;
+    ready.store(true, Relaxed);
+    tracing::info!(workers, routes = tables.borrow().entries().len(), "ready");
+
+    let signal = tokio::select! {
+        () = data_plane.follow() => "none: the kernel's follower ended",
+        signal = signals.next() => signal,
+    };
+    ready.store(false, Relaxed);
+    tracing::info!(signal, grace = ?config.shutdown_grace, "shutting down: requests in flight go on");
+    shutdown.send_replace(true);
+    join(threads, config.shutdown_grace, &mut signals).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn follow_source(config: &RunConfig) -> Result<Feed, ControllerError> {
+    let folder = config.manifests.clone();
+    let settings = controller::Settings {
+        classes: config.ingress_class.clone(),
+        watch_without_class: config.watch_ingress_without_class.unwrap_or(folder.is_some()),
+        allow_loopback_endpoints: folder.is_some(),
+    };
+    let source = folder.map_or_else(|| Source::Cluster { kubeconfig: config.kubeconfig.clone() }, Source::Folder);
+    controller::start(source, settings).await
+}
+
+/// One thread for each set of listeners.
+fn spawn_workers(
+    listeners: Vec<Vec<Listener>>,
+    inputs: impl Fn(Arc<crate::telemetry::metrics::WorkerMetrics>) -> Inputs,
+    metrics: &Registry,
+) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    let spawn = |(id, listeners)| worker::spawn(id, listeners, inputs(metrics.worker()));
+    listeners.into_iter().enumerate().map(spawn).collect::<Result<_, _>>().context("cannot start a worker thread")
+}
+
+/// Waits for the workers: they end when their last request does, or at the end of the grace.
+///
+/// A second signal ends the wait.
+async fn join(threads: Vec<JoinHandle<()>>, grace: Duration, signals: &mut Signals) {
+    let joined =
+        tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count());
+    tokio::select! {
+        panicked = joined => {
+            if let Ok(1..) = panicked {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+        // The workers keep the time; this is for one that cannot.
+        () = tokio::time::sleep(grace + Duration::from_secs(2)) => {
+            tracing::error!("a worker did not end within the grace");
+            std::process::exit(1);
+        }
+        signal = signals.next() => {
+            tracing::warn!(signal, "second signal: requests in flight are cut");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

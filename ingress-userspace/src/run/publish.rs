@@ -1,0 +1,148 @@
+//! Turns snapshots into what the workers use, and shows what came of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    admin::{SourceStatus, Status},
+    controller::Feed,
+    model::{Problem, Severity, Snapshot},
+    table::RouteTable,
+    telemetry::metrics::{Kind, Registry},
+    tls,
+};
+
+/// Compiles each snapshot and swaps it in whole.
+pub(super) struct Publisher {
+    resolver: Arc<tls::Resolver>,
+    certificates: Option<Arc<tls::Certificates>>,
+    tables: watch::Sender<Arc<RouteTable>>,
+    status: watch::Sender<Arc<Status>>,
+}
+
+impl Publisher {
+    /// Starts with an empty table, which no worker sees: they are spawned after the first whole one.
+    pub(super) fn new(
+        status: Status,
+        resolver: Arc<tls::Resolver>,
+    ) -> (Self, watch::Receiver<Arc<RouteTable>>, watch::Receiver<Arc<Status>>) {
+        let (tables, table_updates) = watch::channel(Arc::new(RouteTable::default()));
+        let (status, status_updates) = watch::channel(Arc::new(status));
+        (Self { resolver, certificates: None, tables, status }, table_updates, status_updates)
+    }
+
+    /// Where TLS finds the certificates.
+    pub(super) fn resolver(&self) -> Arc<tls::Resolver> {
+        Arc::clone(&self.resolver)
+    }
+
+    /// Publishes every snapshot of the feed; tells `first` when one is in force.
+    ///
+    /// Ends when the controller does; the last table stays.
+    pub(super) async fn follow(&mut self, mut feed: Feed, kind: &'static str, first: oneshot::Sender<()>) {
+        let mut first = Some(first);
+        let mut published: Option<Arc<Snapshot>> = None;
+        loop {
+            let state = serde_json::to_value(&*feed.state.borrow_and_update()).unwrap_or_default();
+            self.change_status(|status| status.source = SourceStatus { kind, state });
+            let latest = feed.snapshots.borrow_and_update().clone();
+            if let Some(snapshot) =
+                latest.filter(|latest| published.as_ref().is_none_or(|last| !Arc::ptr_eq(last, latest)))
+            {
+                self.publish(&snapshot);
+                published = Some(snapshot);
+                if let Some(first) = first.take() {
+                    // Nobody waits any more when the process is about to stop.
+                    let _ = first.send(());
+                }
+            }
+            let gone = tokio::select! {
+                changed = feed.snapshots.changed() => changed.is_err(),
+                changed = feed.state.changed() => changed.is_err(),
+            };
+            if gone {
+                tracing::error!("the controller ended; the last table stays in force");
+                return;
+            }
+        }
+    }
+
+    /// Certificates first, so that no route is in force before its certificate.
+    fn publish(&mut self, snapshot: &Snapshot) {
+        let (certificates, tls_problems) = tls::Certificates::compile(snapshot, self.certificates.as_deref());
+        let (table, table_problems) = RouteTable::compile(snapshot);
+        let certificates = Arc::new(certificates);
+        self.resolver.publish(Arc::clone(&certificates));
+        self.certificates = Some(certificates);
+
+        let mut problems = snapshot.problems.clone();
+        problems.extend(tls_problems);
+        problems.extend(table_problems);
+        problems.sort();
+        problems.dedup();
+        log_changes(&self.status.borrow().problems, &problems);
+        let routes = table.entries().len();
+        self.tables.send_replace(Arc::new(table));
+        tracing::info!(routes, problems = problems.len(), "new table");
+        self.change_status(|status| {
+            status.routes = routes;
+            status.skipped.clone_from(&snapshot.skipped);
+            status.problems = problems;
+            status.changed = Some(SystemTime::now());
+        });
+    }
+
+    fn change_status(&self, change: impl FnOnce(&mut Status)) {
+        self.status.send_modify(|status| change(Arc::make_mut(status)));
+    }
+}
+
+/// Logs each problem once when it appears and once when it is gone. Both lists are sorted.
+fn log_changes(before: &[Problem], now: &[Problem]) {
+    for problem in now.iter().filter(|problem| before.binary_search(problem).is_err()) {
+        let Problem { severity, object, field, file, message } = problem;
+        let file = file.as_deref().unwrap_or_default();
+        tracing::warn!(?severity, object, field, file, problem = message, "object has a problem");
+    }
+    for problem in before.iter().filter(|problem| now.binary_search(problem).is_err()) {
+        tracing::info!(%problem, "problem is gone");
+    }
+}
+
+/// Shows the status in the metrics, too.
+pub(super) fn expose(metrics: &Registry, status: watch::Receiver<Arc<Status>>, ready: Arc<AtomicBool>) {
+    metrics.collect_with(Box::new(move |exposition| {
+        let status = status.borrow().clone();
+        exposition.family("forebay_build_info", Kind::Gauge, "Version of the binary; always 1.");
+        exposition.sample("forebay_build_info", &[("version", status.version)], 1);
+        exposition.family("forebay_ready", Kind::Gauge, "1 while a whole table is in force and workers accept.");
+        exposition.sample("forebay_ready", &[], u8::from(ready.load(Relaxed)));
+        exposition.family("forebay_routes", Kind::Gauge, "Routes in force.");
+        exposition.sample("forebay_routes", &[], status.routes);
+
+        exposition.family("forebay_object_problems", Kind::Gauge, "Problems of objects, as /status lists them.");
+        let mut counts = BTreeMap::from([(Severity::Warning, 0), (Severity::Error, 0)]);
+        for problem in &status.problems {
+            *counts.entry(problem.severity).or_default() += 1;
+        }
+        for (severity, count) in counts {
+            let severity = if severity == Severity::Error { "error" } else { "warning" };
+            exposition.sample("forebay_object_problems", &[("severity", severity)], count);
+        }
+
+        let changed = status.changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        exposition.family("forebay_table_changed_timestamp_seconds", Kind::Gauge, "When the table last changed.");
+        exposition.sample("forebay_table_changed_timestamp_seconds", &[], changed.unwrap_or_default().as_secs());
+        let degraded = u8::from(status.data_plane.degraded.is_some());
+        exposition.family("forebay_data_plane_degraded", Kind::Gauge, "1 when connections are not steered as asked.");
+        exposition.sample("forebay_data_plane_degraded", &[("mode", status.data_plane.mode)], degraded);
+    }));
+}
