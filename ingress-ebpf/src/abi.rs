@@ -54,6 +54,13 @@ pub const SOCKETS_PER_SET: u32 = 128;
 /// The type must be `repr(C)`, free of padding, and valid for every bit pattern.
 pub unsafe trait Abi: Copy + 'static {}
 
+/// The bytes of a value, as the maps hold them.
+#[inline(always)]
+pub fn bytes<T: Abi>(value: &T) -> &[u8] {
+    // SAFETY: an `Abi` type has no padding, so all its bytes are initialised; they live as long as the value.
+    unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
 /// Proves that a struct is what the kernel sees: its fields, one after the other, without padding.
 macro_rules! abi {
     ($type:ty, $size:literal: $($field:ty),+) => {

@@ -7,6 +7,7 @@ pub mod client;
 pub mod forebay;
 pub mod lab;
 pub mod origin;
+pub mod programs;
 
 use std::time::{Duration, Instant};
 
