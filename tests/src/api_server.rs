@@ -11,14 +11,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU16, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use tempfile::TempDir;
 
 use crate::{
     client,
@@ -57,13 +56,13 @@ pub struct ApiServer {
     etcd: Child,
     namespace: Arc<Namespace>,
     binaries: PathBuf,
-    dir: TempDir,
+    dir: Folder,
     kubeconfig: OnceLock<PathBuf>,
 }
 
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiServer").field("dir", &self.dir.path()).finish_non_exhaustive()
+        f.debug_struct("ApiServer").field("dir", &self.dir.path.as_path()).finish_non_exhaustive()
     }
 }
 
@@ -100,20 +99,14 @@ fn workspace() -> &'static Path {
 }
 
 impl ApiServer {
-    /// The control plane that the running tests of this process share; the last of them ends it.
+    /// The control plane that all tests of this process share; it ends with the process.
     ///
     /// # Errors
     /// As [`start`](Self::start).
     pub fn shared() -> Result<Arc<Self>> {
-        static SHARED: Mutex<Weak<ApiServer>> = Mutex::new(Weak::new());
-        // A test that panicked while starting it left an empty handle: the next one tries again.
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = shared.upgrade() {
-            return Ok(running);
-        }
-        let started = Arc::new(Self::start()?);
-        *shared = Arc::downgrade(&started);
-        Ok(started)
+        static SHARED: OnceLock<Result<Arc<ApiServer>, String>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| Self::start().map(Arc::new).map_err(|error| format!("{error:#}")));
+        shared.clone().map_err(anyhow::Error::msg)
     }
 
     /// Starts etcd, the API server and the controller manager at once and waits until they are ready.
@@ -129,14 +122,14 @@ impl ApiServer {
         for address in [MACHINE, POD] {
             namespace.address("lo", address, 32)?;
         }
-        let dir = tempfile::Builder::new().prefix("forebay-api-server-").tempdir()?;
-        write_credentials(dir.path())?;
-        let machine = Machine { namespace: &namespace, binaries: &binaries, dir: dir.path() };
-        let etcd = machine.start("etcd", &etcd_flags(dir.path()))?;
-        let server = Mutex::new(Some(machine.start("kube-apiserver", &server_flags(dir.path(), PORT))?));
+        let dir = Folder::new()?;
+        write_credentials(dir.path.as_path())?;
+        let machine = Machine { namespace: &namespace, binaries: &binaries, dir: dir.path.as_path() };
+        let etcd = machine.start("etcd", &etcd_flags(dir.path.as_path()))?;
+        let server = Mutex::new(Some(machine.start("kube-apiserver", &server_flags(dir.path.as_path(), PORT))?));
         // KUBEBUILDER_ASSETS of others may lack it; only default ServiceAccounts are missing then.
         let manager = match binaries.join("kube-controller-manager").is_file() {
-            true => Some(machine.start("kube-controller-manager", &manager_flags(dir.path()))?),
+            true => Some(machine.start("kube-controller-manager", &manager_flags(dir.path.as_path()))?),
             false => None,
         };
         let (port, kubeconfig) = (AtomicU16::new(PORT), OnceLock::new());
@@ -174,8 +167,8 @@ impl ApiServer {
     }
 
     fn start_server(&self, port: u16) -> Result<()> {
-        let machine = Machine { namespace: &self.namespace, binaries: &self.binaries, dir: self.dir.path() };
-        let child = machine.start("kube-apiserver", &server_flags(self.dir.path(), port))?;
+        let machine = Machine { namespace: &self.namespace, binaries: &self.binaries, dir: self.dir.path.as_path() };
+        let child = machine.start("kube-apiserver", &server_flags(self.dir.path.as_path(), port))?;
         self.port.store(port, Ordering::SeqCst);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         self.wait_until_ready()
@@ -205,7 +198,7 @@ impl ApiServer {
 
     /// The end of a process's log.
     pub fn log(&self, name: &str) -> String {
-        let text = fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
+        let text = fs::read_to_string(self.dir.path.as_path().join(format!("{name}.log"))).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
     }
@@ -234,7 +227,9 @@ impl ApiServer {
     pub fn kubectl(&self, args: &[&str], stdin: &str) -> Result<String> {
         let mut command = Command::new(self.binaries.join("kubectl"));
         command.args(["--server", &self.address()]).args(args);
-        command.env("KUBECONFIG", self.dir.path().join("admin.kubeconfig")).env("HOME", self.dir.path());
+        command
+            .env("KUBECONFIG", self.dir.path.as_path().join("admin.kubeconfig"))
+            .env("HOME", self.dir.path.as_path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = self.namespace.spawn(command).context("start kubectl")?;
         if let Some(mut pipe) = child.stdin.take() {
@@ -276,8 +271,8 @@ impl ApiServer {
         self.apply(&rbac)?;
         let token = self.kubectl(&["create", "token", "forebay", "--namespace", "forebay-system"], "")?;
         let mut file =
-            tempfile::Builder::new().prefix("forebay-").suffix(".kubeconfig").tempfile_in(self.dir.path())?;
-        file.write_all(kubeconfig(self.dir.path(), token.trim()).as_bytes())?;
+            tempfile::Builder::new().prefix("forebay-").suffix(".kubeconfig").tempfile_in(self.dir.path.as_path())?;
+        file.write_all(kubeconfig(self.dir.path.as_path(), token.trim()).as_bytes())?;
         // Kept until the folder goes. Of two tests that come here at once, either's will do.
         let path = file.into_temp_path().keep()?;
         Ok(self.kubeconfig.get_or_init(|| path).clone())
@@ -298,6 +293,34 @@ fn end(child: &mut Option<Child>) {
         // Fails when it has ended by itself, which is as good.
         let _ = child.kill();
         let _ = child.wait();
+    }
+}
+
+/// A temporary folder that goes even when this process is killed: a shell waits for the end of a pipe that
+/// nobody else holds.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    remover: Child,
+}
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let path = tempfile::Builder::new().prefix("forebay-api-server-").tempdir()?.keep();
+        // The control plane's processes are killed at the same moment and may still write for another.
+        let script = "cat >/dev/null; until rm -rf -- \"$0\"; do sleep 0.1; done 2>/dev/null";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Its own group: Ctrl-C is for the tests.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        Ok(Self { remover: command.spawn().context("start sh")?, path })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(self.remover.stdin.take());
+        let _ = self.remover.wait();
     }
 }
 

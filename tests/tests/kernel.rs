@@ -1,6 +1,6 @@
 //! The kernel programs in a real kernel: frame by frame in test runs, then attached in a network namespace.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may end so, in its own functions too")]
+#![expect(clippy::unwrap_used, reason = "a test may end so, in its own functions too")]
 
 use std::{
     io::{ErrorKind, Read, Write},

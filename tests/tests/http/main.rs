@@ -1,0 +1,13 @@
+//! The L7 proxy through real sockets: one worker in this process, origins on loopback.
+//!
+//! `proxy` starts a worker on a table made by the test; `wire` speaks raw HTTP/1.1 to it.
+
+mod proxy;
+mod wire;
+
+mod bodies;
+mod headers;
+mod lifecycle;
+mod protocols;
+mod refusals;
+mod retries;

@@ -1,0 +1,152 @@
+//! A worker on loopback whose table and certificates the test decides.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use ingress_userspace::{
+    model::{
+        Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy,
+        PrivateKey, Route, ServicePort, Snapshot,
+    },
+    table::RouteTable,
+    telemetry::metrics::Registry,
+    tls::{self, Certificates, Resolver},
+    worker::{self, Inputs, Listener, Settings, Transport},
+};
+use tokio::sync::watch;
+
+/// A running worker; drained and joined when dropped.
+pub(crate) struct Proxy {
+    /// Where it serves HTTP.
+    pub(crate) http: SocketAddr,
+    /// Where it serves HTTPS.
+    pub(crate) https: SocketAddr,
+    pub(crate) registry: Registry,
+    resolver: Arc<Resolver>,
+    tables: watch::Sender<Arc<RouteTable>>,
+    shutdown: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Times short enough for a test, long enough for a busy machine.
+pub(crate) fn settings() -> Settings {
+    Settings { shutdown_grace: Duration::from_secs(5), ..Settings::default() }
+}
+
+impl Proxy {
+    /// Serves `snapshot`.
+    pub(crate) fn start(snapshot: &Snapshot) -> Self {
+        Self::start_with(snapshot, settings())
+    }
+
+    /// Serves `snapshot` under `settings`.
+    pub(crate) fn start_with(snapshot: &Snapshot, settings: Settings) -> Self {
+        let (tables, table) = watch::channel(Arc::new(RouteTable::compile(snapshot).0));
+        let (shutdown, begun) = watch::channel(false);
+        let registry = Registry::default();
+        let resolver = Resolver::new().unwrap();
+        resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
+        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let (http, https) = (bind(), bind());
+        let addresses = (http.local_addr().unwrap(), https.local_addr().unwrap());
+        let listeners = vec![
+            Listener { socket: http, transport: Transport::Plain },
+            Listener { socket: https, transport: Transport::Tls },
+        ];
+        let inputs = Inputs {
+            tables: table,
+            tls: tls::server_config(Arc::clone(&resolver)).unwrap(),
+            metrics: registry.worker(),
+            shutdown: begun,
+            settings: Arc::new(settings),
+        };
+        let thread = Some(worker::spawn(0, listeners, inputs).unwrap());
+        Self { http: addresses.0, https: addresses.1, registry, resolver, tables, shutdown, thread }
+    }
+
+    /// Puts another state in force.
+    pub(crate) fn publish(&self, snapshot: &Snapshot) {
+        self.resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
+        self.tables.send_replace(Arc::new(RouteTable::compile(snapshot).0));
+    }
+
+    /// Begins the shutdown.
+    pub(crate) fn shut_down(&self) {
+        self.shutdown.send_replace(true);
+    }
+
+    /// Whether the worker has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Value of the sample that begins with `sample`, or 0.
+    pub(crate) fn metric(&self, sample: &str) -> u64 {
+        let text = self.registry.expose();
+        let line = text.lines().find_map(|line| line.strip_prefix(sample));
+        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shut_down();
+        if let Some(thread) = self.thread.take() {
+            assert!(thread.join().is_ok() || std::thread::panicking(), "the worker panicked");
+        }
+    }
+}
+
+/// A state under construction.
+#[derive(Clone, Default)]
+pub(crate) struct Cluster(pub(crate) Snapshot);
+
+impl Cluster {
+    /// One route for every host and path to `endpoints`.
+    pub(crate) fn of(endpoints: &[SocketAddr]) -> Snapshot {
+        Self::default().route("", "/", "web", endpoints, Policy::default()).0
+    }
+
+    /// Adds a route and its backend.
+    pub(crate) fn route(
+        mut self,
+        host: &str,
+        path: &str,
+        service: &str,
+        endpoints: &[SocketAddr],
+        policy: Policy,
+    ) -> Self {
+        let key = BackendKey { service: ObjectName::new("shop", service), port: ServicePort::Number(80) };
+        let endpoint = |address: &SocketAddr| Endpoint { address: *address, pod: Some("pod-1".into()) };
+        let backend = Backend { key: key.clone(), endpoints: endpoints.iter().map(endpoint).collect() };
+        self.0.backends.insert(key.clone(), backend);
+        self.0.routes.push(Route {
+            ingress: ObjectName::new("shop", "web"),
+            created: 0,
+            origin: Origin::Rule,
+            host: host.parse().unwrap(),
+            path: PathPattern::new(PathKind::Prefix, path).unwrap(),
+            backend: key,
+            policy,
+        });
+        self
+    }
+
+    /// Adds a self-signed certificate for `host`; returns its DER.
+    pub(crate) fn certificate(&mut self, host: &str) -> Vec<u8> {
+        let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+        let host: HostPattern = host.parse().unwrap();
+        self.0.tls_hosts.push(host.clone());
+        self.0.certificates.push(Certificate {
+            secret: ObjectName::new("shop", "tls"),
+            hosts: vec![host],
+            chain_pem: made.cert.pem().into_bytes(),
+            key: PrivateKey::from_pem(made.signing_key.serialize_pem().into_bytes()),
+        });
+        made.cert.der().to_vec()
+    }
+}

@@ -1,0 +1,82 @@
+//! One retry, where it is safe.
+
+use std::{
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use ingress_tests::origin::Origin;
+
+use crate::{
+    proxy::{Cluster, Proxy},
+    wire::{Endpoint, Wire, ask, read_head, refusing},
+};
+
+#[test]
+fn a_refused_connection_is_tried_on_another_endpoint() {
+    let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
+    let proxy = Proxy::start(&Cluster::of(&[refusing(), origin.address()]));
+    for _ in 0..6 {
+        // A body too: no endpoint has seen any of it.
+        let answer = ask(proxy.http, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+        assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
+    }
+    assert!(proxy.metric("forebay_retries_total{worker=\"0\"}") >= 3);
+}
+
+#[test]
+fn endpoints_have_their_turns_over_kept_connections() {
+    let origins: Vec<_> =
+        ["a", "b"].map(|pod| Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap()).into_iter().collect();
+    let proxy = Proxy::start(&Cluster::of(&[origins[0].address(), origins[1].address()]));
+    let mut wire = Wire::connect(proxy.http);
+    let pods: Vec<_> = (0..10).map(|_| wire.get("/", "").header("x-pod").to_owned()).collect();
+    for pod in ["a", "b"] {
+        assert_eq!(pods.iter().filter(|own| *own == pod).count(), 5, "{pods:?}");
+    }
+    assert_eq!(proxy.metric("forebay_upstream_connects_total{worker=\"0\"}"), 2);
+    assert_eq!(proxy.metric("forebay_upstream_reused_total{worker=\"0\"}"), 8);
+}
+
+/// Answers the first request of each connection, then closes once it has read the second.
+fn closing_on_reuse(seen: &Arc<AtomicUsize>) -> Endpoint {
+    let seen = Arc::clone(seen);
+    Endpoint::start(move |_, mut stream| {
+        read_head(&mut stream);
+        seen.fetch_add(1, SeqCst);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        if read_head(&mut stream).is_some() {
+            seen.fetch_add(1, SeqCst);
+        }
+    })
+}
+
+#[test]
+fn a_kept_connection_that_dies_unanswered_is_replaced() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let endpoint = closing_on_reuse(&seen);
+    let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
+    let mut wire = Wire::connect(proxy.http);
+    for _ in 0..3 {
+        assert_eq!(wire.get("/", "").status, 200);
+    }
+    assert_eq!(proxy.metric("forebay_retries_total{worker=\"0\"}"), 2);
+    assert_eq!(seen.load(SeqCst), 5);
+}
+
+#[test]
+fn a_request_that_may_have_been_acted_on_is_not_sent_twice() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let endpoint = closing_on_reuse(&seen);
+    let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
+    let mut wire = Wire::connect(proxy.http);
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    wire.send(post);
+    assert_eq!(wire.answer().status, 200);
+    wire.send(post);
+    assert_eq!(wire.answer().status, 502);
+    assert_eq!(seen.load(SeqCst), 2);
+}
