@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -47,7 +49,10 @@ struct Signature {
 struct File {
     /// `None` where the next scan has to read the file whatever its times say.
     signature: Option<Signature>,
-    objects: BTreeMap<Identity, Located>,
+    /// Of the text that was read last.
+    digest: Option<u64>,
+    /// With `path:line` of each.
+    objects: BTreeMap<Identity, (Located, Arc<str>)>,
     problems: Vec<Problem>,
     skipped: BTreeMap<String, u64>,
 }
@@ -88,14 +93,13 @@ impl Files {
         for (path, reason) in &self.unreadable {
             index.problems.push(problem(path.display().to_string(), "", format!("cannot be listed: {reason}")));
         }
-        for (path, file) in &self.files {
+        for file in self.files.values() {
             index.problems.extend(file.problems.iter().cloned());
             for (kind, count) in &file.skipped {
                 *index.skipped.entry(kind.clone()).or_default() += count;
             }
-            for located in file.objects.values() {
-                let place: Arc<str> = format!("{}:{}", path.display(), located.line).into();
-                if let Some(owner) = insert(&mut index, located, &place) {
+            for (located, place) in file.objects.values() {
+                if let Some(owner) = insert(&mut index, located, place) {
                     index.problems.push(Problem {
                         severity: Severity::Warning,
                         message: format!("is also in {owner}, which wins"),
@@ -133,9 +137,19 @@ impl File {
             Ok(text) => text,
             // Gone since it was listed: the next scan sees that.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
-            Err(error) => return self.keep(path, format!("cannot be read: {error}")),
+            Err(error) => {
+                self.digest = None;
+                return self.keep(path, format!("cannot be read: {error}"));
+            }
         };
         self.signature = signature.settled().then_some(signature);
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let digest = Some(hasher.finish());
+        if self.digest == digest {
+            return false;
+        }
+        self.digest = digest;
         if text.is_empty() && !self.objects.is_empty() {
             return self.keep(path, "is empty; delete the file to take its objects away".to_owned());
         }
@@ -165,17 +179,17 @@ impl File {
         self.problems.clear();
         self.skipped = reading.skipped;
         for located in reading.objects {
-            let place = format!("{}:{}", path.display(), located.line);
+            let place: Arc<str> = format!("{}:{}", path.display(), located.line).into();
             before.remove(&located.identity);
-            if let Some(first) = self.objects.get(&located.identity) {
+            if let Some((first, _)) = self.objects.get(&located.identity) {
                 self.problems.push(Problem {
                     severity: Severity::Warning,
                     message: format!("is also in line {}, which wins", first.line),
-                    ..problem(place, &located.identity.to_string(), String::new())
+                    ..problem(place.to_string(), &located.identity.to_string(), String::new())
                 });
                 continue;
             }
-            self.objects.insert(located.identity.clone(), located);
+            self.objects.insert(located.identity.clone(), (located, place));
         }
         // With a fault in the file, an object that is missing now may be the one that cannot be read.
         let kept = if reading.faults.is_empty() { BTreeMap::new() } else { before };

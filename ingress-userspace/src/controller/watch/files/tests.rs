@@ -144,3 +144,28 @@ fn rewrite_within_one_tick_and_of_one_size_is_seen() {
         assert_eq!(folder.scan().0, [name]);
     }
 }
+
+#[test]
+fn a_file_that_is_touched_is_no_change() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &service("a"));
+    assert!(folder.files.scan().unwrap());
+    folder.write("a.yaml", &service("a"));
+    assert!(!folder.files.scan().unwrap());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_its_objects_until_it_can() {
+    let mut folder = Folder::new();
+    folder.write("a.yaml", &service("a"));
+    folder.scan();
+    let path = folder.dir.path().join("a.yaml");
+    fs::write(&path, b"\xff\xfe").unwrap();
+    let (names, problems) = folder.scan();
+    assert_eq!(
+        (names.len(), problems),
+        (1, vec!["a.yaml: cannot be read: not UTF-8; the object read before stays in force".to_owned()])
+    );
+    folder.write("a.yaml", &service("a"));
+    assert_eq!(folder.scan(), (vec!["a".into()], vec![]));
+}
