@@ -80,7 +80,7 @@ impl Cluster {
 
 fn launch(lab: &Lab, node: usize, steering: Steering, manifests: &Path) -> Launch {
     let node = &lab.nodes[node];
-    Launch::manifests(manifests)
+    Launch::new(&["--manifests", &manifests.display().to_string(), "--admin", "127.0.0.1:10354"])
         .args(&["--vip", &VIP.to_string(), "--xdp-interface", "eth0", "--node-name", &node.name])
         .args(&["--xdp-mode", steering.mode, "--forward", steering.forward])
         .args(&lab.node_flags())

@@ -183,4 +183,18 @@ mod tests {
         let outside = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         assert_ne!(namespace.run(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()), outside);
     }
+
+    #[test]
+    fn processes_die_with_their_namespace() {
+        if let Err(reason) = crate::lab::available() {
+            return crate::skipped(&reason);
+        }
+        let namespace = Namespace::new("short").unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let mut child = namespace.spawn(command).unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        drop(namespace);
+        crate::eventually("the process is gone", || child.try_wait().unwrap().is_some());
+    }
 }
