@@ -38,7 +38,8 @@ fn build() -> Result<PathBuf> {
     let profile = folder.file_name().and_then(|name| name.to_str()).context("no profile folder")?;
     let target = folder.parent().context("no target folder")?;
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--package", "ingress-userspace", "--bin", "forebay", "--profile"])
+        // One set of features with what `cargo xtask` builds, so that neither undoes the other's work.
+        .args(["build", "--quiet", "--workspace", "--exclude", "xtask", "--bin", "forebay", "--profile"])
         .arg(if profile == "debug" { "dev" } else { profile })
         .arg("--target-dir")
         .arg(target)
