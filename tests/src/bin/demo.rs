@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ingress_tests::{
     client::{Answer, curl},
-    forebay::{Forebay, Launch},
+    forebay::{Forebay, Launch, Metrics},
     lab::{self, Cluster, NextHop, PLAIN_HOST, Steering, TLS_HOST, VIP},
     origin::Origin,
 };
@@ -134,26 +134,23 @@ fn time(answer: &Answer) -> String {
 /// Packets of the VIP that the router sent to each node, by the node's own counters.
 fn arrivals(cluster: &Cluster) -> Result<Vec<f64>> {
     let counters = |forebay: &Forebay| {
-        let kept = steered(forebay, &[("action", "pass"), ("reason", "own")])?;
-        Ok(kept + steered(forebay, &[("action", "forward")])?)
+        let metrics = forebay.metrics()?;
+        Ok(steered(&metrics, ("reason", "own")) + steered(&metrics, ("action", "forward")))
     };
     cluster.forebays.iter().map(counters).collect()
 }
 
-fn steered(forebay: &Forebay, labels: &[(&str, &str)]) -> Result<f64> {
-    Ok(forebay.metric("forebay_steer_packets_total", labels)?.unwrap_or(0.0))
+fn steered(metrics: &Metrics, label: (&str, &str)) -> f64 {
+    metrics.sum("forebay_steer_packets_total", &[label]).unwrap_or(0.0)
 }
 
 fn print_counters(cluster: &Cluster) -> Result<()> {
     let mut table =
         Table::new(&["node", "packets kept", "sent on", "received from nodes", "connections given to workers"]);
     for (node, forebay) in cluster.lab.nodes.iter().zip(&cluster.forebays) {
-        let counts = [
-            steered(forebay, &[("reason", "own")])?,
-            steered(forebay, &[("action", "forward")])?,
-            steered(forebay, &[("reason", "decapsulated")])?,
-            steered(forebay, &[("reason", "assigned")])?,
-        ];
+        let metrics = forebay.metrics()?;
+        let counts = [("reason", "own"), ("action", "forward"), ("reason", "decapsulated"), ("reason", "assigned")]
+            .map(|label| steered(&metrics, label));
         table.row([node.name.clone()].into_iter().chain(counts.map(|count| count.to_string())));
     }
     table.print();

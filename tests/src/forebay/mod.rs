@@ -16,8 +16,11 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-pub use self::launch::{Launch, binary, run_to_end};
 use self::{launch::Running, log::Log};
+pub use self::{
+    launch::{Launch, binary, run_to_end},
+    metric::Metrics,
+};
 use crate::client;
 
 /// Longest wait for `ready`, and for the end after a signal.
@@ -91,14 +94,12 @@ impl Forebay {
         serde_json::from_str(&body).with_context(|| format!("/routes: {body}"))
     }
 
-    /// Sum over the samples of metric `name` whose labels hold every `label="value"` of `labels`;
-    /// `None` when there is no such sample.
+    /// The answer of `/metrics`.
     ///
     /// # Errors
-    /// No answer from `/metrics`.
-    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<Option<f64>> {
-        let (_, text) = self.ask("/metrics")?;
-        Ok(metric::sum(&text, name, labels))
+    /// No answer.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics::new(self.ask("/metrics")?.1))
     }
 
     /// Lines logged so far that are JSON, oldest first.
