@@ -104,11 +104,13 @@ async fn sources_that_cannot_be_used_are_refused_in_one_line() {
     let kubeconfig = start(Source::Cluster { kubeconfig: Some(absent.to_owned()) }, settings()).await.unwrap_err();
     assert_eq!(kubeconfig.to_string(), "kubeconfig /nonexistent/forebay");
     let broken = tempfile::NamedTempFile::new().unwrap();
-    fs::write(broken.path(), "clusters: []\n").unwrap();
-    let kubeconfig =
-        start(Source::Cluster { kubeconfig: Some(broken.path().to_owned()) }, settings()).await.unwrap_err();
-    let text = kubeconfig.to_string();
-    assert!(text.starts_with("no usable configuration of a cluster: ") && !text.contains('\n'), "{text}");
+    for text in ["clusters: []\n", "users: [{name: a, user: {token: hunter2}\n", "- hunter2\n"] {
+        fs::write(broken.path(), text).unwrap();
+        let source = Source::Cluster { kubeconfig: Some(broken.path().to_owned()) };
+        let said = start(source, settings()).await.unwrap_err().to_string();
+        assert!(said.starts_with("no usable configuration of a cluster: "), "{said}");
+        assert!(!said.contains('\n') && !said.contains("hunter2"), "{said}");
+    }
 }
 
 #[tokio::test]

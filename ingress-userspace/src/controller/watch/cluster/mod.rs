@@ -56,8 +56,6 @@ pub(in crate::controller) async fn start(
 ) -> Result<(), ControllerError> {
     let mut config = configuration(kubeconfig).await?;
     config.connect_timeout = Some(CONNECT);
-    // A process has one provider of cryptography; a second call changes nothing.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let client = Client::try_from(config).map_err(|error| ControllerError::Client { reason: error.to_string() })?;
     let health = Arc::new(Health { kinds: Mutex::default(), state });
     let every = watcher::Config::default();
@@ -72,7 +70,9 @@ pub(in crate::controller) async fn start(
 }
 
 async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, ControllerError> {
-    let refuse = |reason: String| ControllerError::Configuration { reason };
+    // The lines after the first quote the file, tokens and all.
+    let refuse =
+        |text: String| ControllerError::Configuration { reason: text.lines().next().unwrap_or_default().to_owned() };
     let Some(path) = kubeconfig else {
         return Config::infer().await.map_err(|error| refuse(error.to_string()));
     };
