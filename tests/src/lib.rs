@@ -3,6 +3,7 @@
 //! `lab` makes networks (`api_server` runs a control plane on one) → `origin` answers as pods → `forebay` runs the binary → `client` asks it.
 
 pub mod api_server;
+pub mod bench;
 pub mod client;
 pub mod forebay;
 pub mod lab;

@@ -1,0 +1,3 @@
+//! What `cargo xtask bench` measures: always beside a peer or a floor, in the same run.
+
+pub mod http;

@@ -1,0 +1,18 @@
+//! `cargo xtask bench`: measures, and shows the figures beside a peer's or a floor's.
+
+use anyhow::Result;
+use clap::Parser;
+use ingress_tests::bench;
+
+/// Measures Forebay.
+#[derive(Parser)]
+enum Command {
+    /// CPU a request, beside nginx, HAProxy and Envoy
+    Http(bench::http::Options),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Http(options) => bench::http::run(&options),
+    }
+}
