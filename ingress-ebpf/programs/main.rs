@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/ebpf-build \
-//! RUSTFLAGS="-C debuginfo=2 -C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access" \
+//! RUSTFLAGS="-C debuginfo=2 -C link-arg=--btf" \
 //! /usr/bin/cargo build --package ingress-ebpf --bin forebay-ebpf --features programs \
 //!     --profile ebpf --target bpfel-unknown-none -Z build-std=core
 //! cp target/ebpf-build/bpfel-unknown-none/ebpf/forebay-ebpf target/ebpf/forebay.bpf.o

@@ -1,3 +1,4 @@
 //! What `cargo xtask bench` measures: always beside a peer or a floor, in the same run.
 
 pub mod http;
+pub mod steer;

@@ -9,10 +9,13 @@ use ingress_tests::bench;
 enum Command {
     /// CPU a request, beside nginx, HAProxy and Envoy
     Http(bench::http::Options),
+    /// Nanoseconds a frame of each verdict, beside `return XDP_PASS`
+    Steer(bench::steer::Options),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Http(options) => bench::http::run(&options),
+        Command::Steer(options) => bench::steer::run(&options),
     }
 }
