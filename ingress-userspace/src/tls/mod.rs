@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 pub use certificates::Certificates;
 pub use resolver::Resolver;
+// What the workers accept connections with; they name no TLS library.
+pub use rustls::ServerConfig;
 use rustls::{
-    ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     server::NoServerSessionStorage,
     version::{TLS12, TLS13},
 };
+pub use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// TLS cannot be set up at all.
 #[derive(Debug, thiserror::Error)]

@@ -9,12 +9,12 @@ use tokio::{
     task::spawn_local,
     time::{interval, sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{Inputs, Listener, Settings, Transport, connection, drain::Drain, routes::Routes};
 use crate::{
     table::RouteTable,
     telemetry::metrics::{WorkerCounters, WorkerMetrics},
+    tls::TlsAcceptor,
     upstream::Pool,
 };
 

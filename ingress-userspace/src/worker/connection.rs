@@ -18,7 +18,6 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{io::AsyncReadExt, net::TcpStream, task::spawn_local, time::timeout};
-use tokio_rustls::server::TlsStream;
 
 use super::{
     Transport,
@@ -28,7 +27,7 @@ use super::{
     request,
     stream::{Socket, Stream},
 };
-use crate::{telemetry::metrics::WorkerMetrics, upstream::Deadline};
+use crate::{telemetry::metrics::WorkerMetrics, tls::TlsStream, upstream::Deadline};
 
 /// What an HTTP/2 client that was told nothing sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

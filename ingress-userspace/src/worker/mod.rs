@@ -22,10 +22,9 @@ mod routes;
 
 use std::{io, net::TcpListener, sync::Arc, thread::JoinHandle, time::Duration};
 
-use rustls::ServerConfig;
 use tokio::sync::watch;
 
-use crate::{table::RouteTable, telemetry::metrics::WorkerMetrics};
+use crate::{table::RouteTable, telemetry::metrics::WorkerMetrics, tls::ServerConfig};
 
 /// Limits and times of a worker.
 #[derive(Clone, Debug)]

@@ -13,9 +13,8 @@ use tokio::{
     net::TcpStream,
     time::Instant,
 };
-use tokio_rustls::server::TlsStream;
 
-use crate::upstream::Deadline;
+use crate::{tls::TlsStream, upstream::Deadline};
 
 /// Up to this size, parts of a write are copied together: a copy costs less than `writev` does.
 const GATHER_LIMIT: usize = 4 * 1024;
