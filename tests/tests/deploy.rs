@@ -2,20 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use ingress_tests::{
     api_server::{self, ApiServer},
     skipped,
 };
-use serde_json::{Value, json};
-
-/// The tests apply the same objects to the same cluster.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+use serde_json::Value;
 
 /// Renders `deploy/` + `folder`.
 fn render(api: &ApiServer, folder: &str) -> String {
@@ -49,7 +42,6 @@ fn base_and_overlays_are_accepted_by_an_api_server() {
         return skipped(&reason);
     }
     let api = ApiServer::shared().unwrap();
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
 
     api.apply(&render(&api, "base")).unwrap();
     let base = daemonset(&api);
@@ -79,37 +71,4 @@ fn base_and_overlays_are_accepted_by_an_api_server() {
     let added = &pod["containers"][0]["securityContext"]["capabilities"]["add"];
     assert_eq!(strings(added), ["NET_BIND_SERVICE"].into());
     assert_eq!(pod["volumes"], Value::Null, "nothing of the node may be mounted");
-}
-
-#[test]
-fn the_account_of_the_pods_may_watch_what_it_serves_and_no_more() {
-    if let Err(reason) = api_server::available() {
-        return skipped(&reason);
-    }
-    let api = ApiServer::shared().unwrap();
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    api.apply(&render(&api, "base")).unwrap();
-    let account = daemonset(&api)["spec"]["template"]["spec"]["serviceAccountName"].take();
-    let user = format!("system:serviceaccount:forebay-system:{}", account.as_str().unwrap());
-    for (verb, group, resource, allowed) in [
-        ("watch", "networking.k8s.io", "ingresses", true),
-        ("watch", "networking.k8s.io", "ingressclasses", true),
-        ("watch", "", "services", true),
-        ("watch", "discovery.k8s.io", "endpointslices", true),
-        ("list", "", "secrets", true),
-        ("get", "", "secrets", false),
-        ("update", "networking.k8s.io", "ingresses", false),
-        ("create", "", "pods", false),
-        ("list", "", "configmaps", false),
-    ] {
-        let asked = json!({"verb": verb, "group": group, "resource": resource});
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {"user": user, "resourceAttributes": asked},
-        });
-        let answer = api.kubectl(&["create", "--output", "json", "-f", "-"], &review.to_string()).unwrap();
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        assert_eq!(answer["status"]["allowed"], allowed, "{verb} {resource}");
-    }
 }

@@ -56,6 +56,14 @@ pub(super) fn bind(role: Role, address: SocketAddr) -> Result<TcpListener, Usage
     open(address, false).map_err(|source| UsageError::Listen { role, address, source })
 }
 
+/// Binds a listener that a second process may join while it takes over.
+///
+/// # Errors
+/// The port is busy, or the process may not have it.
+pub(super) fn bind_joined(role: Role, address: SocketAddr) -> Result<TcpListener, UsageError> {
+    open(address, true).map_err(|source| UsageError::Listen { role, address, source })
+}
+
 /// Binds one listener for each worker to the same address.
 ///
 /// Port 0: the first one chooses, the others share its port. The kernel spreads connections over
@@ -102,6 +110,14 @@ mod tests {
         let listeners = bind_shared(Role::Http, "127.0.0.1:0".parse().unwrap(), 3).unwrap();
         let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
         assert_eq!(addresses, [addresses[0]; 3]);
+    }
+
+    #[test]
+    fn only_a_process_that_takes_over_may_join_a_port() {
+        let first = bind_joined(Role::Admin, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        assert!(bind(Role::Admin, address).is_err(), "a stranger got the port");
+        assert_eq!(bind_joined(Role::Admin, address).unwrap().local_addr().unwrap(), address);
     }
 
     #[test]

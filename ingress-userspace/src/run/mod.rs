@@ -77,7 +77,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let metrics = Arc::new(Registry::default());
     let workers = config.workers.map_or_else(cores, usize::from);
 
-    let admin_listener = listener::bind(Role::Admin, config.admin)?;
+    let admin_listener = bind_admin(config)?;
     let mut data_plane = DataPlane::start(config, workers, &metrics).await?;
     let mut listeners = data_plane.addresses();
     listeners.push(Address { role: Role::Admin, address: admin_listener.local_addr()? });
@@ -95,7 +95,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     publish::expose(&metrics, status.clone(), Arc::clone(&ready));
     let state =
         admin::State { ready: Arc::clone(&ready), tables: tables.clone(), status, metrics: Arc::clone(&metrics) };
-    tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin_listener)?, state));
+    let admin = tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin_listener)?, state));
     for listener in &listeners {
         tracing::info!(listener = listener.role.name(), address = %listener.address, "listening");
     }
@@ -138,11 +138,29 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         signal = signals.next() => signal,
     };
     ready.store(false, Relaxed);
+    if shares_admin(config) {
+        // Whoever takes over answers now; this one would say "not ready" in its name.
+        admin.abort();
+    }
     tracing::info!(signal, grace = ?config.shutdown_grace, "shutting down: requests in flight go on");
     shutdown.send_replace(true);
     join(threads, config.shutdown_grace, &mut signals).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// In a cluster the pod that takes over stands beside the one it replaces, in the node's network: both need the port.
+/// Elsewhere a second process on it is a mistake.
+fn shares_admin(config: &RunConfig) -> bool {
+    config.manifests.is_none()
+}
+
+fn bind_admin(config: &RunConfig) -> Result<std::net::TcpListener, UsageError> {
+    if shares_admin(config) {
+        listener::bind_joined(Role::Admin, config.admin)
+    } else {
+        listener::bind(Role::Admin, config.admin)
+    }
 }
 
 async fn follow_source(config: &RunConfig) -> Result<Feed, ControllerError> {
