@@ -4,132 +4,26 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+mod load;
+mod site;
+
 use std::{
     collections::BTreeSet,
-    fs,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use ingress_tests::{
-    api_server::{self, ApiServer, POD},
-    client::{self, Answer},
+    api_server::{self, ApiServer},
     eventually,
     forebay::{Forebay, Launch},
-    lab::secret_yaml,
-    origin::{Echo, Origin},
     skipped,
 };
+use load::Load;
+use site::Site;
 
 /// What the issue demands of every change.
 const DEMANDED: Duration = Duration::from_secs(1);
-
-/// One test's namespace of the cluster, its pods, and its Forebay.
-struct Site {
-    name: &'static str,
-    forebay: Forebay,
-    pods: Vec<Origin>,
-    dir: tempfile::TempDir,
-    api: Arc<ApiServer>,
-}
-
-impl Site {
-    /// With a Service `s` and the pods `a` and `b`, of which only `a` is an endpoint.
-    fn new(name: &'static str, api: Arc<ApiServer>) -> Self {
-        let kubeconfig = api.forebay_kubeconfig().unwrap();
-        let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
-        let pods = vec![pod("a"), pod("b")];
-        let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(&["--workers", "1", "--kubeconfig", kubeconfig.to_str().unwrap()])
-            .within(api.namespace())
-            .start()
-            .unwrap();
-        let site = Self { name, forebay, pods, dir: tempfile::tempdir().unwrap(), api };
-        site.api.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")).unwrap();
-        site.apply("{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{name: http, port: 80}]}}");
-        site.endpoints(&[("a", "ready: true")]);
-        site
-    }
-
-    /// Applies one object, in flow YAML without a namespace.
-    fn apply(&self, object: &str) {
-        let placed = object.replacen("metadata: {", &format!("metadata: {{namespace: {}, ", self.name), 1);
-        self.api.apply(&placed).unwrap();
-    }
-
-    /// Makes `endpoints`, each a pod and its conditions, the endpoints of `s`.
-    fn endpoints(&self, endpoints: &[(&str, &str)]) {
-        // One slice a pod: each has a port of its own.
-        for origin in &self.pods {
-            let pod = origin.pod();
-            let conditions = endpoints.iter().filter(|(of, _)| *of == pod);
-            let list: Vec<_> = conditions
-                .map(|(_, conditions)| {
-                    format!(
-                        "{{addresses: ['{POD}'], conditions: {{{conditions}}}, targetRef: {{kind: Pod, name: {pod}}}}}"
-                    )
-                })
-                .collect();
-            self.apply(&format!(
-                "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {{name: s-{pod}, labels: \
-                 {{kubernetes.io/service-name: s}}}}, addressType: IPv4, ports: [{{name: http, port: {}}}], endpoints: \
-                 [{}]}}",
-                origin.address().port(),
-                list.join(", ")
-            ));
-        }
-    }
-
-    fn ingress(&self, name: &str, host: &str, more: &str) {
-        self.apply(&format!(
-            "{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: {name}}}, spec: {{ingressClassName: \
-             nginx, {more} rules: [{{host: {host}, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: \
-             {{name: s, port: {{name: http}}}}}}}}]}}}}]}}}}"
-        ));
-    }
-
-    /// Makes a certificate for `host`, puts it into the Secret `tls`, and gives it as a file to trust.
-    fn certificate(&self, host: &str, file: &str) -> PathBuf {
-        let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
-        let secret = secret_yaml("tls", &made.cert.pem(), &made.signing_key.serialize_pem())
-            .replace("namespace: default", &format!("namespace: {}", self.name));
-        let path = self.dir.path().join(file);
-        fs::write(&path, made.cert.pem()).unwrap();
-        self.api.apply(&secret).unwrap();
-        path
-    }
-
-    fn get(&self, host: &str) -> Answer {
-        let url = format!("http://{}/", self.forebay.http_addr());
-        client::curl_in(self.api.namespace(), &["-H", &format!("Host: {host}"), &url]).unwrap()
-    }
-
-    /// The name of the pod that answers for `host`, or the status.
-    fn pod(&self, host: &str) -> String {
-        let answer = self.get(host);
-        if answer.status == 200 { answer.json::<Echo>().unwrap().pod } else { answer.status.to_string() }
-    }
-
-    /// Tells whether a TLS client that trusts only `certificate` gets an answer from `host`.
-    fn verifies(&self, host: &str, certificate: &std::path::Path) -> bool {
-        let at = format!("{host}:443:{}", self.forebay.https_addr());
-        let (file, url) = (certificate.display().to_string(), format!("https://{host}/"));
-        let answer = client::curl_in(self.api.namespace(), &["--connect-to", &at, "--cacert", &file, &url]);
-        answer.is_ok_and(|answer| answer.status == 200)
-    }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        // Nobody waits for it: the control plane goes with the last test anyway.
-        let _ = self.api.kubectl(&["delete", "namespace", self.name, "--wait=false"], "");
-    }
-}
 
 /// Waits until `holds` and asserts that it took no longer than the issue demands.
 #[track_caller]
@@ -270,63 +164,19 @@ fn state(forebay: &Forebay) -> String {
     state.as_str().or_else(|| state["state"].as_str()).unwrap_or_default().to_owned()
 }
 
-/// Requests one after the other over fresh and kept connections, until it is stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<(u64, Vec<String>)>,
-}
-
-impl Load {
-    fn start(site: &Site, host: &str) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (address, host, stopped) = (site.forebay.http_addr(), host.to_owned(), Arc::clone(&stop));
-        // Started from the namespace, it stays in there.
-        let thread = site.api.namespace().run(move || std::thread::spawn(move || load(address, &host, &stopped)));
-        Self { stop, thread }
-    }
-
-    fn stop(self) -> (u64, Vec<String>) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().unwrap()
-    }
-}
-
-fn load(address: SocketAddr, host: &str, stop: &AtomicBool) -> (u64, Vec<String>) {
-    use std::io::{BufRead, BufReader, Read, Write};
-    let request = format!("GET /load HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    let mut failures = Vec::new();
-    let mut requests = 0;
-    while !stop.load(Ordering::SeqCst) {
-        // A hundred requests a connection.
-        let connection: std::io::Result<()> = (|| {
-            let mut stream = std::net::TcpStream::connect(address)?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            let mut reader = BufReader::new(stream.try_clone()?);
-            for _ in 0..100 {
-                stream.write_all(request.as_bytes())?;
-                let (mut line, mut length, mut head) = (String::new(), 0, String::new());
-                while reader.read_line(&mut line)? > 2 {
-                    if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                        length = value.trim().parse().unwrap_or(0);
-                    }
-                    head.push_str(&std::mem::take(&mut line));
-                }
-                reader.read_exact(&mut vec![0; length])?;
-                requests += 1;
-                if !head.starts_with("HTTP/1.1 200 ") {
-                    failures.push(head);
-                }
-                if stop.load(Ordering::SeqCst) {
-                    break;
-                }
-            }
-            Ok(())
-        })();
-        if let Err(error) = connection {
-            failures.push(error.to_string());
-        }
-    }
-    (requests, failures)
+#[test]
+fn credentials_of_a_pod_are_found_without_a_flag() {
+    let Some(api) = api() else { return };
+    let [host, port] = api.pod_credentials().unwrap();
+    let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .env(host.0, host.1)
+        .env(port.0, port.1)
+        .env("HOME", "/nonexistent")
+        .within(api.namespace())
+        .start()
+        .unwrap();
+    eventually("the source is in sync", || state(&forebay) == "in-sync");
+    assert_eq!(forebay.status().unwrap()["source"]["kind"], "cluster");
 }
 
 #[test]
