@@ -101,15 +101,15 @@ fn show_cluster(options: &Options, interrupted: &mpsc::Receiver<()>) -> Result<b
         let port = 40_001 + u16::try_from(number)?;
         let before = arrivals(&cluster)?;
         let answer = cluster.get(request.tls, port, request.path).with_context(|| request.url())?;
-        let arrived: Vec<_> = (cluster.lab.nodes.iter().zip(before).zip(arrivals(&cluster)?))
-            .filter(|((_, before), after)| after > before)
-            .map(|((node, _), _)| node.name.as_str())
-            .collect();
+        // The last packets of the connection before this one may come late: most packets are this one's.
+        let grown = cluster.lab.nodes.iter().zip(before).zip(arrivals(&cluster)?);
+        let grown = grown.map(|((node, before), after)| (after - before, node.name.as_str()));
+        let (packets, entry) = grown.max_by(|(a, _), (b, _)| a.total_cmp(b)).context("the lab has no nodes")?;
         let trace = answer.trace();
         let of = |name: &str| (*trace.get(name).unwrap_or(&"?")).to_owned();
         let row = [of("node"), of("worker"), of("ingress"), of("pod"), answer.status.to_string(), time(&answer)];
-        table.row([request.url(), port.to_string(), arrived.join(" ")].into_iter().chain(row));
-        good &= request.is_answered_by(&answer) && arrived.len() == 1;
+        table.row([request.url(), port.to_string(), entry.to_owned()].into_iter().chain(row));
+        good &= request.is_answered_by(&answer) && packets > 0.0;
         *served.entry(of("node")).or_default() += 1;
     }
     table.print();
