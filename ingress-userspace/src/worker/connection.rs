@@ -1,6 +1,7 @@
 //! One downstream connection: handshake, protocol, then requests until one side has had enough.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     io::{self, Write},
     net::{IpAddr, SocketAddr},
@@ -17,7 +18,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{io::AsyncReadExt, net::TcpStream, task::spawn_local, time::timeout};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    task::spawn_local,
+    time::{Instant, timeout},
+};
 
 use super::{
     Transport,
@@ -146,10 +152,13 @@ async fn serve_http1(client: Rc<Client>, stream: Stream, mut member: Member) -> 
 }
 
 async fn serve_http2(client: Rc<Client>, stream: Stream, mut member: Member) -> Ended {
-    let executor = Streams(Arc::clone(&client.worker.metrics));
+    let streams = Streams::new(Arc::clone(&client.worker.metrics));
+    let idle = client.worker.settings.head_timeout;
+    let mut deadline = Deadline::default();
+    deadline.set(Instant::now() + idle);
     let service = service_fn(move |incoming| request::handle(Rc::clone(&client), incoming));
     // What one connection can make us hold is its window, and for each stream a head and a send buffer.
-    let connection = http2::Builder::new(executor)
+    let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAM_LIMIT)
         .initial_stream_window_size(64 * 1024)
@@ -166,7 +175,12 @@ async fn serve_http2(client: Rc<Client>, stream: Stream, mut member: Member) -> 
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            if !member.poll_begun(cx) || draining {
+            if deadline.poll(cx).is_ready() {
+                deadline.set(Instant::now() + idle);
+                if !streams.are_idle() {
+                    continue;
+                }
+            } else if !member.poll_begun(cx) || draining {
                 return Poll::Pending;
             }
             draining = true;
@@ -191,17 +205,47 @@ fn forwarded(peer: IpAddr, port: u16, secure: bool) -> Box<[u8]> {
     lines.into_boxed_slice()
 }
 
-/// Runs the streams of an HTTP/2 connection on this worker.
+/// Runs the streams of an HTTP/2 connection on this worker, and knows whether there are any.
 #[derive(Clone)]
-struct Streams(Arc<WorkerMetrics>);
+struct Streams {
+    metrics: Arc<WorkerMetrics>,
+    open: Rc<Cell<usize>>,
+    /// Whether a stream has begun since the last look.
+    begun: Rc<Cell<bool>>,
+}
+
+impl Streams {
+    fn new(metrics: Arc<WorkerMetrics>) -> Self {
+        Self { metrics, open: Rc::default(), begun: Rc::default() }
+    }
+
+    /// Whether no stream is open and none has begun since the last time this was asked.
+    fn are_idle(&self) -> bool {
+        !self.begun.take() && self.open.get() == 0
+    }
+}
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let count = PanicCount(Arc::clone(&self.0));
+        self.begun.set(true);
+        self.open.set(self.open.get() + 1);
+        let open = OpenStream { open: Rc::clone(&self.open), _count: PanicCount(Arc::clone(&self.metrics)) };
         spawn_local(async move {
-            let _count = count;
+            let _open = open;
             stream.await;
         });
+    }
+}
+
+/// Counts a stream while it is open.
+struct OpenStream {
+    open: Rc<Cell<usize>>,
+    _count: PanicCount,
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
     }
 }
 

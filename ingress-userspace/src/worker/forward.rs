@@ -1,20 +1,14 @@
 //! Sends a routed request to an endpoint of its backend, and to another one where the first is not there.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header, request::Parts};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncWriteExt, copy_bidirectional},
-    net::TcpStream,
-    task::spawn_local,
-    time::Instant,
-};
+use tokio::{task::spawn_local, time::Instant};
 
-use super::{connection::Client, request::RequestId, respond::Payload, routes::Target, sanitize::Sanitized};
+use super::{connection::Client, request::RequestId, respond::Payload, routes::Target, sanitize::Sanitized, tunnel};
 use crate::{
     table::Entry,
     upstream::{Answer, Ask, Choice, ForwardError, Lease, ReplyBody, Timeouts, Upload, connect, exchange},
@@ -126,7 +120,7 @@ pub(super) async fn forward(
         }
         client.worker.counters().retries.increment();
     };
-    let outcome = outcome.map(|answer| settle(client, parts, answer));
+    let outcome = outcome.map(|answer| settle(client, parts, answer, policy.read_timeout));
     Forwarded { outcome, endpoint: Some(choice.index) }
 }
 
@@ -161,12 +155,7 @@ fn frame_body(plan: &mut Plan, body: Incoming, entry: &Entry) -> Option<Upload> 
     upload
 }
 
-async fn lease(
-    client: &Client,
-    choice: Choice<'_>,
-    limit: std::time::Duration,
-    fresh: bool,
-) -> Result<Lease, ForwardError> {
+async fn lease(client: &Client, choice: Choice<'_>, limit: Duration, fresh: bool) -> Result<Lease, ForwardError> {
     let counters = client.worker.counters();
     if let Some(lease) = choice.endpoint.checkout().filter(|_| !fresh) {
         counters.upstream_reused.increment();
@@ -182,7 +171,7 @@ async fn lease(
     }
 }
 
-fn settle(client: &Client, parts: &mut Parts, answer: Answer) -> (StatusCode, Payload) {
+fn settle(client: &Client, parts: &mut Parts, answer: Answer, idle: Duration) -> (StatusCode, Payload) {
     let payload = match answer.body {
         ReplyBody::Whole(body) => Payload::whole(body),
         ReplyBody::Streamed(download) => Payload::Streamed(download),
@@ -192,7 +181,7 @@ fn settle(client: &Client, parts: &mut Parts, answer: Answer) -> (StatusCode, Pa
                 let member = client.worker.drain.join();
                 spawn_local(async move {
                     let _member = member;
-                    if let Err(error) = tunnel(upgrade, stream, received.freeze()).await {
+                    if let Err(error) = tunnel::run(upgrade, stream, received.freeze(), idle).await {
                         tracing::debug!(error = &*error, "tunnel ended");
                     }
                 });
@@ -201,16 +190,4 @@ fn settle(client: &Client, parts: &mut Parts, answer: Answer) -> (StatusCode, Pa
         }
     };
     (answer.status, payload)
-}
-
-/// Moves bytes both ways until both sides have ended.
-async fn tunnel(
-    upgrade: OnUpgrade,
-    mut endpoint: TcpStream,
-    received: Bytes,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut client = TokioIo::new(upgrade.await?);
-    client.write_all(&received).await?;
-    copy_bidirectional(&mut client, &mut endpoint).await?;
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! PACKET: what happens to a connection that the kernel handed to this core.
 //!
-//! `accept` → `connection` (over `stream`) → `sanitize` → `request` → `forward` → `respond`.
+//! `accept` → `connection` (over `stream`) → `sanitize` → `request` → `forward` → `respond`,
+//! and `tunnel` for WebSockets.
 //! `routes` is a worker's view of the table in force; `drain` ends connections at shutdown,
 //! `idle` those that do nothing.
 //!
@@ -15,6 +16,7 @@ mod forward;
 mod request;
 mod respond;
 mod sanitize;
+mod tunnel;
 
 mod drain;
 mod idle;

@@ -91,7 +91,9 @@ fn answer(client: &Client, entry: &Entry, forwarded: Forwarded, parts: Parts, id
     let mut response = match forwarded.outcome {
         Ok((status, payload)) => respond::forwarded(status, parts.headers, payload),
         Err(error) => {
-            tracing::debug!(backend = %entry.backend.key, error = &error as &dyn std::error::Error, "request failed");
+            let side = error.side();
+            let error_chain = &error as &dyn std::error::Error;
+            tracing::debug!(backend = %entry.backend.key, ?side, error = error_chain, "request failed");
             respond::error(&error, id, parts.version)
         }
     };

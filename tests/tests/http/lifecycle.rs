@@ -93,6 +93,20 @@ fn a_websocket_survives_changes_of_the_table() {
 }
 
 #[test]
+fn a_websocket_in_which_nothing_moves_ends() {
+    let origin = origin("a");
+    let policy = Policy { read_timeout: Duration::from_secs(1), ..Policy::default() };
+    let proxy = Proxy::start(&Cluster::default().route("", "/", "web", &[origin.address()], policy).0);
+    let mut wire = Wire::connect(proxy.http);
+    wire.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(wire.head().status, 101);
+    assert!(wire.is_closed());
+}
+
+#[test]
 fn an_upgrade_that_is_no_websocket_is_a_plain_request() {
     let origin = origin("a");
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));

@@ -1,6 +1,6 @@
 //! TLS by SNI, HTTP/2 by ALPN and by prior knowledge.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -11,7 +11,7 @@ use ingress_tests::{
     eventually,
     origin::{Echo, Origin},
 };
-use ingress_userspace::model::Policy;
+use ingress_userspace::{model::Policy, worker::Settings};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
@@ -186,6 +186,22 @@ async fn shutdown_says_goaway_and_lets_streams_finish() {
         tokio::task::yield_now().await;
     }
     assert!(began.elapsed() < settings().shutdown_grace, "cut at the end of the grace");
+}
+
+#[tokio::test]
+async fn http2_connections_without_streams_are_let_go_and_those_with_one_are_not() {
+    let origin = origin();
+    let settings = Settings { head_timeout: Duration::from_millis(200), ..settings() };
+    let proxy = Proxy::start_with(&Cluster::of(&[origin.address()]), settings);
+    let mut idle = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let mut busy = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let held = tokio::spawn(busy.send_request(get("http://shop.example/hold")));
+    assert_eq!(idle.send_request(get("http://shop.example/")).await.unwrap().status(), 200);
+    while !idle.is_closed() {
+        tokio::task::yield_now().await;
+    }
+    origin.release();
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
 }
 
 #[test]

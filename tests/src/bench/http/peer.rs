@@ -173,7 +173,7 @@ fn version(program: &Path) -> Option<String> {
     let text = String::from_utf8_lossy(&text);
     // The first word that has a number in it and dots: `nginx/1.22.1`, `2.6.12-1`, `0.1.0`.
     let number = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.');
-    text.split([' ', '/', '\n']).find(number).map(|word| word.chars().take(24).collect())
+    text.split([' ', '/', '\n', '-', '+']).find(number).map(|word| word.chars().take(12).collect())
 }
 
 fn free_address() -> Result<SocketAddr> {

@@ -11,15 +11,14 @@ const BAR: (f64, f64) = (420.0, 22.0);
 
 /// The figures as a table for a terminal.
 pub(super) fn table(figures: &[Figures]) -> String {
-    let mut table = String::from(
-        "\nproxy     version         protocol  CPU µs/request  × nginx  requests/s   p50 ms   p99 ms  failed\n",
-    );
+    let mut table =
+        String::from("\nproxy     version  protocol  CPU µs/request  × nginx  requests/s   p50 ms   p99 ms  failed\n");
     let number = |value: Option<f64>, scale: f64| value.map_or("-".to_owned(), |value| format!("{:.2}", value / scale));
     for row in figures {
         // Writing to memory cannot fail.
         let _ = writeln!(
             table,
-            "{:<9} {:<15} {:<8} {:>15.2} {:>8} {:>11.0} {:>8} {:>8} {:>7}",
+            "{:<9} {:<8} {:<8} {:>15.2} {:>8} {:>11.0} {:>8} {:>8} {:>7}",
             row.proxy,
             row.version,
             row.protocol,
