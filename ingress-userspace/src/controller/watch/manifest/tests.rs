@@ -1,5 +1,7 @@
 //! Forms of files that people have, whole and broken.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{port: 80}]}\n";
@@ -124,6 +126,32 @@ fn no_prefix_of_a_file_is_a_panic_and_good_documents_before_the_cut_stay() {
         // A cut within the mark itself leaves a line that is no YAML.
         if cut >= service("a").len() + "---".len() {
             assert_eq!(reading.objects.first().map(|found| found.identity.name.name.as_str()), Some("a"), "{cut}");
+        }
+    }
+}
+
+#[test]
+fn nesting_and_aliases_without_end_are_faults() {
+    let laughs = (1..40).fold("a0: &a0 [x]\n".to_owned(), |text, level| {
+        let before = level - 1;
+        format!("{text}a{level}: &a{level} [*a{before}, *a{before}, *a{before}, *a{before}, *a{before}]\n")
+    });
+    for text in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000), laughs] {
+        let reading = read(&text, false);
+        assert_eq!((reading.objects.len(), reading.faults.len()), (0, 1), "{}", &text[..20]);
+    }
+    assert_eq!(read(&"[".repeat(100_000), true).faults.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_a_panic(
+        text in "(apiVersion|kind|metadata|name|spec|items|data|v1|List|Secret|Ingress|---|\\.\\.\\.|[-:?{}\\[\\],&*#|>!%'\"\\\\ \n\t]|.){0,60}"
+    ) {
+        for json in [false, true] {
+            let reading = read(&text, json);
+            let lines = u64::try_from(text.split('\n').count()).unwrap();
+            prop_assert!(reading.faults.iter().all(|fault| (1..=lines + 1).contains(&fault.line)), "{:?}", reading.faults);
         }
     }
 }
