@@ -55,7 +55,7 @@ fn base_and_overlays_are_accepted_by_an_api_server() {
     assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
     let rights = &container["securityContext"];
     assert_eq!(strings(&rights["capabilities"]["drop"]), ["ALL"].into());
-    assert_eq!(strings(&rights["capabilities"]["add"]), ["BPF", "NET_ADMIN", "NET_BIND_SERVICE"].into());
+    assert_eq!(strings(&rights["capabilities"]["add"]), ["BPF", "NET_ADMIN", "NET_BIND_SERVICE", "PERFMON"].into());
     assert_eq!(rights["readOnlyRootFilesystem"], true);
     assert_eq!(rights["allowPrivilegeEscalation"], false);
     assert_eq!(get(&api, &["ingressclass/forebay"])["spec"]["controller"], "forebay.dev/ingress");
