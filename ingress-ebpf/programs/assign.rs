@@ -55,12 +55,7 @@ fn choose(context: &SkLookupContext, lookup: &bpf_sk_lookup, port: u16, set: u8)
         source_port: lookup.remote_port,
         destination_port: port,
     };
-    // The seed's words change places: a bucket's connections still spread over all workers.
-    let hash = hash::flow(flow, [seed[1], seed[0]]);
-    let slot = sockets.base.wrapping_add(hash::spread(hash, sockets.count));
-    if sockets.count == 0 {
-        return None;
-    }
+    let slot = hash::slot(flow, seed, *sockets)?;
     // Without the flag the kernel would choose again inside a reuseport group.
     SOCKS.redirect_sk_lookup(context, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT)).ok()
 }

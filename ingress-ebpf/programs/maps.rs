@@ -2,10 +2,12 @@
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, SockMap},
+    helpers::generated::{bpf_map_lookup_elem, bpf_sk_release},
     macros::btf_map,
 };
 use ingress_ebpf::{
     abi::{Bucket, MacKey, Meta, Node, SelfNode, SocketSet, TABLE_LEN, VipKey, VipValue, entries},
+    hash::{self, Flow},
     verdict::{Reason, Tables},
 };
 
@@ -48,6 +50,21 @@ pub(crate) fn count(reason: Reason) {
     }
 }
 
+/// Tells whether a slot of `SOCKS` holds a socket: closing one empties its slot.
+#[inline(always)]
+fn has_socket(slot: u32) -> bool {
+    let map = core::ptr::from_ref(&SOCKS).cast_mut().cast();
+    // SAFETY: the map's key is a `u32`, which outlives the call. The kernel counts a reference to the socket that
+    // is found, and the release gives it back.
+    unsafe {
+        let socket = bpf_map_lookup_elem(map, core::ptr::from_ref(&slot).cast());
+        !socket.is_null() && {
+            bpf_sk_release(socket);
+            true
+        }
+    }
+}
+
 /// [`Tables`] over the maps of the kernel.
 pub(crate) struct KernelTables;
 
@@ -87,5 +104,11 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn is_peer_mac(&self, mac: &MacKey) -> bool {
         PEER_MACS.get_ptr(mac).is_some()
+    }
+
+    #[inline(always)]
+    fn is_listening(&self, set: u8, flow: Flow, seed: [u32; 2]) -> bool {
+        let slot = SETS.get(u32::from(set)).and_then(|sockets| hash::slot(flow, seed, *sockets));
+        slot.is_some_and(has_socket)
     }
 }

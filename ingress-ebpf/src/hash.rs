@@ -1,6 +1,6 @@
 //! The seeded hash of a flow: the same on every node, in the kernel and on the host.
 
-use crate::abi::TABLE_LEN;
+use crate::abi::{SocketSet, TABLE_LEN};
 
 /// The four-tuple that names a TCP connection, as in the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,15 @@ pub const fn bucket(hash: u32) -> u32 {
 #[inline(always)]
 pub const fn spread(hash: u32, count: u32) -> u32 {
     ((hash as u64 * count as u64) >> 32) as u32
+}
+
+/// The slot of `SOCKS` for a new connection of a flow; `None` in an empty set.
+///
+/// The seed's words change places: a bucket's connections still spread over all workers.
+#[inline(always)]
+pub fn slot(of: Flow, seed: [u32; 2], set: SocketSet) -> Option<u32> {
+    let hash = flow(of, [seed[1], seed[0]]);
+    if set.count == 0 { None } else { Some(set.base.wrapping_add(spread(hash, set.count))) }
 }
 
 #[inline(always)]

@@ -124,6 +124,12 @@ impl Ports {
         Some(Self::from_bytes(ports))
     }
 
+    /// Tells whether the TCP header at `offset` opens a connection: SYN without ACK (RFC 9293 section 3.1).
+    #[inline(always)]
+    pub fn is_syn<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
+        frame.read::<1>(offset + 13).is_some_and(|[flags]| flags & 0x12 == 0x02)
+    }
+
     /// Reads the ports of the UDP header at `offset`, `length` bytes of UDP; `None` if the header does not fit.
     #[inline(always)]
     pub fn of_udp<F: Frame + ?Sized>(frame: &F, offset: usize, length: usize) -> Option<Self> {

@@ -27,6 +27,8 @@ pub trait Tables {
     fn is_peer(&self, address: &[u8; 16]) -> bool;
     /// `PEER_MACS`: does this address belong to a node on the same segment?
     fn is_peer_mac(&self, mac: &MacKey) -> bool;
+    /// `SETS` and `SOCKS`: does a worker listen for a new connection of this flow?
+    fn is_listening(&self, set: u8, flow: Flow, seed: [u32; 2]) -> bool;
 }
 
 /// Declares [`Reason`] with its number, name and action, so that they cannot drift apart.
@@ -101,7 +103,8 @@ reasons! {
     InnerNotVip = 18, "drop", "inner_not_vip";
     /// `assign` gave the connection to a worker.
     Assigned = 19, "assign", "assigned";
-    /// `assign` found no listener and dropped: the client tries again.
+    /// A new connection while no worker listens: `steer` drops its SYN, so that the client tries again while a
+    /// process restarts. From within the host `assign` refuses it, which answers with a reset.
     NoListener = 20, "drop", "no_listener";
     /// `assign` dropped a connection to a port that the VIP does not serve.
     ClosedPort = 21, "drop", "closed_port";
@@ -179,9 +182,26 @@ fn steer_tcp<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, link: &Link, p
         return Verdict::Pass(Reason::NoTable);
     };
     if bucket.hops[0] == this_node.id {
-        return Verdict::Pass(Reason::Own);
+        return if refused(frame, tables, link.payload + IPV4, vip, flow, meta) {
+            Verdict::Drop(Reason::NoListener)
+        } else {
+            Verdict::Pass(Reason::Own)
+        };
     }
     forward(tables, link, packet, this_node, bucket, hash)
+}
+
+/// Tells whether the TCP header at `offset` opens a connection that nobody here would accept.
+#[inline(always)]
+fn refused<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    offset: usize,
+    vip: &VipValue,
+    flow: Flow,
+    meta: &Meta,
+) -> bool {
+    Ports::is_syn(frame, offset) && !tables.is_listening(vip.set, flow, meta.seed)
 }
 
 /// A packet that names a flow only in part: dropped for a VIP, none of our business otherwise.
@@ -268,8 +288,17 @@ fn decapsulate<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, network: usi
         return bad;
     }
     let Some(ports) = Ports::of_tcp(frame, inner_offset + IPV4, inner.total - IPV4) else { return bad };
-    match tables.vip(&VipKey::tcp4(inner.destination, ports.destination)) {
-        Some(_) => Verdict::Decapsulate { network },
-        None => Verdict::Drop(Reason::InnerNotVip),
+    let Some(vip) = tables.vip(&VipKey::tcp4(inner.destination, ports.destination)) else {
+        return Verdict::Drop(Reason::InnerNotVip);
+    };
+    let flow = Flow {
+        source: inner.source,
+        destination: inner.destination,
+        source_port: ports.source,
+        destination_port: ports.destination,
+    };
+    match tables.meta() {
+        Some(meta) if refused(frame, tables, inner_offset + IPV4, vip, flow, meta) => Verdict::Drop(Reason::NoListener),
+        _ => Verdict::Decapsulate { network },
     }
 }
