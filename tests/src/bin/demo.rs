@@ -135,7 +135,8 @@ fn time(answer: &Answer) -> String {
 fn arrivals(cluster: &Cluster) -> Result<Vec<f64>> {
     let counters = |forebay: &Forebay| {
         let metrics = forebay.metrics()?;
-        Ok(steered(&metrics, ("reason", "own")) + steered(&metrics, ("action", "forward")))
+        // A packet sent on counts for more: over L2 its owner counts it as well.
+        Ok(steered(&metrics, ("reason", "own")) + 1.5 * steered(&metrics, ("action", "forward")))
     };
     cluster.forebays.iter().map(counters).collect()
 }
