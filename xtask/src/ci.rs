@@ -58,7 +58,7 @@ fn docs() -> Result<()> {
 /// Renders the base and each overlay with the pinned kubectl.
 fn manifests() -> Result<()> {
     let kubectl = kubernetes::find()?.context("no Kubernetes binaries")?.join("kubectl");
-    for folder in ["deploy/base", "deploy/overlays/sockets"] {
+    for folder in ["deploy/base", "deploy/overlays/sockets", "deploy/overlays/vip"] {
         shell::run(command(&kubectl).args(["kustomize", folder]).stdout(Stdio::null()))?;
     }
     Ok(())
