@@ -92,8 +92,9 @@ async fn folder_that_vanishes_degrades_and_one_that_takes_its_place_is_followed(
     host(&mut feed, "a.test").await;
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("web.yaml"), ingress("b.test")).unwrap();
-    assert!(host(&mut feed, "b.test").await < Duration::from_secs(1));
-    assert_eq!(*feed.state.borrow(), SourceState::InSync);
+    // Found by polling, which gives way on a busy machine: no time is promised.
+    host(&mut feed, "b.test").await;
+    feed.state.wait_for(|state| *state == SourceState::InSync).await.unwrap();
 }
 
 #[tokio::test]
