@@ -84,7 +84,6 @@ pub async fn exchange(
     let mut sending = true;
     let mut waiting = Waiting::Response;
     let mut armed = None;
-    lease.connection.deadline.set(ask.started + ask.timeouts.read.max(ask.timeouts.send));
     let head = poll_fn(|cx| {
         let mut progress = false;
         let mut failure = None;
@@ -107,13 +106,11 @@ pub async fn exchange(
             (_, Some(error)) => Poll::Ready(Err(error)),
             (Poll::Ready(Err(error)), None) => Poll::Ready(Err(error)),
             (Poll::Pending, None) => {
-                // A plain request sets its deadline once, from the time it began.
-                let first = armed.is_none() && !sending;
-                if !first && (progress || armed != Some(waiting)) {
-                    let at = Instant::now() + ask.timeouts.of(waiting);
-                    lease.connection.deadline.set(at);
-                } else if first {
+                if armed.is_none() && !sending {
+                    // A request without a body asks for no other time than that it began at.
                     lease.connection.deadline.set(ask.started + ask.timeouts.read);
+                } else if progress || armed != Some(waiting) {
+                    lease.connection.deadline.set(Instant::now() + ask.timeouts.of(waiting));
                 }
                 armed = Some(waiting);
                 lease.connection.deadline.poll(cx).map(|()| Err(timeout(&lease, waiting)))

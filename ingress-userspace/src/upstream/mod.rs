@@ -3,7 +3,9 @@
 //! `balance` → `pool` (or `connect`) → `exchange`: `upload` sends, `response` reads the head, `download` the body.
 //!
 //! HTTP/1.1 is spoken here by a client of our own: it is polled by the task of the downstream
-//! connection, so a request costs no task, no channel and no wake-up of its own.
+//! connection, so a request costs no task, no channel and no wake-up of its own. A bare trial with
+//! hyper's client used 1.04 times nginx's CPU a request; this, with routing, headers, timeouts and
+//! metrics, uses 0.75 to 0.9 times (`cargo xtask bench http`).
 
 mod balance;
 mod connect;
