@@ -4,6 +4,7 @@
 use ingress_ebpf::{
     abi::{Bucket, MacKey, Meta, Node, SelfNode, VipKey, VipValue, node_flags},
     encap::OVERHEAD,
+    hash::Flow,
     verdict::{self, Tables, Verdict},
 };
 use libfuzzer_sys::fuzz_target;
@@ -16,6 +17,7 @@ struct Everything {
     bucket: Bucket,
     node: Node,
     is_peer: bool,
+    is_listening: bool,
 }
 
 impl Everything {
@@ -31,6 +33,7 @@ impl Everything {
             bucket: Bucket { hops: [u16::from(choice >> 1 & 3), 2, 3], generation: 0 },
             node: Node { flags: node_flags::V4 | l2, mtu: 1500, ..Node::default() },
             is_peer: choice & 8 != 0,
+            is_listening: choice & 16 != 0,
         }
     }
 }
@@ -63,6 +66,10 @@ impl Tables for Everything {
 
     fn is_peer_mac(&self, _: &MacKey) -> bool {
         self.is_peer
+    }
+
+    fn is_listening(&self, _: u8, _: Flow, _: [u32; 2]) -> bool {
+        self.is_listening
     }
 }
 

@@ -9,6 +9,9 @@ fuzz_target!(|raw: &str| {
     let text = path.as_str();
     let inner = text.strip_prefix('/').expect("it begins with a slash");
     let inner = inner.strip_suffix('/').unwrap_or(inner);
-    assert!(inner.is_empty() || inner.split('/').all(|segment| !matches!(segment, "" | "." | "..")), "{raw:?} → {text:?}");
+    assert!(
+        inner.is_empty() || inner.split('/').all(|segment| !matches!(segment, "" | "." | "..")),
+        "{raw:?} → {text:?}"
+    );
     assert!(!text.contains(|c: char| c.is_ascii_control()), "{raw:?} → {text:?}");
 });
