@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -19,6 +20,7 @@ use ingress_tests::{
     origin::{Echo, Origin},
     skipped,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A folder of manifests whose Services `s1` and `s2` have one pod each.
@@ -330,6 +332,31 @@ fn sigterm_lets_requests_in_flight_finish_and_refuses_new_ones() {
     let answer = held.answer().unwrap();
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("connection"), "close");
+    assert_eq!(forebay.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn connections_that_wait_to_be_accepted_are_served_at_shutdown() {
+    let folder = Folder::new();
+    folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
+    let mut forebay = folder.start();
+    // While the process stands still, the kernel alone takes connections.
+    let signal = |signal| kill_process(Pid::from_raw(forebay.pid().cast_signed()).unwrap(), signal).unwrap();
+    signal(Signal::STOP);
+    let connections: Vec<_> = (0..50)
+        .map(|_| {
+            let mut connection = TcpStream::connect(forebay.http_addr()).unwrap();
+            connection.write_all(b"GET / HTTP/1.1\r\nhost: shop.example.com\r\n\r\n").unwrap();
+            connection
+        })
+        .collect();
+    forebay.terminate().unwrap();
+    signal(Signal::CONT);
+    for mut connection in connections {
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    }
     assert_eq!(forebay.wait().unwrap().code(), Some(0));
 }
 

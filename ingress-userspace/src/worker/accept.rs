@@ -7,7 +7,7 @@ use tokio::{
     runtime::{Builder, LocalOptions},
     sync::watch,
     task::spawn_local,
-    time::{interval, sleep, timeout},
+    time::{Instant, interval, sleep, timeout, timeout_at},
 };
 
 use super::{Inputs, Listener, Settings, Transport, connection, drain::Drain, routes::Routes};
@@ -20,6 +20,8 @@ use crate::{
 
 /// How long to wait before the next accept when the process is out of files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a worker that shuts down goes on accepting the connections that wait for it.
+const ACCEPT_LAST: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -73,14 +75,21 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
     });
     let mut accepting = Vec::with_capacity(listeners.len());
     for Listener { socket, transport } in listeners {
-        accepting.push(spawn_local(accept(Rc::clone(&worker), TcpListener::from_std(socket)?, transport)));
+        let listener = TcpListener::from_std(socket)?;
+        accepting.push(spawn_local(accept(Rc::clone(&worker), listener, transport, shutdown.clone())));
     }
     spawn_local(follow_tables(Rc::clone(&worker), tables));
     spawn_local(sweep(Rc::clone(&worker)));
 
     // An error means that the sender is gone: then there is nobody left to serve for.
     let _ = shutdown.wait_for(|begun| *begun).await;
-    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    // Closing a listener resets the connections that wait in its queue: each is accepted first.
+    let last = Instant::now() + ACCEPT_LAST;
+    for mut accepting in accepting {
+        if timeout_at(last, &mut accepting).await.is_err() {
+            accepting.abort();
+        }
+    }
     worker.drain.begin();
     if timeout(worker.settings.shutdown_grace, worker.drain.finished()).await.is_err() {
         tracing::warn!(worker = id, connections = worker.drain.open(), "connections cut at the end of the grace");
@@ -88,9 +97,15 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
     Ok(())
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, transport: Transport) {
+/// Accepts until shutdown has begun and no connection waits any more.
+async fn accept(worker: Rc<Worker>, listener: TcpListener, transport: Transport, mut shutdown: watch::Receiver<bool>) {
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = shutdown.wait_for(|begun| *begun) => return,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 worker.counters().accepted.increment();
                 spawn_local(connection::serve(Rc::clone(&worker), stream, peer, transport));

@@ -14,7 +14,9 @@ const LEGACY_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// Tells whether `ingress` asks for us.
 ///
-/// 1. `spec.ingressClassName` names one of `--ingress-class`, or an IngressClass with our controller;
+/// 1. `spec.ingressClassName` names an IngressClass with our controller; where no IngressClass of that
+///    name exists, one of `--ingress-class`. A class with another controller is that controller's,
+///    whatever it is called;
 /// 2. without the field, the legacy annotation names one of `--ingress-class`;
 /// 3. without either, `--watch-ingress-without-class`.
 pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> bool {
@@ -24,14 +26,14 @@ pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> b
     let by_name = |class: &str| settings.classes.iter().any(|name| name == class);
     let named = |class: &&str| !class.is_empty();
     match (field.filter(named), annotation.filter(named)) {
-        (Some(class), _) => by_name(class) || has_our_controller(class, index),
+        (Some(class), _) => controller(class, index).map_or_else(|| by_name(class), |name| CONTROLLERS.contains(&name)),
         (None, Some(class)) => by_name(class),
         (None, None) => settings.watch_without_class,
     }
 }
 
-fn has_our_controller(class: &str, index: &Index) -> bool {
-    let class = index.classes.find(&ObjectName::new("", class));
-    let spec = class.and_then(|item| item.object.spec.as_ref());
-    spec.and_then(|spec| spec.controller.as_deref()).is_some_and(|controller| CONTROLLERS.contains(&controller))
+/// `spec.controller` of the IngressClass `class`; `None` where there is no such object.
+fn controller<'i>(class: &str, index: &'i Index) -> Option<&'i str> {
+    let class = index.classes.find(&ObjectName::new("", class))?;
+    Some(class.object.spec.as_ref().and_then(|spec| spec.controller.as_deref()).unwrap_or_default())
 }

@@ -195,7 +195,8 @@ fn one_bad_rule_harms_no_other() {
 fn class_decides_whose_an_ingress_is() {
     let classes = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: edge}\nspec: {controller: forebay.dev/ingress}\n---\n\
                    apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: old}\nspec: {controller: k8s.io/ingress-nginx}\n---\n\
-                   apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: other}\nspec: {controller: example.com/other}\n---\n";
+                   apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: other}\nspec: {controller: example.com/other}\n---\n\
+                   apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: forebay}\nspec: {controller: example.com/other}\n---\n";
     for (field, annotation, without, serves) in [
         ("", "", true, true),
         ("", "", false, false),
@@ -204,6 +205,8 @@ fn class_decides_whose_an_ingress_is() {
         ("other", "", true, false),
         ("nginx", "", false, true),
         ("absent", "", true, false),
+        // A class by our name that another controller has is the other's.
+        ("forebay", "", true, false),
         ("", "nginx", false, true),
         ("", "other", true, false),
         // The annotation names a class by name only, never by its controller.
