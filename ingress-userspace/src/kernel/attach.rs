@@ -39,7 +39,7 @@ pub(super) fn xdp(program: &mut Xdp, interface: &Interface, mode: XdpMode, pin: 
             return update_xdp(program, pin).map_err(failed);
         }
         // The interface is another one by now, or the mode changed: a link cannot follow either.
-        fs::remove_file(pin).map_err(|error| failed(error.into()))?;
+        detach(pin).map_err(|error| failed(error.into()))?;
     }
     let aya_mode = match mode {
         XdpMode::Native => aya::programs::XdpMode::Driver,
@@ -86,11 +86,23 @@ fn attach_sk_lookup(program: &mut SkLookup, pin: &Path) -> Result<(), Box<dyn st
         if sys::link_target(link.as_fd())? == LinkTarget(namespace.metadata()?.ino()) {
             return Ok(sys::update_link(link.as_fd(), program.fd()?.as_fd())?);
         }
-        fs::remove_file(pin)?;
+        detach(pin)?;
     }
     let id = program.attach(namespace)?;
     FdLink::from(program.take_link(id)?).pin(pin)?;
     Ok(())
+}
+
+/// Detaches a pinned link, if there is one, and removes the pin.
+///
+/// # Errors
+///
+/// What the kernel says to `BPF_OBJ_GET` or `unlink`.
+pub(super) fn detach(pin: &Path) -> io::Result<()> {
+    let Some(link) = open(pin)? else { return Ok(()) };
+    // A link whose interface or namespace is gone has nothing to detach from.
+    let _ = sys::detach_link(link.as_fd());
+    fs::remove_file(pin)
 }
 
 fn open(pin: &Path) -> io::Result<Option<OwnedFd>> {

@@ -91,6 +91,12 @@ impl XdpMode {
     }
 }
 
+/// Pin of the sk_lookup link.
+const ASSIGN_LINK: &str = "assign_link";
+
+/// Pins of the XDP links: this and the interface's name.
+const STEER_LINK: &str = "steer_link_";
+
 /// How long an install waits for the peers' MAC addresses before it leaves the rest to [`Dataplane::follow`].
 const RESOLUTION: Duration = Duration::from_secs(2);
 
@@ -139,25 +145,13 @@ impl Dataplane {
         let mtu = interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(1500);
         let dataplane =
             Self { mode: settings.mode, forward: settings.forward, mtu, peers, maps: Mutex::new(maps), netlink };
-        dataplane.resolve_peers().await?;
-        dataplane.maps().set_members(this_node, &nodes)?;
-        dataplane.maps().swap_table(&nodes)?;
-        for vip in &settings.vips {
-            dataplane.netlink.add_local(*vip).await?;
+        dataplane.fill(settings, this_node, &nodes).await?;
+        let attached = attach_all(&mut loaded, &pins, settings.mode, &interfaces);
+        if attached.is_err() {
+            // The caller will listen on plain sockets, which an `assign` of an earlier run would hide.
+            pins.remove_link(ASSIGN_LINK);
         }
-        // Last of the maps: with the VIPs in place packets are steered.
-        let gone = dataplane.maps().set_vips(&settings.vips)?;
-        for vip in gone {
-            dataplane.netlink.remove_local(vip).await?;
-        }
-
-        attach::sk_lookup(loaded.assign()?, &pins.path("assign_link"))?;
-        for interface in &interfaces {
-            let pin = pins.path(&format!("steer_{}", interface.name));
-            attach::xdp(loaded.steer()?, interface, settings.mode, &pin)?;
-            tracing::info!(interface = interface.name, mode = settings.mode.name(), "steering");
-        }
-        Ok(dataplane)
+        attached.map(|()| dataplane)
     }
 
     /// The mode of the XDP program.
@@ -214,6 +208,21 @@ impl Dataplane {
         }
     }
 
+    /// Fills the maps in an order that leaves no reference without its target; the VIPs are last.
+    async fn fill(&self, settings: &Settings, this_node: SelfNode, nodes: &[NamedNode]) -> Result<(), KernelError> {
+        self.resolve_peers().await?;
+        self.maps().set_members(this_node, nodes)?;
+        self.maps().swap_table(nodes)?;
+        for vip in &settings.vips {
+            self.netlink.add_local(*vip).await?;
+        }
+        let gone = self.maps().set_vips(&settings.vips)?;
+        for vip in gone {
+            self.netlink.remove_local(vip).await?;
+        }
+        Ok(())
+    }
+
     /// Waits for the peers' MAC addresses, for as long as is worth it.
     async fn resolve_peers(&self) -> Result<(), KernelError> {
         let deadline = Instant::now() + RESOLUTION;
@@ -239,6 +248,17 @@ impl Dataplane {
         // Each map value is written whole, so a panic elsewhere leaves nothing half done.
         self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Puts `steer` on the interfaces and nowhere else, then `assign` on the network namespace.
+fn attach_all(loaded: &mut Loaded, pins: &Pins, mode: XdpMode, interfaces: &[Interface]) -> Result<(), KernelError> {
+    let pin_names: Vec<_> = interfaces.iter().map(|interface| format!("{STEER_LINK}{}", interface.name)).collect();
+    for (interface, pin_name) in interfaces.iter().zip(&pin_names) {
+        attach::xdp(loaded.steer()?, interface, mode, &pins.path(pin_name))?;
+        tracing::info!(interface = interface.name, mode = mode.name(), "steering");
+    }
+    pins.remove_other_links(STEER_LINK, &pin_names);
+    attach::sk_lookup(loaded.assign()?, &pins.path(ASSIGN_LINK))
 }
 
 impl Settings {

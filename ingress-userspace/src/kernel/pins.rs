@@ -13,7 +13,7 @@ use ingress_ebpf::abi::{MacKey, Meta, Node, SCHEMA, SelfNode, SocketSet, VipKey,
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
-use super::KernelError;
+use super::{KernelError, attach};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -74,6 +74,24 @@ impl Pins {
     /// Where an object of this name is pinned. bpffs allows no dot in a name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name.replace('.', "_"))
+    }
+
+    /// Detaches a pinned link and removes its pin. One that is not there is fine.
+    pub(super) fn remove_link(&self, name: &str) {
+        if let Err(error) = attach::detach(&self.path(name)) {
+            tracing::warn!(pin = name, %error, "cannot detach a program");
+        }
+    }
+
+    /// Detaches the pinned links whose names start with `prefix`, but for those in `wanted`.
+    pub(super) fn remove_other_links(&self, prefix: &str, wanted: &[String]) {
+        let wanted: Vec<_> = wanted.iter().map(|name| self.path(name)).collect();
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| !wanted.contains(&entry.path())) {
+            if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(prefix)) {
+                self.remove_link(name);
+            }
+        }
     }
 
     /// Waits until no other process changes the pins; they are this one's until the guard is dropped.

@@ -17,6 +17,7 @@ use ingress_ebpf::abi::Abi;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// A map's key or value, as aya wants it.
 #[repr(transparent)]
@@ -56,6 +57,12 @@ struct LinkUpdate {
     program: u32,
     flags: u32,
     old_program: u32,
+}
+
+/// `struct bpf_attr` of `BPF_LINK_DETACH`.
+#[repr(C)]
+struct LinkDetach {
+    link: u32,
 }
 
 /// The start of `struct bpf_link_info`.
@@ -105,6 +112,16 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     let mut attributes =
         LinkUpdate { link: link.as_raw_fd() as u32, program: program.as_raw_fd() as u32, flags: 0, old_program: 0 };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Detaches a link now; closing and unpinning it does so some time later.
+///
+/// # Errors
+///
+/// What `bpf(2)` says to `BPF_LINK_DETACH`.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = LinkDetach { link: link.as_raw_fd() as u32 };
+    bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {

@@ -1,0 +1,93 @@
+//! `assign` in a network namespace: which socket a connection to a VIP meets.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use ingress_userspace::kernel::{Dataplane, Reason, WorkerSockets};
+
+use super::{VIP, accept, block_on, can_run, connect, count, machine, settings};
+
+#[test]
+fn assign_gives_each_port_of_a_vip_to_its_workers() {
+    if !can_run() {
+        return;
+    }
+    machine("assign").run(|| {
+        block_on(async {
+            let dataplane = Dataplane::install(&settings()).await.unwrap();
+            let sockets = dataplane.bind_listeners(2).unwrap();
+            dataplane.register(&sockets).unwrap();
+            let mut seen = [0; 2];
+            for port in [80, 443].into_iter().cycle().take(40) {
+                let mut client = connect(port).unwrap();
+                let listeners: Vec<_> =
+                    sockets.iter().map(|pair| if port == 80 { &pair.http } else { &pair.https }).collect();
+                let (worker, mut server, peer) = accept(&listeners);
+                assert_eq!(peer, client.local_addr().unwrap(), "the worker sees the client");
+                assert_eq!(server.local_addr().unwrap(), (VIP, port).into(), "the worker sees the VIP");
+                server.set_nonblocking(false).unwrap();
+                client.write_all(b"ping").unwrap();
+                let mut bytes = [0; 4];
+                server.read_exact(&mut bytes).unwrap();
+                assert_eq!(&bytes, b"ping");
+                seen[worker] += 1;
+            }
+            assert!(seen.iter().all(|count| *count > 0), "connections of each worker: {seen:?}");
+            assert_eq!(count(&dataplane, Reason::Assigned), 40);
+        });
+    });
+}
+
+#[test]
+fn a_vip_never_leads_to_another_socket_of_the_host() {
+    if !can_run() {
+        return;
+    }
+    machine("closed").run(|| {
+        block_on(async {
+            let dataplane = Dataplane::install(&settings()).await.unwrap();
+            let everywhere = TcpListener::bind("0.0.0.0:22").unwrap();
+            let web = TcpListener::bind("0.0.0.0:80").unwrap();
+            assert!(TcpStream::connect("127.0.0.1:22").is_ok(), "other addresses are left alone");
+            assert!(connect(22).is_err(), "port 22 of the VIP is closed");
+            assert!(connect(80).is_err(), "port 80 of the VIP has no worker yet");
+            assert!(count(&dataplane, Reason::ClosedPort) > 0);
+            assert!(count(&dataplane, Reason::NoListener) > 0);
+            drop((everywhere, web));
+        });
+    });
+}
+
+#[test]
+fn new_sockets_take_over_at_once_and_old_connections_stay() {
+    if !can_run() {
+        return;
+    }
+    machine("handover").run(|| {
+        block_on(async {
+            let first = Dataplane::install(&settings()).await.unwrap();
+            let old: Vec<WorkerSockets> = first.bind_listeners(1).unwrap();
+            first.register(&old).unwrap();
+            let mut client = connect(80).unwrap();
+            let (_, mut server, _) = accept(&[&old[0].http]);
+            server.set_nonblocking(false).unwrap();
+
+            // As a second process would: the same pins, sockets of its own.
+            let second = Dataplane::install(&settings()).await.unwrap();
+            let new = second.bind_listeners(1).unwrap();
+            second.register(&new).unwrap();
+            let _another = connect(80).unwrap();
+            let (index, ..) = accept(&[&old[0].http, &new[0].http]);
+            assert_eq!(index, 1, "new connections go to the new socket");
+            drop((first, old));
+
+            client.write_all(b"still").unwrap();
+            let mut bytes = [0; 5];
+            server.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"still");
+            assert_eq!(count(&second, Reason::Assigned), 2, "counters outlive the process");
+        });
+    });
+}

@@ -1,0 +1,219 @@
+//! What an install finds and leaves: pins, links, routes, neighbours.
+
+use std::{
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    path::PathBuf,
+    process::Command,
+};
+
+use aya::maps::{Array, Map, MapData};
+use ingress_tests::{eventually, lab::Namespace};
+use ingress_userspace::kernel::{Dataplane, KernelError, Settings, XdpMode};
+
+use super::{PINS, accept, block_on, can_run, connect, install, machine, settings};
+
+/// What `ip -d link` says of an interface.
+fn link(namespace: &Namespace, interface: &str) -> String {
+    ip(namespace, &["-d", "link", "show", interface])
+}
+
+fn ip(namespace: &Namespace, arguments: &[&str]) -> String {
+    let mut command = Command::new("ip");
+    command.args(arguments);
+    let output = namespace.run(move || command.output()).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_pin_of_another_layout_is_refused() {
+    if !can_run() {
+        return;
+    }
+    let namespace = Namespace::new("layout").unwrap();
+    namespace.run(|| {
+        std::fs::create_dir_all(format!("{PINS}/v1")).unwrap();
+        let other = Array::<MapData, u64>::create(7, 0).unwrap();
+        other.pin(format!("{PINS}/v1/SELF")).unwrap();
+    });
+    match install(&namespace, settings()) {
+        Err(KernelError::Layout { path, field, found, expected }) => {
+            assert_eq!(path, PathBuf::from(format!("{PINS}/v1/SELF")));
+            assert_eq!((field, found, expected), ("value size", 8, 48));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn pins_outside_a_bpffs_are_refused() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings { pin_dir: directory.path().join("pins"), ..settings() };
+    let namespace = Namespace::new("bpffs").unwrap();
+    assert!(matches!(install(&namespace, settings), Err(KernelError::NotBpffs(_))));
+    assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "nothing is left behind");
+}
+
+#[test]
+fn a_restart_updates_the_links_and_a_new_mode_replaces_them() {
+    if !can_run() {
+        return;
+    }
+    let (node, router) = (Namespace::new("node").unwrap(), Namespace::new("router").unwrap());
+    node.veth("up0.7", &router, "up1").unwrap();
+    node.up("up0.7").unwrap();
+    let on = |mode| Settings { interfaces: vec!["up0.7".to_owned()], mode, ..settings() };
+    let programs = || link(&node, "up0.7");
+    let id = |dump: &str| dump.split("prog/xdp id ").nth(1).and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+
+    install(&node, on(XdpMode::Native)).unwrap();
+    let first = programs();
+    assert!(first.contains(" xdp ") && !first.contains("xdpgeneric"), "{first}");
+    install(&node, on(XdpMode::Native)).unwrap();
+    let second = programs();
+    assert_ne!(id(&first), id(&second), "the program was replaced");
+    install(&node, on(XdpMode::Generic)).unwrap();
+    assert!(programs().contains("xdpgeneric"), "{}", programs());
+}
+
+#[test]
+fn another_xdp_program_on_the_interface_is_left_alone() {
+    if !can_run() {
+        return;
+    }
+    let (node, router) = (Namespace::new("taken").unwrap(), Namespace::new("router").unwrap());
+    node.veth("up0", &router, "up1").unwrap();
+    let _other = node.accept_xdp_frames("up0").unwrap();
+    let settings = Settings { interfaces: vec!["up0".to_owned()], ..settings() };
+    match install(&node, settings) {
+        Err(KernelError::OtherXdp(interface)) => assert_eq!(interface, "up0"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn settings_that_cannot_work_are_named() {
+    if !can_run() {
+        return;
+    }
+    let namespace = Namespace::new("settings").unwrap();
+    let nowhere = Settings { interfaces: vec!["nowhere".to_owned()], ..settings() };
+    assert!(matches!(install(&namespace, nowhere), Err(KernelError::NoInterface(name)) if name == "nowhere"));
+    let stranger = Settings { node_name: "n9".to_owned(), ..settings() };
+    assert!(matches!(install(&namespace, stranger), Err(KernelError::Settings(_))));
+}
+
+#[test]
+fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
+    if !can_run() {
+        return;
+    }
+    machine("converge").run(|| {
+        block_on(async {
+            Dataplane::install(&settings()).await.unwrap();
+            let pins = || std::fs::read_dir(format!("{PINS}/v1")).unwrap().map(|pin| pin.unwrap().path());
+            let all: Vec<_> = pins().collect();
+            assert_eq!(all.len(), 11, "ten maps and a link: {all:?}");
+            for missing in &all {
+                std::fs::remove_file(missing).unwrap();
+                let dataplane = Dataplane::install(&settings()).await.unwrap();
+                let sockets = dataplane.bind_listeners(1).unwrap();
+                dataplane.register(&sockets).unwrap();
+                let client = connect(80).unwrap();
+                let (_, _, peer) = accept(&[&sockets[0].http]);
+                assert_eq!(peer, client.local_addr().unwrap(), "without {}", missing.display());
+            }
+            assert_eq!(pins().count(), all.len());
+        });
+    });
+}
+
+#[test]
+fn a_failed_install_leaves_the_vip_to_plain_sockets() {
+    if !can_run() {
+        return;
+    }
+    let (node, router) = (machine("fallback"), Namespace::new("router").unwrap());
+    node.veth("up0", &router, "up1").unwrap();
+    install(&node, settings()).unwrap();
+    let _other = node.accept_xdp_frames("up0").unwrap();
+    let refused = install(&node, Settings { interfaces: vec!["up0".to_owned()], ..settings() });
+    assert!(matches!(refused, Err(KernelError::OtherXdp(_))), "{refused:?}");
+    node.run(|| {
+        let plain = TcpListener::bind("0.0.0.0:80").unwrap();
+        let client = connect(80).unwrap();
+        assert_eq!(plain.accept().unwrap().1, client.local_addr().unwrap());
+    });
+}
+
+#[test]
+fn an_interface_that_is_no_longer_named_is_left() {
+    if !can_run() {
+        return;
+    }
+    let (node, router) = (Namespace::new("left").unwrap(), Namespace::new("router").unwrap());
+    for (here, there) in [("up0", "down0"), ("up1", "down1")] {
+        node.veth(here, &router, there).unwrap();
+    }
+    let on =
+        |names: &[&str]| Settings { interfaces: names.iter().map(|&name| name.to_owned()).collect(), ..settings() };
+    install(&node, on(&["up0", "up1"])).unwrap();
+    assert!(link(&node, "up0").contains(" xdp ") && link(&node, "up1").contains(" xdp "));
+    install(&node, on(&["up1"])).unwrap();
+    assert!(!link(&node, "up0").contains(" xdp "), "{}", link(&node, "up0"));
+    assert!(link(&node, "up1").contains(" xdp "));
+}
+
+#[test]
+fn a_peer_that_appears_or_changes_its_mac_address_is_followed() {
+    if !can_run() {
+        return;
+    }
+    let (node, peer) = (machine("follower"), Namespace::new("peer").unwrap());
+    node.veth("up0", &peer, "up1").unwrap();
+    node.address("up0", Ipv4Addr::new(198, 18, 0, 11), 24).unwrap();
+    let nodes = [("n1", 11), ("n2", 12)].map(|(name, last)| (name.to_owned(), Ipv4Addr::new(198, 18, 0, last)));
+    let settings = Settings { nodes: nodes.into(), interfaces: vec!["up0".to_owned()], ..settings() };
+
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (installed, ready) = std::sync::mpsc::channel();
+    // A thread started from the node's own is in its namespaces.
+    let follower = node.run(move || {
+        std::thread::spawn(move || {
+            block_on(async {
+                let dataplane = Dataplane::install(&settings).await.unwrap();
+                installed.send(()).unwrap();
+                tokio::select! { () = dataplane.follow() => {}, _ = stopped => {} }
+            });
+        })
+    });
+    ready.recv().unwrap();
+    assert_eq!(resolved(&node), None, "nobody has the peer's address yet");
+    peer.address("up1", Ipv4Addr::new(198, 18, 0, 12), 24).unwrap();
+    eventually("the peer is resolved", || resolved(&node).is_some());
+    let changed = [2, 0, 0, 0, 0, 0x77];
+    assert_ne!(resolved(&node), Some(changed));
+    ip(&peer, &["link", "set", "up1", "address", "02:00:00:00:00:77"]);
+    eventually("the peer's new MAC address is known", || {
+        // The peer asks for the node's address, and the kernel learns the peer's from the question.
+        ip(&peer, &["neigh", "flush", "all"]);
+        peer.run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(b"hello", "198.18.0.11:9")).unwrap();
+        resolved(&node) == Some(changed)
+    });
+    drop(stop);
+    follower.join().unwrap();
+}
+
+/// The MAC address that `NODES` has for the second node, once it has one.
+fn resolved(node: &Namespace) -> Option<[u8; 6]> {
+    node.run(|| {
+        let map = MapData::from_pin(format!("{PINS}/v1/NODES")).unwrap();
+        let nodes: Array<_, [u8; 48]> = Map::Array(map).try_into().unwrap();
+        let node = nodes.get(&1, 0).unwrap();
+        // `Node::flags` and `Node::mac`; bit 2 says the address is known.
+        (node[26] & 2 != 0).then(|| node[20..26].try_into().unwrap())
+    })
+}
