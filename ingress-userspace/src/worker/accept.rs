@@ -1,13 +1,13 @@
 //! A worker's life: its runtime, its accept loops, its end.
 
-use std::{cell::RefCell, io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     sync::watch,
     task::spawn_local,
-    time::{Instant, interval, sleep, timeout, timeout_at},
+    time::{interval, sleep, timeout},
 };
 
 use super::{Inputs, Listener, Settings, Transport, connection, drain::Drain, routes::Routes};
@@ -20,8 +20,9 @@ use crate::{
 
 /// How long to wait before the next accept when the process is out of files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How long a worker that shuts down goes on accepting the connections that wait for it.
-const ACCEPT_LAST: Duration = Duration::from_secs(1);
+/// For the first request of a connection that was accepted last to arrive: without one, a connection
+/// is idle, and shutdown closes it.
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -83,13 +84,11 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
 
     // An error means that the sender is gone: then there is nobody left to serve for.
     let _ = shutdown.wait_for(|begun| *begun).await;
-    // Closing a listener resets the connections that wait in its queue: each is accepted first.
-    let last = Instant::now() + ACCEPT_LAST;
-    for mut accepting in accepting {
-        if timeout_at(last, &mut accepting).await.is_err() {
-            accepting.abort();
-        }
+    for accepting in accepting {
+        // Fails where the task panicked: then its listener is closed.
+        let _ = accepting.await;
     }
+    sleep(FIRST_REQUEST).await;
     worker.drain.begin();
     if timeout(worker.settings.shutdown_grace, worker.drain.finished()).await.is_err() {
         tracing::warn!(worker = id, connections = worker.drain.open(), "connections cut at the end of the grace");
@@ -97,19 +96,15 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
     Ok(())
 }
 
-/// Accepts until shutdown has begun and no connection waits any more.
+/// Accepts until shutdown has begun, then what waits in the queue: closing the listener would reset it.
 async fn accept(worker: Rc<Worker>, listener: TcpListener, transport: Transport, mut shutdown: watch::Receiver<bool>) {
     loop {
         let accepted = tokio::select! {
-            biased;
             accepted = listener.accept() => accepted,
-            _ = shutdown.wait_for(|begun| *begun) => return,
+            _ = shutdown.wait_for(|begun| *begun) => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                worker.counters().accepted.increment();
-                spawn_local(connection::serve(Rc::clone(&worker), stream, peer, transport));
-            }
+            Ok((stream, peer)) => welcome(&worker, stream, peer, transport),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(worker = worker.id, %error, "accept failed");
@@ -117,6 +112,24 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, transport: Transport,
             }
         }
     }
+    // Asked directly: the runtime may not have heard of the last arrivals yet.
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                    welcome(&worker, stream, peer, transport);
+                }
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn welcome(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, transport: Transport) {
+    worker.counters().accepted.increment();
+    spawn_local(connection::serve(Rc::clone(worker), stream, peer, transport));
 }
 
 /// Whether the connection died before it was accepted, so that the next may be fine.
