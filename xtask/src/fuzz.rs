@@ -27,9 +27,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(target) => target.clone(),
         None => output(&mut fuzz("list")).context("list the fuzz targets")?,
     };
+    let time = format!("-max_total_time={}", options.seconds);
     for target in targets.lines() {
         println!("\n== {target}, {} s ==", options.seconds);
-        shell::run(fuzz("run").arg(target).arg("--").arg(format!("-max_total_time={}", options.seconds)))?;
+        shell::run(fuzz("run").arg(target).arg("--").args(["-len_control=0", &time]))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use ingress_ebpf::{
-    abi::{Bucket, MacKey, Meta, Node, SelfNode, VipKey, VipValue, node_flags},
+    abi::{Bucket, ENCAP_PORT, MacKey, Meta, Node, SelfNode, Steer, VipKey, VipValue, node_flags},
     encap::OVERHEAD,
     hash::Flow,
     verdict::{self, Tables, Verdict},
@@ -73,9 +73,34 @@ impl Tables for Everything {
     }
 }
 
+/// Makes most frames plausible: a guess of the right ethertype, version, protocol and length takes for ever.
+fn plausible(choice: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut frame = bytes.to_vec();
+    let length = u16::try_from(frame.len().saturating_sub(14)).unwrap_or(u16::MAX);
+    if choice & 32 == 0 && frame.len() >= 34 {
+        frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+        frame[16..18].copy_from_slice(&length.to_be_bytes());
+        frame[20..22].fill(0);
+        frame[23] = if choice & 64 == 0 { 6 } else { 17 };
+    }
+    if choice & 160 == 128 && frame.len() >= 90 {
+        // As a peer sends it: UDP to our port, our header, a TCP packet inside.
+        frame[23] = 17;
+        frame[36..38].copy_from_slice(&ENCAP_PORT.to_be_bytes());
+        frame[38..40].copy_from_slice(&(length - 20).to_be_bytes());
+        frame[42..44].copy_from_slice(&[Steer::VERSION_LENGTH, 0]);
+        frame[50] = 0x45;
+        frame[52..54].copy_from_slice(&(length - 36).to_be_bytes());
+        frame[56..58].fill(0);
+        frame[59] = 6;
+    }
+    frame
+}
+
 fuzz_target!(|input: &[u8]| {
-    let Some((choice, frame)) = input.split_first() else { return };
-    match verdict::steer(frame, &Everything::new(*choice, frame)) {
+    let Some((choice, bytes)) = input.split_first() else { return };
+    let frame = plausible(*choice, bytes);
+    match verdict::steer(frame.as_slice(), &Everything::new(*choice, &frame)) {
         Verdict::ForwardUdp { network, outer } => {
             assert!(network + usize::from(outer.inner_length) <= frame.len(), "the packet is longer than the frame");
             assert!(usize::from(outer.inner_length) + OVERHEAD <= 1500, "the packet is longer than the MTU");
