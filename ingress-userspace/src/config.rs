@@ -142,6 +142,19 @@ pub struct RunConfig {
     #[arg(long, value_name = "NAME", env = "FOREBAY_NODE_NAME", help_heading = "Data plane")]
     pub node_name: Option<String>,
 
+    /// Secret number that decides which node owns which connection; the same on all nodes. With the default,
+    /// which everybody can read in the sources, an attacker can aim connections at one node
+    #[arg(
+        long,
+        value_name = "N",
+        env = "FOREBAY_HASH_SEED",
+        hide_env_values = true,
+        default_value_t = 0x0f0e_ba17_51ee_d001,
+        hide_default_value = true,
+        help_heading = "Data plane"
+    )]
+    pub hash_seed: u64,
+
     /// Folder in a BPF file system that keeps programs, maps and links over a restart
     #[arg(
         long,

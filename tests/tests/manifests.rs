@@ -310,6 +310,7 @@ fn help_names_every_flag() {
         "--node",
         "--node-name",
         "--forward",
+        "--hash-seed",
         "--pin-dir",
     ] {
         assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}[")), "{flag}: {help}");

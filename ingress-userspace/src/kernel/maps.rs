@@ -26,10 +26,6 @@ pub(super) const HTTPS_SET: u8 = 1;
 /// What a VIP serves: the port and its listener set.
 const PORTS: [(u16, u8); 2] = [(80, HTTP_SET), (443, HTTPS_SET)];
 
-/// Seed of the flow hash and of the Maglev table. A set of nodes given by flags shares no secret, and all must
-/// agree: it is a constant until membership comes from the cluster.
-const SEED: [u32; 2] = [0x0f0e_ba17, 0x51ee_d001];
-
 type PlainArray<V> = Array<MapData, Plain<V>>;
 
 /// Typed handles of the pinned maps.
@@ -106,15 +102,17 @@ impl Maps {
     }
 
     /// Builds the Maglev table in a fresh array and swaps it in: packets meet the old table or the new one.
-    pub(super) fn swap_table(&mut self, nodes: &[NamedNode]) -> Result<(), KernelError> {
+    ///
+    /// `seed` places nodes in the table and flows in buckets.
+    pub(super) fn swap_table(&mut self, nodes: &[NamedNode], seed: u64) -> Result<(), KernelError> {
         let members: Vec<_> = nodes.iter().map(|node| Member { id: node.id, name: &node.name }).collect();
-        let seed = (u64::from(SEED[0]) << 32) | u64::from(SEED[1]);
         let mut fresh = PlainArray::<Bucket>::create(TABLE_LEN as u32, 0).map_err(in_map("TABLES"))?;
         for (index, bucket) in (0u32..).zip(maglev::table(&members, seed)) {
             fresh.set(index, Plain(bucket), 0).map_err(in_map("TABLES"))?;
         }
         let epoch = self.meta.get(&0, 0).map_err(in_map("META"))?.0.epoch + 1;
-        let meta = Meta { magic: MAGIC, schema: SCHEMA, min_reader: SCHEMA, epoch, seed: SEED };
+        let meta =
+            Meta { magic: MAGIC, schema: SCHEMA, min_reader: SCHEMA, epoch, seed: [(seed >> 32) as u32, seed as u32] };
         self.meta.set(0, Plain(meta), 0).map_err(in_map("META"))?;
         self.tables.set(0, &fresh, 0).map_err(in_map("TABLES"))
     }

@@ -68,6 +68,8 @@ pub struct Settings {
     pub node_name: String,
     /// Every node's name and address, this one's among them; the same on all nodes. Empty for a single node.
     pub nodes: BTreeMap<String, Ipv4Addr>,
+    /// Seed of the flow hash and of the Maglev table; the same on all nodes, or they disagree about owners.
+    pub hash_seed: u64,
     /// Directory on a bpffs that holds the pins.
     pub pin_dir: PathBuf,
 }
@@ -212,7 +214,7 @@ impl Dataplane {
     async fn fill(&self, settings: &Settings, this_node: SelfNode, nodes: &[NamedNode]) -> Result<(), KernelError> {
         self.resolve_peers().await?;
         self.maps().set_members(this_node, nodes)?;
-        self.maps().swap_table(nodes)?;
+        self.maps().swap_table(nodes, settings.hash_seed)?;
         for vip in &settings.vips {
             self.netlink.add_local(*vip).await?;
         }

@@ -177,6 +177,7 @@ fn settings(config: &RunConfig, nodes: BTreeMap<String, Ipv4Addr>) -> kernel::Se
         },
         node_name: config.node_name.clone().unwrap_or_default(),
         nodes,
+        hash_seed: config.hash_seed,
         pin_dir: config.pin_dir.clone(),
     }
 }

@@ -43,6 +43,7 @@ fn settings() -> Settings {
         forward: Forward::Udp,
         node_name: "n1".to_owned(),
         nodes: [("n1".to_owned(), Ipv4Addr::new(198, 18, 0, 11))].into(),
+        hash_seed: 1,
         pin_dir: PINS.into(),
     }
 }
