@@ -13,8 +13,8 @@
 //! ```
 //!
 //! With rustup, `cargo +nightly build` takes the place of `RUSTC`, `RUSTC_BOOTSTRAP` and `/usr/bin/cargo`.
-//! The target directory is one of its own: the host's flags differ. `--features packet-log` adds a line in
-//! the kernel's trace pipe for each packet.
+//! The target directory is one of its own: the host's flags differ. `--features packet-log` writes a
+//! line for each packet to Forebay's log (`FOREBAY_LOG=forebay::packet=debug`).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]

@@ -38,10 +38,7 @@ pub(crate) fn steer(context: XdpContext) -> u32 {
     };
     count(reason);
     #[cfg(feature = "packet-log")]
-    // SAFETY: the format takes one integer.
-    unsafe {
-        aya_ebpf::helpers::bpf_printk!(c"steer: reason %u", reason.index())
-    };
+    aya_log_ebpf::debug!(&context, "{} {} ({} bytes)", reason.action(), reason.label(), frame.length());
     action
 }
 

@@ -19,9 +19,17 @@ use crate::{
     workspace,
 };
 
-/// BTF needs debug information, which the linker turns into type information that the kernel reads. Packet fields are
-/// not aligned; told that loads need not be, LLVM reads each at once instead of byte by byte.
-const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--cpu-features=+allows-misaligned-mem-access";
+/// BTF needs debug information, which the linker turns into type information that the kernel reads.
+const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+
+/// Packet fields are not aligned; told that loads need not be, LLVM reads each at once instead of byte by byte.
+const MISALIGNED: &str = "-C link-arg=--cpu-features=+allows-misaligned-mem-access";
+
+/// The feature of `ingress-ebpf` that makes it the kernel object.
+const PROGRAMS: &str = "programs";
+
+/// The feature that logs each packet.
+const PACKET_LOG: &str = "packet-log";
 
 /// The command line of `cargo xtask build-ebpf`.
 #[derive(Args)]
@@ -29,6 +37,9 @@ pub(crate) struct Options {
     /// Run clippy on the programs instead of building them
     #[arg(long)]
     check: bool,
+    /// Write a line for each packet to Forebay's log; for debugging only, and slow. Any later command that needs the object builds it again without
+    #[arg(long)]
+    packet_log: bool,
     /// Build even if nothing changed
     #[arg(long)]
     force: bool,
@@ -39,6 +50,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.check {
         return check();
     }
+    if options.packet_log {
+        compile(PACKET_LOG)?;
+        return fs::remove_file(stamp()).context("mark the object as one for debugging");
+    }
     if options.force {
         fs::remove_file(stamp()).ok();
     }
@@ -47,9 +62,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds the object unless it is newer than its sources.
 pub(crate) fn build() -> Result<()> {
-    if is_fresh() {
-        return Ok(());
-    }
+    if is_fresh() { Ok(()) } else { compile(PROGRAMS) }
+}
+
+/// Builds the object with these features of `ingress-ebpf`.
+fn compile(features: &str) -> Result<()> {
     setup::ensure(&Piece::BUILD)?;
     // Taken first: an edit during the build must make the object stale.
     let started = SystemTime::now();
@@ -57,7 +74,7 @@ pub(crate) fn build() -> Result<()> {
     for compiler in ebpf::compilers() {
         for linker in ebpf::linkers()? {
             println!("building the kernel object with {compiler}, {}", linker.display());
-            match run_shown(cargo(&compiler, &linker, "build")?.args(["--bin", "forebay-ebpf"])) {
+            match run_shown(cargo(&compiler, &linker, "build", features)?.args(["--bin", "forebay-ebpf"])) {
                 Ok(()) => return keep(&built(), started),
                 Err(error) => failures.push(error),
             }
@@ -77,20 +94,28 @@ pub(crate) fn check() -> Result<()> {
         return Ok(());
     };
     let linker = ebpf::linkers()?.into_iter().next().context("no bpf-linker")?;
-    run_shown(cargo(&compiler, &linker, "clippy")?.args(["--bin", "forebay-ebpf", "--", "--deny", "warnings"]))
+    run_shown(cargo(&compiler, &linker, "clippy", PROGRAMS)?.args([
+        "--bin",
+        "forebay-ebpf",
+        "--",
+        "--deny",
+        "warnings",
+    ]))
 }
 
-fn cargo(compiler: &Compiler, linker: &Path, subcommand: &str) -> Result<Command> {
+fn cargo(compiler: &Compiler, linker: &Path, subcommand: &str, features: &str) -> Result<Command> {
     let mut cargo = compiler.cargo();
+    // The log builds its lines on the stack, where the verifier takes no misaligned store.
+    let flags = if features == PACKET_LOG { FLAGS.to_owned() } else { format!("{FLAGS} {MISALIGNED}") };
     // The linker is found in PATH, and so is cargo-clippy: the compiler's own before another's.
     let path = path_with(&[linker.parent(), compiler.dir()].map(|dir| dir.unwrap_or(Path::new("/"))))?;
     cargo
-        .env("RUSTFLAGS", FLAGS)
+        .env("RUSTFLAGS", flags)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("PATH", path)
         .arg(subcommand)
         .args(["--locked", "--profile", "ebpf", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
-        .args(["--package", "ingress-ebpf", "--features", "programs", "--target-dir"])
+        .args(["--package", "ingress-ebpf", "--features", features, "--target-dir"])
         .arg(workspace::target().join("ebpf-build"));
     Ok(cargo)
 }

@@ -5,7 +5,10 @@ use aya::{
     programs::{SkLookup, Xdp},
 };
 
-use super::{KernelError, pins::LAYOUTS, pins::Pins};
+use super::{
+    KernelError, packet_log,
+    pins::{LAYOUTS, Pins},
+};
 
 /// The kernel object, aligned as an ELF file must be; empty where the build had none.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/forebay.bpf.o"));
@@ -31,6 +34,7 @@ impl Loaded {
             loader.map_pin_path(layout.name, pins.path(layout.name));
         }
         let mut loaded = Self(loader.load(object).map_err(|error| KernelError::load("the kernel object", error))?);
+        packet_log::start(&mut loaded.0);
         loaded.steer()?.load().map_err(|error| KernelError::load("the XDP program steer", error))?;
         loaded.assign()?.load().map_err(|error| KernelError::load("the sk_lookup program assign", error))?;
         Ok(loaded)

@@ -10,6 +10,7 @@ mod load;
 mod maps;
 mod neighbour;
 mod netlink;
+mod packet_log;
 mod pins;
 mod sockets;
 mod sys;

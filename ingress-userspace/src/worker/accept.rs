@@ -20,9 +20,6 @@ use crate::{
 
 /// How long to wait before the next accept when the process is out of files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// For the first request of a connection that was accepted last to arrive: without one, a connection
-/// is idle, and shutdown closes it.
-const FIRST_REQUEST: Duration = Duration::from_millis(100);
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -84,12 +81,11 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
 
     // An error means that the sender is gone: then there is nobody left to serve for.
     let _ = shutdown.wait_for(|begun| *begun).await;
+    worker.drain.begin();
     for accepting in accepting {
         // Fails where the task panicked: then its listener is closed.
         let _ = accepting.await;
     }
-    sleep(FIRST_REQUEST).await;
-    worker.drain.begin();
     if timeout(worker.settings.shutdown_grace, worker.drain.finished()).await.is_err() {
         tracing::warn!(worker = id, connections = worker.drain.open(), "connections cut at the end of the grace");
     }

@@ -19,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncRead, AsyncReadExt},
     net::TcpStream,
     task::spawn_local,
     time::{Instant, timeout},
@@ -76,16 +76,18 @@ async fn serve_transport(
     };
     let secure = transport == Transport::Tls;
     let client = Rc::new(Client { worker: Rc::clone(worker), secure, forwarded: forwarded(peer.ip(), port, secure) });
+    let head_timeout = worker.settings.head_timeout;
     let (socket, ahead, is_http2) = match transport {
         Transport::Plain => {
-            let ahead = timeout(worker.settings.head_timeout, read_ahead(&mut stream, &mut member)).await??;
+            let ahead = timeout(head_timeout, read_ahead(&mut stream, &mut member)).await??;
             let is_http2 = ahead.starts_with(PREFACE);
             (Socket::Plain(stream), ahead, is_http2)
         }
         Transport::Tls => {
-            let stream = handshake(worker, stream).await?;
+            let mut stream = handshake(worker, stream).await?;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            (Socket::Tls(Box::new(stream)), Bytes::new(), is_http2)
+            let ahead = timeout(head_timeout, read_ahead(&mut stream, &mut member)).await??;
+            (Socket::Tls(Box::new(stream)), ahead, is_http2)
         }
     };
     let stream = Stream::new(socket, ahead, worker.settings.write_timeout);
@@ -102,7 +104,7 @@ async fn handshake(worker: &Worker, stream: TcpStream) -> io::Result<TlsStream<T
 }
 
 /// Reads until the first bytes tell HTTP/2 from HTTP/1.1, or shutdown begins.
-async fn read_ahead(stream: &mut TcpStream, member: &mut Member) -> io::Result<Bytes> {
+async fn read_ahead(stream: &mut (impl AsyncRead + Unpin), member: &mut Member) -> io::Result<Bytes> {
     let mut ahead = BytesMut::with_capacity(2048);
     loop {
         let read = {
@@ -114,6 +116,9 @@ async fn read_ahead(stream: &mut TcpStream, member: &mut Member) -> io::Result<B
             .await?
         };
         let told = ahead.len() >= PREFACE.len() || !PREFACE.starts_with(&ahead);
+        if read > 0 {
+            member.asked();
+        }
         if read == 0 || told {
             return Ok(ahead.freeze());
         }

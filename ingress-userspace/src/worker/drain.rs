@@ -4,10 +4,16 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     task::{Context, Waker},
+    time::Duration,
 };
 
 use ahash::AHashMap;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::upstream::Deadline;
+
+/// For the first request of a connection to arrive: without one it is idle, and shutdown closes it.
+const FIRST_REQUEST: Duration = Duration::from_millis(100);
 
 /// All connections of one worker.
 #[derive(Clone, Default)]
@@ -29,6 +35,8 @@ pub(super) struct Member {
     drain: Drain,
     id: u64,
     registered: bool,
+    /// Until when a first request may arrive; `None` once it has.
+    first_request: Option<Deadline>,
 }
 
 impl Drain {
@@ -37,7 +45,9 @@ impl Drain {
         let id = self.0.next.get();
         self.0.next.set(id + 1);
         self.0.open.set(self.0.open.get() + 1);
-        Member { drain: self.clone(), id, registered: false }
+        let mut first_request = Deadline::default();
+        first_request.set(Instant::now() + FIRST_REQUEST);
+        Member { drain: self.clone(), id, registered: false, first_request: Some(first_request) }
     }
 
     /// Starts the shutdown.
@@ -61,14 +71,20 @@ impl Drain {
 }
 
 impl Member {
-    /// Whether shutdown has begun; if not, this task is woken when it does. A connection stays on
-    /// one task, so the waker is kept once.
-    pub(super) fn poll_begun(&mut self, cx: &Context<'_>) -> bool {
+    /// Whether the connection is to end: shutdown has begun, and a new connection has had time for its
+    /// first request. If not, this task is woken when it is. A connection stays on one task, so the
+    /// waker is kept once.
+    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.registered {
             self.registered = true;
             self.drain.0.wakers.borrow_mut().insert(self.id, cx.waker().clone());
         }
-        self.drain.0.begun.get()
+        self.drain.0.begun.get() && self.first_request.as_mut().is_none_or(|until| until.poll(cx).is_ready())
+    }
+
+    /// Notes that the first request has arrived: the connection is a new one no longer.
+    pub(super) fn asked(&mut self) {
+        self.first_request = None;
     }
 }
 
