@@ -114,5 +114,12 @@ pub async fn start(source: Source, settings: Settings) -> Result<Feed, Controlle
     Ok(Feed { snapshots: snapshot_feed, state: state_feed })
 }
 
+/// What a folder with one file of that text comes to: the way of a fuzz target to the parsers of manifests.
+#[cfg(fuzzing)]
+pub fn snapshot_of(text: &str) -> Snapshot {
+    let settings = Settings { classes: Vec::new(), watch_without_class: true, allow_loopback_endpoints: true };
+    translate::snapshot(&watch::index_of(text), &settings)
+}
+
 #[cfg(test)]
 mod tests;

@@ -28,3 +28,18 @@ pub use error::{ForwardError, ResponseError, Side};
 pub use exchange::{Answer, Ask, ReplyBody, Timeouts, exchange};
 pub use pool::{EndpointPool, Lease, Pool};
 pub use upload::Upload;
+
+/// Reads a whole response from `bytes`: the way of a fuzz target to the parsers of heads and chunks.
+///
+/// # Errors
+/// The bytes break the framing.
+#[cfg(fuzzing)]
+pub fn read_response(bytes: &[u8]) -> Result<(), ResponseError> {
+    let (mut inbound, mut headers) = (bytes::BytesMut::from(bytes), http::HeaderMap::new());
+    let context = response::Context { head: false, upgrade: true };
+    let head = response::take_head(&mut inbound, &mut Vec::new(), &mut headers, context)?;
+    if let Some(response::Head { framing: response::Framing::Chunked(mut chunked), .. }) = head {
+        while let chunked::Decoded::Data(_) = chunked.decode(&mut inbound)? {}
+    }
+    Ok(())
+}

@@ -15,7 +15,7 @@ use k8s_openapi::api::{
     networking::v1::{Ingress, IngressClass},
 };
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) use files::index_of;
 
 use super::index::Index;

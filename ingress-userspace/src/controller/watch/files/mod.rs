@@ -284,7 +284,7 @@ impl Walk {
 }
 
 /// What a folder with one file of that text says.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(in crate::controller) fn index_of(text: &str) -> Index {
     let mut files = Files::new(PathBuf::new());
     let mut file = File::default();
