@@ -85,7 +85,7 @@ pub enum ControllerError {
         source: io::Error,
     },
     /// The kubeconfig, or what stands in its place in a pod, does not say how to reach the cluster.
-    #[error("no usable configuration of a cluster: {reason}")]
+    #[error("no usable configuration of a cluster: {reason}; give --kubeconfig FILE, or --manifests DIR for a folder")]
     Configuration {
         /// The client's own words; they name all causes.
         reason: String,
