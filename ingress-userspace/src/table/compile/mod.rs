@@ -70,7 +70,7 @@ impl Compiler<'_> {
             match route.path.kind() {
                 _ if regex_mode => compiled.regex.push(entry),
                 PathKind::Exact => drop(compiled.exact.insert(claim.0.into(), entry)),
-                PathKind::Prefix | PathKind::Regex => drop(compiled.prefix.insert(claim.0.into(), entry)),
+                PathKind::Prefix | PathKind::Regex => compiled.prefix.insert(claim.0, entry),
             }
         }
         // ingress-nginx: the longest text first, then byte order descending, then the oldest.

@@ -96,6 +96,20 @@ fn longest_path_wins_then_exact() {
 }
 
 #[test]
+fn a_path_of_many_segments_is_hashed_once() {
+    use super::super::lookup::HASHED_BYTES;
+    let deep = "/a".repeat(2000);
+    let routes = vec![rule("deep", 0, "a.b", PathKind::Prefix, &deep), rule("root", 0, "a.b", PathKind::Prefix, "/")];
+    let (table, _) = RouteTable::compile(&snapshot(routes));
+    for (path, found) in [("/a".repeat(15_000), "deep"), (format!("{}/b", "/a".repeat(1999)), "root")] {
+        let before = HASHED_BYTES.get();
+        assert_eq!(answer(&table, "a.b", &path), found);
+        let hashed = HASHED_BYTES.get() - before;
+        assert!(hashed <= path.len(), "{hashed} bytes hashed for a path of {}", path.len());
+    }
+}
+
+#[test]
 fn exact_host_goes_before_wildcard_before_none() {
     let (table, _) = RouteTable::compile(&snapshot(vec![
         rule("exact", 0, "a.example.com", PathKind::Prefix, "/x"),
