@@ -199,3 +199,49 @@ impl Timeouts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use socket2::SockRef;
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+    use super::{super::Pool, *};
+
+    /// An endpoint that answers without reading, over sockets so small that the head does not fit.
+    async fn answered_early(response: &[u8]) -> (Pool, Rc<super::super::EndpointPool>, Answer) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
+        let pool = Pool::default();
+        let endpoint = pool.endpoint(listener.local_addr().unwrap());
+        let (stream, accepted) = tokio::join!(TcpStream::connect(endpoint.address()), listener.accept());
+        let (stream, mut server) = (stream.unwrap(), accepted.unwrap().0);
+        SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
+        server.write_all(response).await.unwrap();
+        stream.readable().await.unwrap();
+        let mut lease = endpoint.adopt(stream);
+        lease.head().extend_from_slice(&[b'x'; 1 << 20]);
+        let second = Duration::from_secs(1);
+        let timeouts = Timeouts { read: second, send: second, body: second };
+        let ask = Ask { head: false, upgrade: false, started: Instant::now(), timeouts };
+        let answer = exchange(lease, &mut None, &mut HeaderMap::new(), ask).await.unwrap();
+        drop(server);
+        (pool, endpoint, answer)
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_a_head_half_sent_carries_no_other_request() {
+        for response in [
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ] {
+            let (pool, _endpoint, answer) = answered_early(response).await;
+            if let ReplyBody::Streamed(mut download) = answer.body {
+                use http_body::Body;
+                while poll_fn(|cx| std::pin::Pin::new(&mut download).poll_frame(cx)).await.is_some() {}
+            }
+            assert_eq!(pool.idle(), 0, "{}", String::from_utf8_lossy(response));
+        }
+    }
+}

@@ -133,9 +133,14 @@ impl Lease {
     }
 
     /// Puts the connection back for the next request, unless there is no more use for it.
+    ///
+    /// A connection on which a request was only half sent is closed: the endpoint still waits for the
+    /// rest and would read the next request, another client's, as a part of this one.
     pub(super) fn give_back(mut self, now: Instant) {
         let endpoint = &self.endpoint;
-        if endpoint.retired.get() || endpoint.worker_idle.get() >= IDLE_LIMIT || !self.connection.inbound.is_empty() {
+        let half_sent = self.connection.sent < self.connection.outbound.len();
+        let unread = !self.connection.inbound.is_empty();
+        if half_sent || unread || endpoint.retired.get() || endpoint.worker_idle.get() >= IDLE_LIMIT {
             return;
         }
         self.connection.idle_since = now;
