@@ -13,19 +13,24 @@ use std::{
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=FOREBAY_EBPF_OBJECT");
-    let (Some(out), Some(package)) = (env::var_os("OUT_DIR"), env::var_os("CARGO_MANIFEST_DIR")) else {
+    let (Some(out), Some(package)) = (env::var_os("OUT_DIR"), env::var_os("CARGO_MANIFEST_DIR"))
+    else {
         println!("cargo::error=cargo runs this script, with OUT_DIR and CARGO_MANIFEST_DIR set");
         return ExitCode::FAILURE;
     };
     let workspace = PathBuf::from(package).join("..");
     let named = env::var_os("FOREBAY_EBPF_OBJECT").map(PathBuf::from);
-    let object = named.clone().unwrap_or_else(|| target(&workspace).join("ebpf/forebay.bpf.o"));
+    let object = named
+        .clone()
+        .unwrap_or_else(|| target(&workspace).join("ebpf/forebay.bpf.o"));
     watch(&object, named.is_some());
 
     let bytes = match fs::read(&object) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => {
-            println!("cargo::warning=no kernel object is embedded: `cargo xtask build-ebpf` makes it");
+            println!(
+                "cargo::warning=no kernel object is embedded: `cargo xtask build-ebpf` makes it"
+            );
             Vec::new()
         }
         Err(error) => {
@@ -69,16 +74,32 @@ fn warn_if_stale(object: &Path, sources: &Path) {
     }
     let built = modified(object).max(modified(&object.with_file_name("built-at")));
     if newest(&sources.join("src")).max(newest(&sources.join("programs"))) > built {
-        println!("cargo::warning=the kernel object is older than ingress-ebpf: `cargo xtask build-ebpf` makes it anew");
+        println!(
+            "cargo::warning=the kernel object is older than ingress-ebpf: `cargo xtask build-ebpf` makes it anew"
+        );
     }
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+    fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .ok()
 }
 
 /// When anything under a folder last changed.
 fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    entries.map(|path| if path.is_dir() { newest(&path) } else { modified(&path) }).max().flatten()
+    let entries = fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
+    entries
+        .map(|path| {
+            if path.is_dir() {
+                newest(&path)
+            } else {
+                modified(&path)
+            }
+        })
+        .max()
+        .flatten()
 }

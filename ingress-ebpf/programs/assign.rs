@@ -1,7 +1,7 @@
 //! sk_lookup: gives a connection to a VIP's port to one of the workers' sockets.
 //!
-//! The sockets listen on a loopback port that means nothing; only this program leads to them. A VIP never
-//! falls through to another socket of the host.
+//! The sockets listen on a loopback port that means nothing; only this program leads to them. A VIP
+//! never falls through to another socket of the host.
 
 use aya_ebpf::{
     bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action},
@@ -30,7 +30,10 @@ pub(crate) fn assign(context: SkLookupContext) -> u32 {
     // The context keeps the local port in host byte order, the keys in network byte order.
     let port = (lookup.local_port as u16).to_be();
     let Some(vip) = KernelTables.vip(&VipKey::tcp4(lookup.local_ip4, port)) else {
-        if KernelTables.vip(&VipKey::address4(lookup.local_ip4)).is_some() {
+        if KernelTables
+            .vip(&VipKey::address4(lookup.local_ip4))
+            .is_some()
+        {
             count(Reason::ClosedPort);
             return sk_action::SK_DROP;
         }
@@ -41,7 +44,11 @@ pub(crate) fn assign(context: SkLookupContext) -> u32 {
         None => Reason::NoListener,
     };
     count(reason);
-    if matches!(reason, Reason::Assigned) { sk_action::SK_PASS } else { sk_action::SK_DROP }
+    if matches!(reason, Reason::Assigned) {
+        sk_action::SK_PASS
+    } else {
+        sk_action::SK_DROP
+    }
 }
 
 /// Assigns a socket of the set by the hash of the flow; `None` where the slot is empty.
@@ -57,5 +64,7 @@ fn choose(context: &SkLookupContext, lookup: &bpf_sk_lookup, port: u16, set: u8)
     };
     let slot = hash::slot(flow, seed, *sockets)?;
     // Without the flag the kernel would choose again inside a reuseport group.
-    SOCKS.redirect_sk_lookup(context, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT)).ok()
+    SOCKS
+        .redirect_sk_lookup(context, slot, u64::from(BPF_SK_LOOKUP_F_NO_REUSEPORT))
+        .ok()
 }

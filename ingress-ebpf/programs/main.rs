@@ -12,10 +12,10 @@
 //! cp target/ebpf-build/bpfel-unknown-none/ebpf/forebay-ebpf target/ebpf/forebay.bpf.o
 //! ```
 //!
-//! With rustup, `cargo +nightly build` takes the place of `RUSTC`, `RUSTC_BOOTSTRAP` and `/usr/bin/cargo`.
-//! The target directory is one of its own: the host's flags differ. `--features packet-log` in
-//! place of `programs`, and no `--cpu-features`: a line for each packet in Forebay's log
-//! (`cargo xtask build-ebpf --packet-log`; `FOREBAY_LOG=info,forebay::packet=debug`).
+//! With rustup, `cargo +nightly build` takes the place of `RUSTC`, `RUSTC_BOOTSTRAP` and
+//! `/usr/bin/cargo`. The target directory is one of its own: the host's flags differ. `--features
+//! packet-log` in place of `programs`, and no `--cpu-features`: a line for each packet in Forebay's
+//! log (`cargo xtask build-ebpf --packet-log`; `FOREBAY_LOG=info,forebay::packet=debug`).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]

@@ -21,7 +21,8 @@ pub(crate) static SELF: Array<SelfNode, 1> = Array::new();
 pub(crate) static VIPS: HashMap<VipKey, VipValue, { entries::VIPS }> = HashMap::new();
 
 #[btf_map]
-pub(crate) static TABLES: ArrayOfMaps<Array<Bucket, TABLE_LEN>, { entries::TABLES }> = ArrayOfMaps::new();
+pub(crate) static TABLES: ArrayOfMaps<Array<Bucket, TABLE_LEN>, { entries::TABLES }> =
+    ArrayOfMaps::new();
 
 #[btf_map]
 pub(crate) static NODES: Array<Node, { entries::NODES }> = Array::new();
@@ -54,8 +55,8 @@ pub(crate) fn count(reason: Reason) {
 #[inline(always)]
 fn has_socket(slot: u32) -> bool {
     let map = core::ptr::from_ref(&SOCKS).cast_mut().cast();
-    // SAFETY: the map's key is a `u32`, which outlives the call. The kernel counts a reference to the socket that
-    // is found, and the release gives it back.
+    // SAFETY: the map's key is a `u32`, which outlives the call. The kernel counts a reference to
+    // the socket that is found, and the release gives it back.
     unsafe {
         let socket = bpf_map_lookup_elem(map, core::ptr::from_ref(&slot).cast());
         !socket.is_null() && {
@@ -81,8 +82,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn vip(&self, key: &VipKey) -> Option<&VipValue> {
-        // SAFETY: the programs never change this map; userspace replaces entries, and a slot that was freed
-        // and filled again meanwhile holds a valid value of another VIP (any bytes are one).
+        // SAFETY: the programs never change this map; userspace replaces entries, and a slot that
+        // was freed and filled again meanwhile holds a valid value of another VIP (any bytes are
+        // one).
         unsafe { VIPS.get(key) }
     }
 
@@ -108,7 +110,9 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn is_listening(&self, set: u8, flow: Flow, seed: [u32; 2]) -> bool {
-        let slot = SETS.get(u32::from(set)).and_then(|sockets| hash::slot(flow, seed, *sockets));
+        let slot = SETS
+            .get(u32::from(set))
+            .and_then(|sockets| hash::slot(flow, seed, *sockets));
         slot.is_some_and(has_socket)
     }
 }

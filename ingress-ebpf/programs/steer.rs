@@ -1,7 +1,8 @@
 //! XDP: decides about each frame and rewrites it. Every error ends in XDP_PASS.
 
 use aya_ebpf::{
-    Global, bindings::xdp_action, helpers::generated::bpf_xdp_adjust_head, macros::xdp, programs::XdpContext,
+    Global, bindings::xdp_action, helpers::generated::bpf_xdp_adjust_head, macros::xdp,
+    programs::XdpContext,
 };
 use ingress_ebpf::{
     encap::{OVERHEAD, Outer},
@@ -12,8 +13,8 @@ use ingress_ebpf::{
 
 use crate::maps::{KernelTables, count};
 
-/// Puts each frame back as it was after the rewrite. Zero but in benchmarks, where the kernel runs one frame
-/// a million times; frozen before the load, so that the verifier removes the code.
+/// Puts each frame back as it was after the rewrite. Zero but in benchmarks, where the kernel runs
+/// one frame a million times; frozen before the load, so that the verifier removes the code.
 #[unsafe(no_mangle)]
 static UNDO: Global<u32> = Global::new(0);
 
@@ -27,7 +28,10 @@ pub(crate) fn steer(context: XdpContext) -> u32 {
     let (reason, action) = match verdict {
         Verdict::Pass(reason) => (reason, xdp_action::XDP_PASS),
         Verdict::Drop(reason) => (reason, xdp_action::XDP_DROP),
-        Verdict::ForwardL2 { destination, source } => forward_l2(&frame, destination, source),
+        Verdict::ForwardL2 {
+            destination,
+            source,
+        } => forward_l2(&frame, destination, source),
         // The link-layer header moves with the packet: three lengths, each a constant.
         Verdict::ForwardUdp { network: 14, outer } => encapsulate::<14>(&frame, &outer),
         Verdict::ForwardUdp { network: 18, outer } => encapsulate::<18>(&frame, &outer),
@@ -38,7 +42,13 @@ pub(crate) fn steer(context: XdpContext) -> u32 {
     };
     count(reason);
     #[cfg(feature = "packet-log")]
-    aya_log_ebpf::debug!(&context, "{} {} ({} bytes)", reason.action(), reason.label(), frame.length());
+    aya_log_ebpf::debug!(
+        &context,
+        "{} {} ({} bytes)",
+        reason.action(),
+        reason.label(),
+        frame.length()
+    );
     action
 }
 
@@ -64,12 +74,14 @@ fn forward_l2(frame: &XdpFrame<'_>, destination: [u8; 6], source: [u8; 6]) -> (R
 #[inline(always)]
 fn encapsulate<const LINK: usize>(frame: &XdpFrame<'_>, outer: &Outer) -> (Reason, u32) {
     let no_room = (Reason::NoRoom, xdp_action::XDP_PASS);
-    let Some(link) = frame.read::<LINK>(0) else { return no_room };
+    let Some(link) = frame.read::<LINK>(0) else {
+        return no_room;
+    };
     if !frame.grow() {
         return no_room;
     }
-    // From here on the frame has grown: a failed write cannot happen (it is longer than it was), and
-    // would leave no frame worth passing.
+    // From here on the frame has grown: a failed write cannot happen (it is longer than it was),
+    // and would leave no frame worth passing.
     let written = frame
         .write(0, link)
         .and_then(|()| frame.write(0, outer.destination_mac))
@@ -88,7 +100,9 @@ fn encapsulate<const LINK: usize>(frame: &XdpFrame<'_>, outer: &Outer) -> (Reaso
 #[inline(always)]
 fn decapsulate<const LINK: usize>(frame: &XdpFrame<'_>) -> (Reason, u32) {
     let malformed = (Reason::Malformed, xdp_action::XDP_PASS);
-    let Some(link) = frame.read::<LINK>(0) else { return malformed };
+    let Some(link) = frame.read::<LINK>(0) else {
+        return malformed;
+    };
     let covered = frame.read::<LINK>(OVERHEAD);
     if frame.write(OVERHEAD, link).is_none() || !frame.shrink() {
         return malformed;
@@ -110,8 +124,8 @@ impl XdpFrame<'_> {
         if start + N > self.0.data_end() {
             return None;
         }
-        // SAFETY: the check above keeps all `N` bytes inside the frame, which this program alone holds;
-        // an array of bytes needs no alignment.
+        // SAFETY: the check above keeps all `N` bytes inside the frame, which this program alone
+        // holds; an array of bytes needs no alignment.
         unsafe { (start as *mut [u8; N]).write_unaligned(bytes) };
         Some(())
     }
@@ -138,7 +152,8 @@ impl Frame for XdpFrame<'_> {
         if start + N > self.0.data_end() {
             return None;
         }
-        // SAFETY: the check above keeps all `N` bytes inside the frame; an array of bytes needs no alignment.
+        // SAFETY: the check above keeps all `N` bytes inside the frame; an array of bytes needs no
+        // alignment.
         Some(unsafe { (start as *const [u8; N]).read_unaligned() })
     }
 

@@ -1,7 +1,7 @@
 //! Keys, values and names of the BPF maps: the memory that both sides see.
 //!
-//! Integers are in host byte order unless a field says "network byte order". Changing a layout means
-//! raising [`SCHEMA`]: the pins of another schema live in another directory.
+//! Integers are in host byte order unless a field says "network byte order". Changing a layout
+//! means raising [`SCHEMA`]: the pins of another schema live in another directory.
 
 /// Version of every layout in this file; part of the pin directory's name.
 pub const SCHEMA: u16 = 1;
@@ -33,7 +33,8 @@ pub mod entries {
     pub const PEERS: usize = 2048;
     /// `PEER_MACS`: MAC addresses of nodes on the same segment.
     pub const PEER_MACS: usize = 2048;
-    /// `SOCKS`: listening sockets, [`super::SOCKETS_PER_GENERATION`] for each generation of workers.
+    /// `SOCKS`: listening sockets, [`super::SOCKETS_PER_GENERATION`] for each generation of
+    /// workers.
     pub const SOCKS: usize = 4096;
     /// `SETS`: listener sets.
     pub const SETS: usize = 64;
@@ -57,7 +58,8 @@ pub unsafe trait Abi: Copy + 'static {}
 /// The bytes of a value, as the maps hold them.
 #[inline(always)]
 pub fn bytes<T: Abi>(value: &T) -> &[u8] {
-    // SAFETY: an `Abi` type has no padding, so all its bytes are initialised; they live as long as the value.
+    // SAFETY: an `Abi` type has no padding, so all its bytes are initialised; they live as long as
+    // the value.
     unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
@@ -100,7 +102,8 @@ pub struct SelfNode {
     pub ip4: u32,
     /// IPv6 address; zero while there is none.
     pub ip6: [u8; 16],
-    /// MAC address of each steered interface; zero where there is none. Frames for others are not ours to steer.
+    /// MAC address of each steered interface; zero where there is none. Frames for others are not
+    /// ours to steer.
     pub macs: [[u8; 6]; MAX_INTERFACES],
 }
 abi!(SelfNode, 48: u16, u16, u32, [u8; 16], [[u8; 6]; MAX_INTERFACES]);
@@ -192,7 +195,8 @@ pub struct MacKey {
 }
 abi!(MacKey, 8: [u8; 6], [u8; 2]);
 
-/// Value of `SETS`: which slots of `SOCKS` share one listener's connections. Eight bytes, stored at once.
+/// Value of `SETS`: which slots of `SOCKS` share one listener's connections. Eight bytes, stored at
+/// once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketSet {
@@ -207,7 +211,8 @@ abi!(SocketSet, 8: u32, u32);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steer {
-    /// Version in the high four bits, length in units of four bytes in the low: [`Steer::VERSION_LENGTH`].
+    /// Version in the high four bits, length in units of four bytes in the low:
+    /// [`Steer::VERSION_LENGTH`].
     pub version_length: u8,
     /// Bits of [`steer_flags`].
     pub flags: u8,
@@ -235,13 +240,23 @@ impl VipKey {
     /// The key of an IPv4 address (bytes as in the packet), TCP and a port in network byte order.
     #[inline(always)]
     pub const fn tcp4(addr: u32, port: u16) -> Self {
-        Self { addr: mapped(addr), port, protocol: crate::headers::TCP, reserved: 0 }
+        Self {
+            addr: mapped(addr),
+            port,
+            protocol: crate::headers::TCP,
+            reserved: 0,
+        }
     }
 
     /// The key that says an IPv4 address (bytes as in the packet) is a VIP, whatever the port.
     #[inline(always)]
     pub const fn address4(addr: u32) -> Self {
-        Self { addr: mapped(addr), port: 0, protocol: 0, reserved: 0 }
+        Self {
+            addr: mapped(addr),
+            port: 0,
+            protocol: 0,
+            reserved: 0,
+        }
     }
 }
 

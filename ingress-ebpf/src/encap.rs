@@ -1,7 +1,7 @@
 //! The outer headers between nodes: IPv4, UDP and the eight bytes of [`Steer`], 36 in all.
 //!
-//! The UDP source port carries the flow hash, so that routers and receive queues spread flows; the UDP
-//! checksum is zero (RFC 768 allows it over IPv4, and the inner packet has its own).
+//! The UDP source port carries the flow hash, so that routers and receive queues spread flows; the
+//! UDP checksum is zero (RFC 768 allows it over IPv4, and the inner packet has its own).
 
 use crate::{
     abi::{ENCAP_PORT, NO_HOP, Steer, steer_flags},
@@ -14,7 +14,8 @@ pub const OVERHEAD: usize = IPV4 + UDP_LENGTH + size_of::<Steer>();
 /// The time to live of the outer packet: nodes are few hops apart.
 const TIME_TO_LIVE: u8 = 64;
 
-/// Sum of the constant 16-bit words of the outer IPv4 header: version, don't-fragment, TTL and protocol.
+/// Sum of the constant 16-bit words of the outer IPv4 header: version, don't-fragment, TTL and
+/// protocol.
 const CONSTANT_SUM: u32 = 0x4500 + 0x4000 + u16::from_be_bytes([TIME_TO_LIVE, UDP]) as u32;
 
 /// What the outer headers of one packet say.
@@ -51,7 +52,11 @@ impl Outer {
         let [p0, p1] = (0xc000 | (self.flow_hash as u16 & 0x3fff)).to_be_bytes();
         let [e0, e1] = ENCAP_PORT.to_be_bytes();
         let [u0, u1] = total.wrapping_sub(IPV4 as u16).to_be_bytes();
-        let flags = if self.hops[0] == NO_HOP { steer_flags::FINAL } else { 0 };
+        let flags = if self.hops[0] == NO_HOP {
+            steer_flags::FINAL
+        } else {
+            0
+        };
         let [f0, f1] = self.from.to_be_bytes();
         let [h0, h1] = self.hops[0].to_be_bytes();
         let [h2, h3] = self.hops[1].to_be_bytes();

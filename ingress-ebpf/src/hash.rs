@@ -15,12 +15,17 @@ pub struct Flow {
     pub destination_port: u16,
 }
 
-/// Hashes a flow: HalfSipHash with one round a word and two at the end, keyed so that nobody outside can
-/// aim at a bucket (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
+/// Hashes a flow: HalfSipHash with one round a word and two at the end, keyed so that nobody
+/// outside can aim at a bucket (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
 #[inline(always)]
 pub fn flow(flow: Flow, seed: [u32; 2]) -> u32 {
     let ports = (u32::from(flow.source_port) << 16) | u32::from(flow.destination_port);
-    let mut state = [seed[0], seed[1], seed[0] ^ 0x6c79_6765, seed[1] ^ 0x7465_6462];
+    let mut state = [
+        seed[0],
+        seed[1],
+        seed[0] ^ 0x6c79_6765,
+        seed[1] ^ 0x7465_6462,
+    ];
     for word in [flow.source, flow.destination, ports] {
         state[3] ^= word;
         state = round(state);
@@ -49,7 +54,11 @@ pub const fn spread(hash: u32, count: u32) -> u32 {
 #[inline(always)]
 pub fn slot(of: Flow, seed: [u32; 2], set: SocketSet) -> Option<u32> {
     let hash = flow(of, [seed[1], seed[0]]);
-    if set.count == 0 { None } else { Some(set.base.wrapping_add(spread(hash, set.count))) }
+    if set.count == 0 {
+        None
+    } else {
+        Some(set.base.wrapping_add(spread(hash, set.count)))
+    }
 }
 
 #[inline(always)]
@@ -72,7 +81,12 @@ mod tests {
     use super::*;
 
     fn client(number: u32) -> Flow {
-        Flow { source: number, destination: 0x0a64_33c6, source_port: 40_000, destination_port: 443 }
+        Flow {
+            source: number,
+            destination: 0x0a64_33c6,
+            source_port: 40_000,
+            destination_port: 443,
+        }
     }
 
     #[test]
@@ -83,12 +97,17 @@ mod tests {
             assert!((bucket as usize) < TABLE_LEN);
             eighths[bucket as usize * 8 / TABLE_LEN] += 1;
         }
-        assert!(eighths.iter().all(|count| (9_600..10_400).contains(count)), "{eighths:?}");
+        assert!(
+            eighths.iter().all(|count| (9_600..10_400).contains(count)),
+            "{eighths:?}"
+        );
     }
 
     #[test]
     fn another_seed_is_another_hash() {
-        let same = (0..1000).filter(|n| bucket(flow(client(*n), [1, 2])) == bucket(flow(client(*n), [1, 3]))).count();
+        let same = (0..1000)
+            .filter(|n| bucket(flow(client(*n), [1, 2])) == bucket(flow(client(*n), [1, 3])))
+            .count();
         assert!(same < 5, "{same} of 1000 flows kept their bucket");
     }
 
@@ -97,9 +116,18 @@ mod tests {
         let base = client(7);
         let others = [
             Flow { source: 8, ..base },
-            Flow { destination: 8, ..base },
-            Flow { source_port: 8, ..base },
-            Flow { destination_port: 8, ..base },
+            Flow {
+                destination: 8,
+                ..base
+            },
+            Flow {
+                source_port: 8,
+                ..base
+            },
+            Flow {
+                destination_port: 8,
+                ..base
+            },
         ];
         for other in others {
             assert_ne!(flow(base, [1, 2]), flow(other, [1, 2]), "{other:?}");

@@ -1,6 +1,7 @@
 //! Ethernet, VLAN, IPv4, TCP and UDP headers, as far as steering needs them.
 //!
-//! Addresses and ports keep the bytes of the packet (network byte order in memory); lengths are numbers.
+//! Addresses and ports keep the bytes of the packet (network byte order in memory); lengths are
+//! numbers.
 
 use crate::frame::Frame;
 
@@ -38,7 +39,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Reads the Ethernet header and up to two VLAN tags (IEEE 802.1Q, 802.1ad); `None` past the end.
+    /// Reads the Ethernet header and up to two VLAN tags (IEEE 802.1Q, 802.1ad); `None` past the
+    /// end.
     ///
     /// A third tag stays the EtherType, so that the frame is nobody's.
     #[inline(always)]
@@ -55,7 +57,12 @@ impl Link {
                 payload = ETHERNET + 8;
             }
         }
-        Some(Self { destination, source, ethertype, payload })
+        Some(Self {
+            destination,
+            source,
+            ethertype,
+            payload,
+        })
     }
 }
 
@@ -82,13 +89,15 @@ pub struct Ipv4 {
 }
 
 impl Ipv4 {
-    /// Reads the header at `offset`; `None` past the end, or where the lengths contradict each other (RFC 791).
+    /// Reads the header at `offset`; `None` past the end, or where the lengths contradict each
+    /// other (RFC 791).
     #[inline(always)]
     pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Self> {
         let bytes = frame.read::<IPV4>(offset)?;
         let header = usize::from(bytes[0] & 0x0f) * 4;
         let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-        if bytes[0] >> 4 != 4 || header < IPV4 || total < header || frame.length() < offset + total {
+        if bytes[0] >> 4 != 4 || header < IPV4 || total < header || frame.length() < offset + total
+        {
             return None;
         }
         Some(Self {
@@ -112,8 +121,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Reads the ports of the TCP header at `offset`, `length` bytes of TCP; `None` if the header does not
-    /// fit or says it is shorter than 20 bytes (RFC 9293 section 3.1).
+    /// Reads the ports of the TCP header at `offset`, `length` bytes of TCP; `None` if the header
+    /// does not fit or says it is shorter than 20 bytes (RFC 9293 section 3.1).
     #[inline(always)]
     pub fn of_tcp<F: Frame + ?Sized>(frame: &F, offset: usize, length: usize) -> Option<Self> {
         let ports = frame.read::<4>(offset)?;
@@ -124,13 +133,17 @@ impl Ports {
         Some(Self::from_bytes(ports))
     }
 
-    /// Tells whether the TCP header at `offset` opens a connection: SYN without ACK (RFC 9293 section 3.1).
+    /// Tells whether the TCP header at `offset` opens a connection: SYN without ACK (RFC 9293
+    /// section 3.1).
     #[inline(always)]
     pub fn is_syn<F: Frame + ?Sized>(frame: &F, offset: usize) -> bool {
-        frame.read::<1>(offset + 13).is_some_and(|[flags]| flags & 0x12 == 0x02)
+        frame
+            .read::<1>(offset + 13)
+            .is_some_and(|[flags]| flags & 0x12 == 0x02)
     }
 
-    /// Reads the ports of the UDP header at `offset`, `length` bytes of UDP; `None` if the header does not fit.
+    /// Reads the ports of the UDP header at `offset`, `length` bytes of UDP; `None` if the header
+    /// does not fit.
     #[inline(always)]
     pub fn of_udp<F: Frame + ?Sized>(frame: &F, offset: usize, length: usize) -> Option<Self> {
         let bytes = frame.read::<UDP_LENGTH>(offset)?;
@@ -142,6 +155,9 @@ impl Ports {
 
     #[inline(always)]
     const fn from_bytes([a, b, c, d]: [u8; 4]) -> Self {
-        Self { source: u16::from_ne_bytes([a, b]), destination: u16::from_ne_bytes([c, d]) }
+        Self {
+            source: u16::from_ne_bytes([a, b]),
+            destination: u16::from_ne_bytes([c, d]),
+        }
     }
 }

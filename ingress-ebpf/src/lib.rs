@@ -1,8 +1,8 @@
 //! What the kernel programs and userspace share: the pure core of the L4 data plane.
 //!
-//! PACKET: [`frame`] reads bytes → [`headers`] parses them → [`hash`] picks a bucket → [`verdict`] decides →
-//! [`encap`] writes what leaves. [`abi`] is the memory both sides see; [`maglev`] (userspace only) fills the table.
-//! The kernel object and the host's tests run the very same code.
+//! PACKET: [`frame`] reads bytes → [`headers`] parses them → [`hash`] picks a bucket → [`verdict`]
+//! decides → [`encap`] writes what leaves. [`abi`] is the memory both sides see; [`maglev`]
+//! (userspace only) fills the table. The kernel object and the host's tests run the very same code.
 #![cfg_attr(not(any(test, feature = "userspace")), no_std)]
 
 pub mod abi;

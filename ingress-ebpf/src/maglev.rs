@@ -1,6 +1,7 @@
 //! The Maglev table: which node owns each bucket, the same on every node that knows the same names.
 //!
-//! Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4.
+//! Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016,
+//! section 3.4.
 
 use crate::abi::{Bucket, NO_HOP, TABLE_LEN};
 
@@ -9,19 +10,23 @@ use crate::abi::{Bucket, NO_HOP, TABLE_LEN};
 pub struct Member<'a> {
     /// Index into `NODES`.
     pub id: u16,
-    /// The node's name; its preferences depend on nothing else, so that others' changes move little.
+    /// The node's name; its preferences depend on nothing else, so that others' changes move
+    /// little.
     pub name: &'a str,
 }
 
 /// Fills the table: each node in turn takes the first free bucket of its own order.
 ///
-/// The result depends on names, ids and seed, not on the order of `members`. With none, no bucket has an
-/// owner and every node keeps what it receives.
+/// The result depends on names, ids and seed, not on the order of `members`. With none, no bucket
+/// has an owner and every node keeps what it receives.
 pub fn table(members: &[Member<'_>], seed: u64) -> Vec<Bucket> {
     let mut owners = vec![NO_HOP; TABLE_LEN];
     let mut members = members.to_vec();
     members.sort_by_key(|member| member.name);
-    let mut walks: Vec<Walk> = members.iter().map(|member| Walk::new(member.name, seed)).collect();
+    let mut walks: Vec<Walk> = members
+        .iter()
+        .map(|member| Walk::new(member.name, seed))
+        .collect();
     let mut free = if members.is_empty() { 0 } else { TABLE_LEN };
     'fill: loop {
         for (walk, member) in walks.iter_mut().zip(&members) {
@@ -36,7 +41,13 @@ pub fn table(members: &[Member<'_>], seed: u64) -> Vec<Bucket> {
             break;
         }
     }
-    owners.into_iter().map(|owner| Bucket { hops: [owner, NO_HOP, NO_HOP], generation: 0 }).collect()
+    owners
+        .into_iter()
+        .map(|owner| Bucket {
+            hops: [owner, NO_HOP, NO_HOP],
+            generation: 0,
+        })
+        .collect()
 }
 
 /// A node's order of preference: every bucket once, since the table's length is prime.
@@ -66,8 +77,9 @@ impl Iterator for Walk {
 
 /// FNV-1a over the name, finished by the mixer of SplitMix64 (Steele, Lea and Flood, 2014).
 fn mix(name: &str, seed: u64) -> u64 {
-    let hash =
-        name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, b| {
+        (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    });
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)
@@ -80,20 +92,33 @@ mod tests {
     use super::*;
 
     fn owners(names: &[(u16, &str)], seed: u64) -> Vec<u16> {
-        let members: Vec<_> = names.iter().map(|(id, name)| Member { id: *id, name }).collect();
-        table(&members, seed).iter().map(|bucket| bucket.hops[0]).collect()
+        let members: Vec<_> = names
+            .iter()
+            .map(|(id, name)| Member { id: *id, name })
+            .collect();
+        table(&members, seed)
+            .iter()
+            .map(|bucket| bucket.hops[0])
+            .collect()
     }
 
     #[test]
     fn buckets_are_shared_evenly() {
         for nodes in [1u16, 2, 3, 7, 100] {
             let names: Vec<_> = (0..nodes).map(|id| format!("node-{id}")).collect();
-            let named: Vec<_> = names.iter().enumerate().map(|(id, name)| (id as u16, name.as_str())).collect();
+            let named: Vec<_> = names
+                .iter()
+                .enumerate()
+                .map(|(id, name)| (id as u16, name.as_str()))
+                .collect();
             let owners = owners(&named, 7);
             let share = TABLE_LEN / usize::from(nodes);
             for id in 0..nodes {
                 let count = owners.iter().filter(|owner| **owner == id).count();
-                assert!(count == share || count == share + 1, "{count} of {share} for node {id} of {nodes}");
+                assert!(
+                    count == share || count == share + 1,
+                    "{count} of {share} for node {id} of {nodes}"
+                );
             }
         }
     }
@@ -102,8 +127,15 @@ mod tests {
     fn a_node_that_leaves_moves_little_beyond_its_own_buckets() {
         let before = owners(&[(0, "a"), (1, "b"), (2, "c")], 7);
         let after = owners(&[(0, "a"), (1, "b")], 7);
-        let moved = before.iter().zip(&after).filter(|(b, a)| b != a && **b != 2).count();
-        assert!(moved < TABLE_LEN / 100, "{moved} buckets moved between nodes that stayed");
+        let moved = before
+            .iter()
+            .zip(&after)
+            .filter(|(b, a)| b != a && **b != 2)
+            .count();
+        assert!(
+            moved < TABLE_LEN / 100,
+            "{moved} buckets moved between nodes that stayed"
+        );
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The decision about one frame: bytes and map values in, a verdict with its reason out.
 //!
-//! `steer` and the host's tests run this code on their own [`Frame`] and [`Tables`]. Whatever goes wrong
-//! inside ends in [`Verdict::Pass`]: a node then serves the connection itself.
+//! `steer` and the host's tests run this code on their own [`Frame`] and [`Tables`]. Whatever goes
+//! wrong inside ends in [`Verdict::Pass`]: a node then serves the connection itself.
 
 use crate::{
-    abi::{Bucket, ENCAP_PORT, MacKey, Meta, NO_HOP, Node, SelfNode, Steer, VipKey, VipValue, mapped, node_flags},
+    abi::{
+        Bucket, ENCAP_PORT, MacKey, Meta, NO_HOP, Node, SelfNode, Steer, VipKey, VipValue, mapped,
+        node_flags,
+    },
     encap::{self, Outer},
     frame::Frame,
     hash::{self, Flow},
@@ -69,7 +72,8 @@ reasons! {
     NotTcp = 1, "pass", "not_tcp";
     /// TCP for an address and port that is no VIP.
     NotVip = 2, "pass", "not_vip";
-    /// The frame ends inside a header, or its lengths contradict each other. The kernel has the last word.
+    /// The frame ends inside a header, or its lengths contradict each other. The kernel has the
+    /// last word.
     Malformed = 3, "pass", "malformed";
     /// For a VIP, but another machine's frame: a switch flooded it.
     OtherMac = 4, "pass", "other_mac";
@@ -103,8 +107,9 @@ reasons! {
     InnerNotVip = 18, "drop", "inner_not_vip";
     /// `assign` gave the connection to a worker.
     Assigned = 19, "assign", "assigned";
-    /// A new connection while no worker listens: `steer` drops its SYN, so that the client tries again while a
-    /// process restarts. From within the host `assign` refuses it, which answers with a reset.
+    /// A new connection while no worker listens: `steer` drops its SYN, so that the client tries
+    /// again while a process restarts. From within the host `assign` refuses it, which answers with
+    /// a reset.
     NoListener = 20, "drop", "no_listener";
     /// `assign` dropped a connection to a port that the VIP does not serve.
     ClosedPort = 21, "drop", "closed_port";
@@ -141,11 +146,15 @@ pub enum Verdict {
 /// Decides about one frame.
 #[inline(always)]
 pub fn steer<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
-    let Some(link) = Link::parse(frame) else { return Verdict::Pass(Reason::Malformed) };
+    let Some(link) = Link::parse(frame) else {
+        return Verdict::Pass(Reason::Malformed);
+    };
     if link.ethertype != ETHERTYPE_IPV4 {
         return Verdict::Pass(Reason::NotIpv4);
     }
-    let Some(packet) = Ipv4::parse(frame, link.payload) else { return Verdict::Pass(Reason::Malformed) };
+    let Some(packet) = Ipv4::parse(frame, link.payload) else {
+        return Verdict::Pass(Reason::Malformed);
+    };
     match packet.protocol {
         TCP => steer_tcp(frame, tables, &link, &packet),
         UDP => steer_udp(frame, tables, &link, &packet),
@@ -154,9 +163,18 @@ pub fn steer<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
 }
 
 #[inline(always)]
-fn steer_tcp<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, link: &Link, packet: &Ipv4) -> Verdict {
+fn steer_tcp<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    link: &Link,
+    packet: &Ipv4,
+) -> Verdict {
     if packet.fragment || packet.header != IPV4 {
-        let reason = if packet.fragment { Reason::Fragment } else { Reason::IpOptions };
+        let reason = if packet.fragment {
+            Reason::Fragment
+        } else {
+            Reason::IpOptions
+        };
         return unsteerable(tables, packet.destination, reason);
     }
     let Some(ports) = Ports::of_tcp(frame, link.payload + IPV4, packet.total - IPV4) else {
@@ -222,22 +240,36 @@ fn forward<T: Tables>(
     bucket: &Bucket,
     hash: u32,
 ) -> Verdict {
-    let Some(node) = tables.node(bucket.hops[0]).filter(|_| bucket.hops[0] != NO_HOP) else {
+    let Some(node) = tables
+        .node(bucket.hops[0])
+        .filter(|_| bucket.hops[0] != NO_HOP)
+    else {
         return Verdict::Pass(Reason::NoTable);
     };
     if node.flags & node_flags::V4 == 0 {
         return Verdict::Pass(Reason::NoNeighbour);
     }
-    // A frame from a peer was steered once already: forwarding it as it is could send it round for ever.
-    let from_peer =
-        node.flags & node_flags::L2 != 0 && tables.is_peer_mac(&MacKey { mac: link.source, reserved: [0; 2] });
+    // A frame from a peer was steered once already: forwarding it as it is could send it round for
+    // ever.
+    let from_peer = node.flags & node_flags::L2 != 0
+        && tables.is_peer_mac(&MacKey {
+            mac: link.source,
+            reserved: [0; 2],
+        });
     if node.flags & node_flags::L2 != 0 && !from_peer {
-        return Verdict::ForwardL2 { destination: node.mac, source: link.destination };
+        return Verdict::ForwardL2 {
+            destination: node.mac,
+            source: link.destination,
+        };
     }
     if packet.total + encap::OVERHEAD > usize::from(node.mtu) {
         return Verdict::Drop(Reason::TooBig);
     }
-    let hops = if from_peer { [NO_HOP; 2] } else { [bucket.hops[1], bucket.hops[2]] };
+    let hops = if from_peer {
+        [NO_HOP; 2]
+    } else {
+        [bucket.hops[1], bucket.hops[2]]
+    };
     let outer = Outer {
         destination_mac: node.mac,
         source_mac: link.destination,
@@ -248,11 +280,19 @@ fn forward<T: Tables>(
         from: this_node.id,
         hops,
     };
-    Verdict::ForwardUdp { network: link.payload, outer }
+    Verdict::ForwardUdp {
+        network: link.payload,
+        outer,
+    }
 }
 
 #[inline(always)]
-fn steer_udp<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, link: &Link, packet: &Ipv4) -> Verdict {
+fn steer_udp<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    link: &Link,
+    packet: &Ipv4,
+) -> Verdict {
     if packet.fragment || packet.header != IPV4 {
         return Verdict::Pass(Reason::NotTcp);
     }
@@ -263,7 +303,9 @@ fn steer_udp<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, link: &Link, p
     if ports.destination != ENCAP_PORT.to_be() {
         return Verdict::Pass(Reason::NotTcp);
     }
-    let Some(this_node) = tables.this_node() else { return Verdict::Pass(Reason::NoTable) };
+    let Some(this_node) = tables.this_node() else {
+        return Verdict::Pass(Reason::NoTable);
+    };
     if packet.destination != this_node.ip4 || !this_node.macs.contains(&link.destination) {
         return Verdict::Pass(Reason::NotTcp);
     }
@@ -275,7 +317,12 @@ fn steer_udp<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, link: &Link, p
 
 /// Checks what a peer sent before its outer headers go.
 #[inline(always)]
-fn decapsulate<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, network: usize, total: usize) -> Verdict {
+fn decapsulate<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    network: usize,
+    total: usize,
+) -> Verdict {
     let bad = Verdict::Drop(Reason::BadEncapsulation);
     let header = network + IPV4 + UDP_LENGTH;
     match frame.read::<8>(header) {
@@ -283,11 +330,19 @@ fn decapsulate<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, network: usi
         _ => return bad,
     }
     let inner_offset = network + encap::OVERHEAD;
-    let Some(inner) = Ipv4::parse(frame, inner_offset) else { return bad };
-    if inner.total + encap::OVERHEAD != total || inner.protocol != TCP || inner.fragment || inner.header != IPV4 {
+    let Some(inner) = Ipv4::parse(frame, inner_offset) else {
+        return bad;
+    };
+    if inner.total + encap::OVERHEAD != total
+        || inner.protocol != TCP
+        || inner.fragment
+        || inner.header != IPV4
+    {
         return bad;
     }
-    let Some(ports) = Ports::of_tcp(frame, inner_offset + IPV4, inner.total - IPV4) else { return bad };
+    let Some(ports) = Ports::of_tcp(frame, inner_offset + IPV4, inner.total - IPV4) else {
+        return bad;
+    };
     let Some(vip) = tables.vip(&VipKey::tcp4(inner.destination, ports.destination)) else {
         return Verdict::Drop(Reason::InnerNotVip);
     };
@@ -298,7 +353,9 @@ fn decapsulate<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, network: usi
         destination_port: ports.destination,
     };
     match tables.meta() {
-        Some(meta) if refused(frame, tables, inner_offset + IPV4, vip, flow, meta) => Verdict::Drop(Reason::NoListener),
+        Some(meta) if refused(frame, tables, inner_offset + IPV4, vip, flow, meta) => {
+            Verdict::Drop(Reason::NoListener)
+        }
         _ => Verdict::Decapsulate { network },
     }
 }

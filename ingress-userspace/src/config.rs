@@ -17,7 +17,12 @@ use crate::telemetry::log::LogFormat;
 /// An XDP program steers connections for virtual IPs to the nodes, sk_lookup hands them to the
 /// workers of a proxy, and the proxy follows the Ingress objects of a cluster or of a folder.
 #[derive(Debug, Parser)]
-#[command(name = "forebay", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "forebay",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 pub struct Config {
     /// What to do.
     #[command(subcommand)]
@@ -43,7 +48,12 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct RunConfig {
     /// Follow the YAML and JSON files below DIR instead of a cluster
-    #[arg(long, value_name = "DIR", env = "FOREBAY_MANIFESTS", help_heading = "Source")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "FOREBAY_MANIFESTS",
+        help_heading = "Source"
+    )]
     pub manifests: Option<PathBuf>,
 
     /// Follow the cluster of this kubeconfig [default: $KUBECONFIG, else the pod's own credentials]
@@ -80,11 +90,24 @@ pub struct RunConfig {
     pub watch_ingress_without_class: Option<bool>,
 
     /// Listen for HTTP on ADDR:PORT; repeatable [default: 0.0.0.0:80 as root, else 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR:PORT", env = "FOREBAY_HTTP", value_delimiter = ',', help_heading = "Listeners")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "FOREBAY_HTTP",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
     pub http: Vec<SocketAddr>,
 
-    /// Listen for HTTPS on ADDR:PORT; repeatable [default: 0.0.0.0:443 as root, else 127.0.0.1:8443]
-    #[arg(long, value_name = "ADDR:PORT", env = "FOREBAY_HTTPS", value_delimiter = ',', help_heading = "Listeners")]
+    /// Listen for HTTPS on ADDR:PORT; repeatable [default: 0.0.0.0:443 as root, else
+    /// 127.0.0.1:8443]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "FOREBAY_HTTPS",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
     pub https: Vec<SocketAddr>,
 
     /// Serve /healthz, /readyz, /metrics, /routes and /status on ADDR:PORT
@@ -120,11 +143,23 @@ pub struct RunConfig {
     pub xdp_interface: Vec<String>,
 
     /// Where the XDP program runs: in the driver, or in the generic (slower) hook of the kernel
-    #[arg(long, value_enum, env = "FOREBAY_XDP_MODE", default_value_t, help_heading = "Data plane")]
+    #[arg(
+        long,
+        value_enum,
+        env = "FOREBAY_XDP_MODE",
+        default_value_t,
+        help_heading = "Data plane"
+    )]
     pub xdp_mode: XdpMode,
 
     /// How packets reach another node: in UDP, or by rewriting the MAC (nodes on one segment only)
-    #[arg(long, value_enum, env = "FOREBAY_FORWARD", default_value_t, help_heading = "Data plane")]
+    #[arg(
+        long,
+        value_enum,
+        env = "FOREBAY_FORWARD",
+        default_value_t,
+        help_heading = "Data plane"
+    )]
     pub forward: Forward,
 
     /// A node of the fixed set and its address, this one included; repeatable
@@ -139,11 +174,17 @@ pub struct RunConfig {
     pub node: Vec<NodeAddress>,
 
     /// Name of this node
-    #[arg(long, value_name = "NAME", env = "FOREBAY_NODE_NAME", help_heading = "Data plane")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "FOREBAY_NODE_NAME",
+        help_heading = "Data plane"
+    )]
     pub node_name: Option<String>,
 
-    /// Secret number that decides which node owns which connection; the same on all nodes. With the default,
-    /// which everybody can read in the sources, an attacker can aim connections at one node
+    /// Secret number that decides which node owns which connection; the same on all nodes. With the
+    /// default, which everybody can read in the sources, an attacker can aim connections at one
+    /// node
     #[arg(
         long,
         value_name = "N",
@@ -174,7 +215,13 @@ pub struct RunConfig {
     pub shutdown_grace: Duration,
 
     /// Form of the log on standard error
-    #[arg(long, value_enum, env = "FOREBAY_LOG_FORMAT", default_value_t, help_heading = "Process")]
+    #[arg(
+        long,
+        value_enum,
+        env = "FOREBAY_LOG_FORMAT",
+        default_value_t,
+        help_heading = "Process"
+    )]
     pub log_format: LogFormat,
 
     /// Add the header `x-forebay` to responses: node, worker, Ingress, backend and endpoint.
@@ -220,8 +267,13 @@ impl FromStr for NodeAddress {
         if name.is_empty() {
             return Err("the name is empty".to_owned());
         }
-        let address = address.parse().map_err(|_| format!("{address:?} is not an IPv4 address"))?;
-        Ok(Self { name: name.to_owned(), address })
+        let address = address
+            .parse()
+            .map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            address,
+        })
     }
 }
 
@@ -246,11 +298,16 @@ impl RunConfig {
         for node in &self.node {
             let address_taken = nodes.values().any(|address| *address == node.address);
             if address_taken || nodes.insert(node.name.clone(), node.address).is_some() {
-                return Err(ConfigError::DuplicateNode(format!("{}={}", node.name, node.address)));
+                return Err(ConfigError::DuplicateNode(format!(
+                    "{}={}",
+                    node.name, node.address
+                )));
             }
         }
         match &self.node_name {
-            Some(name) if !nodes.is_empty() && !nodes.contains_key(name) => Err(ConfigError::UnknownNode(name.clone())),
+            Some(name) if !nodes.is_empty() && !nodes.contains_key(name) => {
+                Err(ConfigError::UnknownNode(name.clone()))
+            }
             _ => Ok(nodes),
         }
     }
@@ -266,11 +323,20 @@ impl RunConfig {
     }
 }
 
-fn listeners(given: &[SocketAddr], root: bool, privileged: u16, unprivileged: u16) -> Vec<SocketAddr> {
+fn listeners(
+    given: &[SocketAddr],
+    root: bool,
+    privileged: u16,
+    unprivileged: u16,
+) -> Vec<SocketAddr> {
     if !given.is_empty() {
         return given.to_vec();
     }
-    let (address, port) = if root { (Ipv4Addr::UNSPECIFIED, privileged) } else { (Ipv4Addr::LOCALHOST, unprivileged) };
+    let (address, port) = if root {
+        (Ipv4Addr::UNSPECIFIED, privileged)
+    } else {
+        (Ipv4Addr::LOCALHOST, unprivileged)
+    };
     vec![SocketAddr::new(IpAddr::V4(address), port)]
 }
 
@@ -282,7 +348,9 @@ fn duration(value: &str) -> Result<Duration, String> {
         _ if value.ends_with('m') => (&value[..value.len() - 1], 60_000),
         _ => (value, 1_000),
     };
-    let number: u64 = number.parse().map_err(|_| "expected a number of seconds, or one with ms, s or m".to_owned())?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "expected a number of seconds, or one with ms, s or m".to_owned())?;
     match number.checked_mul(unit_ms) {
         Some(ms) if ms <= 86_400_000 => Ok(Duration::from_millis(ms)),
         _ => Err("longer than a day".to_owned()),
@@ -296,7 +364,8 @@ mod tests {
     use super::*;
 
     fn run(flags: &[&str]) -> Result<Box<RunConfig>, clap::Error> {
-        let Command::Run(config) = Config::try_parse_from(["forebay", "run"].iter().chain(flags))?.command;
+        let Command::Run(config) =
+            Config::try_parse_from(["forebay", "run"].iter().chain(flags))?.command;
         Ok(config)
     }
 
@@ -309,9 +378,15 @@ mod tests {
     fn every_flag_has_an_environment_variable() {
         let command = Config::command();
         let run = command.find_subcommand("run").unwrap();
-        for argument in run.get_arguments().filter(|a| !matches!(a.get_id().as_str(), "help" | "version")) {
+        for argument in run
+            .get_arguments()
+            .filter(|a| !matches!(a.get_id().as_str(), "help" | "version"))
+        {
             let expected = format!("FOREBAY_{}", argument.get_id().as_str().to_uppercase());
-            assert_eq!(argument.get_env().and_then(|env| env.to_str()), Some(&*expected));
+            assert_eq!(
+                argument.get_env().and_then(|env| env.to_str()),
+                Some(&*expected)
+            );
         }
     }
 
@@ -334,7 +409,12 @@ mod tests {
 
     #[test]
     fn durations_have_units() {
-        for (value, ms) in [("30", 30_000), ("30s", 30_000), ("250ms", 250), ("2m", 120_000)] {
+        for (value, ms) in [
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("250ms", 250),
+            ("2m", 120_000),
+        ] {
             assert_eq!(duration(value), Ok(Duration::from_millis(ms)), "{value}");
         }
         for value in ["", "s", "-1", "1.5s", "99999999999999999999", "1441m"] {
@@ -344,10 +424,22 @@ mod tests {
 
     #[test]
     fn the_fixed_set_of_nodes_has_this_node_and_no_doubles() {
-        let steer = ["--vip", "198.51.100.10", "--xdp-interface", "eth0", "--node-name", "n1"];
+        let steer = [
+            "--vip",
+            "198.51.100.10",
+            "--xdp-interface",
+            "eth0",
+            "--node-name",
+            "n1",
+        ];
         let nodes = |flags: &[&str]| run(&[&steer[..], flags].concat()).unwrap().nodes();
         assert_eq!(nodes(&[]).unwrap().len(), 0);
-        assert_eq!(nodes(&["--node", "n1=198.18.0.1,n2=198.18.0.2"]).unwrap().len(), 2);
+        assert_eq!(
+            nodes(&["--node", "n1=198.18.0.1,n2=198.18.0.2"])
+                .unwrap()
+                .len(),
+            2
+        );
         for flags in [
             &["--node", "n2=198.18.0.2"][..],
             &["--node", "n1=198.18.0.1", "--node", "n2=198.18.0.1"],
@@ -360,8 +452,14 @@ mod tests {
     #[test]
     fn listeners_without_privilege_are_on_loopback() {
         let config = run(&[]).unwrap();
-        assert_eq!(config.http_addresses(false), ["127.0.0.1:8080".parse().unwrap()]);
-        assert_eq!(config.https_addresses(false), ["127.0.0.1:8443".parse().unwrap()]);
+        assert_eq!(
+            config.http_addresses(false),
+            ["127.0.0.1:8080".parse().unwrap()]
+        );
+        assert_eq!(
+            config.https_addresses(false),
+            ["127.0.0.1:8443".parse().unwrap()]
+        );
         assert_eq!(config.http_addresses(true), ["0.0.0.0:80".parse().unwrap()]);
     }
 }

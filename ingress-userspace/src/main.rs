@@ -25,7 +25,11 @@ fn main() -> ExitCode {
         Err(error) => {
             let usage = error.downcast_ref::<run::UsageError>().is_some();
             eprintln!("forebay: {error:#}");
-            if usage { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
+            if usage {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -34,7 +38,9 @@ fn main() -> ExitCode {
 fn refuse(error: &clap::Error) -> ExitCode {
     if matches!(
         error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
         error.exit();
     }
@@ -47,7 +53,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
         .collect();
     let reason = reason.join(" ");
     let reason = reason.strip_prefix("error: ").unwrap_or(&reason);
-    let reason = reason.trim_end_matches("For more information, try '--help'.").trim_end();
+    let reason = reason
+        .trim_end_matches("For more information, try '--help'.")
+        .trim_end();
     eprintln!("forebay: {reason} (see forebay run --help)");
     ExitCode::from(USAGE)
 }

@@ -1,6 +1,7 @@
 //! Forebay's end-to-end tests, demo and benchmarks: what stands around the process under test.
 //!
-//! `lab` makes networks (`api_server` runs a control plane on one) → `origin` answers as pods → `forebay` runs the binary → `client` asks it.
+//! `lab` makes networks (`api_server` runs a control plane on one) → `origin` answers as pods →
+//! `forebay` runs the binary → `client` asks it.
 
 pub mod api_server;
 pub mod bench;
@@ -26,7 +27,10 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Says that the running test did not run, and why; `cargo xtask test` counts these lines.
-#[expect(clippy::print_stdout, reason = "the line is for the person who runs the tests")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the line is for the person who runs the tests"
+)]
 pub fn skipped(reason: &str) {
     println!("SKIPPED: {reason}");
 }

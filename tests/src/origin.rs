@@ -93,12 +93,20 @@ impl Origin {
             released: watch::Sender::new(false),
         });
         let (stop, stopped) = watch::channel(false);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let shared = Arc::clone(&state);
         let thread = std::thread::Builder::new()
             .name(format!("origin {pod}"))
             .spawn(move || runtime.block_on(serve(listener, shared, stopped)))?;
-        Ok(Self { pod: pod.to_owned(), address, state, stop, thread: Some(thread) })
+        Ok(Self {
+            pod: pod.to_owned(),
+            address,
+            state,
+            stop,
+            thread: Some(thread),
+        })
     }
 
     /// Name it answers with.
@@ -138,7 +146,9 @@ impl Drop for Origin {
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>, mut stopped: watch::Receiver<bool>) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+        return;
+    };
     loop {
         tokio::select! {
             _ = stopped.changed() => return,
@@ -157,9 +167,13 @@ async fn connection(stream: TcpStream, peer: SocketAddr, state: Arc<State>) {
     let service = service_fn(move |request| answer(request, peer, Arc::clone(&state)));
     // A connection's end, clean or not, is the client's business.
     if http2 {
-        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        let _ = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
     } else {
-        let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .serve_connection(TokioIo::new(stream), service);
         let _ = connection.with_upgrades().await;
     }
 }
@@ -170,13 +184,19 @@ async fn starts_http2(stream: &TcpStream) -> bool {
     loop {
         match stream.peek(&mut start).await {
             Ok(4) => return start == *b"PRI ",
-            Ok(n) if n > 0 && start.starts_with(b"P") => tokio::time::sleep(Duration::from_millis(1)).await,
+            Ok(n) if n > 0 && start.starts_with(b"P") => {
+                tokio::time::sleep(Duration::from_millis(1)).await
+            }
             _ => return false,
         }
     }
 }
 
-async fn answer(request: Request<Incoming>, peer: SocketAddr, state: Arc<State>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    state: Arc<State>,
+) -> Result<Response<Body>, Infallible> {
     state.requests.fetch_add(1, Ordering::SeqCst);
     if request.headers().contains_key(header::UPGRADE) {
         return Ok(upgrade(request));
@@ -206,7 +226,9 @@ async fn answer(request: Request<Incoming>, peer: SocketAddr, state: Arc<State>)
 async fn wait(path: &str, query: Option<&str>, state: &State) {
     match path {
         "/slow" => {
-            let ms = query.and_then(|query| query.strip_prefix("ms=")).and_then(|ms| ms.parse().ok());
+            let ms = query
+                .and_then(|query| query.strip_prefix("ms="))
+                .and_then(|ms| ms.parse().ok());
             tokio::time::sleep(Duration::from_millis(ms.unwrap_or(100))).await;
         }
         "/hold" => {
@@ -237,14 +259,20 @@ fn echo(request: &Request<Incoming>, peer: SocketAddr, state: &State) -> Respons
     let echo = Echo {
         pod: state.pod.clone(),
         method: request.method().to_string(),
-        path: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
+        path: request
+            .uri()
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string),
         version: format!("{:?}", request.version()),
         peer,
         headers,
     };
     let json = serde_json::to_vec(&echo).unwrap_or_default();
     let mut response = Response::new(full(json.into()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -258,7 +286,9 @@ fn bytes_of(count: u64) -> Response<Body> {
         (size > 0).then(|| (Ok(Frame::data(CHUNK.slice(..size))), left - size as u64))
     });
     let mut response = Response::new(BodyExt::boxed(StreamBody::new(chunks)));
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(count));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(count));
     response
 }
 
@@ -273,7 +303,9 @@ fn upgrade(mut request: Request<Incoming>) -> Response<Body> {
     });
     let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     if let Some(protocol) = protocol {
         response.headers_mut().insert(header::UPGRADE, protocol);
     }

@@ -1,4 +1,5 @@
-//! The kernel programs on maps of a fixture world, without pins or links: for test runs of single frames.
+//! The kernel programs on maps of a fixture world, without pins or links: for test runs of single
+//! frames.
 
 use std::{collections::HashMap as StdHashMap, time::Duration};
 
@@ -37,13 +38,21 @@ impl Programs {
     /// # Errors
     /// The binary carries no kernel object, or the process lacks the privilege.
     pub fn load(world: &World, undo: bool) -> Result<Self> {
-        let object = ingress_userspace::kernel::object().context("built without the kernel object")?;
+        let object =
+            ingress_userspace::kernel::object().context("built without the kernel object")?;
         let undo = u32::from(undo);
-        let mut ebpf = EbpfLoader::new().override_global("UNDO", &undo, true).load(object)?;
+        let mut ebpf = EbpfLoader::new()
+            .override_global("UNDO", &undo, true)
+            .load(object)?;
         for name in ["steer", "pass"] {
-            xdp(&mut ebpf, name)?.load().with_context(|| format!("load {name}"))?;
+            xdp(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("load {name}"))?;
         }
-        let assign: &mut SkLookup = ebpf.program_mut("assign").context("no program assign")?.try_into()?;
+        let assign: &mut SkLookup = ebpf
+            .program_mut("assign")
+            .context("no program assign")?
+            .try_into()?;
         assign.load().context("load assign")?;
         fill(&mut ebpf, world)?;
         Ok(Self { ebpf })
@@ -54,10 +63,18 @@ impl Programs {
     /// # Errors
     /// The kernel refuses, or the program answers something else than pass, drop or transmit.
     pub fn run(&self, program: &str, frame: &[u8], repeat: u32) -> Result<Run> {
-        let xdp: &Xdp = self.ebpf.program(program).context("no such program")?.try_into()?;
+        let xdp: &Xdp = self
+            .ebpf
+            .program(program)
+            .context("no such program")?
+            .try_into()?;
         let mut output = vec![0; frame.len() + OVERHEAD];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), repeat, ..Default::default() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            repeat,
+            ..Default::default()
+        };
         let result = xdp.test_run(options)?;
         let action = match result.return_value {
             1 => Action::Drop,
@@ -66,7 +83,11 @@ impl Programs {
             other => anyhow::bail!("{program} answered {other}"),
         };
         output.truncate(result.data_size_out as usize);
-        Ok(Run { action, frame: output, duration: result.duration })
+        Ok(Run {
+            action,
+            frame: output,
+            duration: result.duration,
+        })
     }
 
     /// Every reason's count, added up over the CPUs.
@@ -74,7 +95,11 @@ impl Programs {
     /// # Errors
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Vec<(Reason, u64)>> {
-        let counters: PerCpuArray<_, u64> = self.ebpf.map("COUNTERS").context("no COUNTERS")?.try_into()?;
+        let counters: PerCpuArray<_, u64> = self
+            .ebpf
+            .map("COUNTERS")
+            .context("no COUNTERS")?
+            .try_into()?;
         let sum = |reason: &Reason| Ok((*reason, counters.get(&reason.index(), 0)?.iter().sum()));
         Reason::ALL.iter().map(sum).collect()
     }
@@ -85,7 +110,10 @@ impl Programs {
     /// The kernel does not tell (before Linux 5.16).
     pub fn verified_instructions(&self) -> Result<Vec<(String, u32)>> {
         let count = |(name, program): (&str, &aya::programs::Program)| {
-            let count = program.info()?.verified_instruction_count().context("the kernel does not tell")?;
+            let count = program
+                .info()?
+                .verified_instruction_count()
+                .context("the kernel does not tell")?;
             Ok((name.to_owned(), count))
         };
         self.ebpf.programs().map(count).collect()
@@ -93,7 +121,10 @@ impl Programs {
 }
 
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    Ok(ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+    Ok(ebpf
+        .program_mut(name)
+        .with_context(|| format!("no program {name}"))?
+        .try_into()?)
 }
 
 fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
@@ -109,12 +140,18 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
     for (id, node) in (0..).zip(&world.nodes) {
         set::<48>(ebpf, "NODES", id, plain(node)?)?;
     }
-    let vips: Vec<([u8; 20], [u8; 16])> =
-        world.vips.iter().map(|(key, value)| Ok((plain(key)?, plain(value)?))).collect::<Result<_>>()?;
+    let vips: Vec<([u8; 20], [u8; 16])> = world
+        .vips
+        .iter()
+        .map(|(key, value)| Ok((plain(key)?, plain(value)?)))
+        .collect::<Result<_>>()?;
     insert(ebpf, "VIPS", vips)?;
     insert(ebpf, "PEERS", owned(&world.peers))?;
-    let macs: Vec<([u8; 8], u32)> =
-        world.peer_macs.iter().map(|(key, id)| Ok((plain(key)?, *id))).collect::<Result<_>>()?;
+    let macs: Vec<([u8; 8], u32)> = world
+        .peer_macs
+        .iter()
+        .map(|(key, id)| Ok((plain(key)?, *id)))
+        .collect::<Result<_>>()?;
     insert(ebpf, "PEER_MACS", macs)
 }
 
@@ -138,7 +175,10 @@ where
 }
 
 fn insert<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str, entries: Vec<(K, V)>) -> Result<()> {
-    let mut map: HashMap<_, K, V> = ebpf.map_mut(name).with_context(|| format!("no {name}"))?.try_into()?;
+    let mut map: HashMap<_, K, V> = ebpf
+        .map_mut(name)
+        .with_context(|| format!("no {name}"))?
+        .try_into()?;
     for (key, value) in entries {
         map.insert(key, value, 0)?;
     }

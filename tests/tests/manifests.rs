@@ -34,8 +34,15 @@ impl Folder {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (s1, s2) = (Origin::start("s1-a", any_port).unwrap(), Origin::start("s2-a", any_port).unwrap());
-        write_services(folder.path(), &[("s1", "s1-a", s1.address()), ("s2", "s2-a", s2.address())]).unwrap();
+        let (s1, s2) = (
+            Origin::start("s1-a", any_port).unwrap(),
+            Origin::start("s2-a", any_port).unwrap(),
+        );
+        write_services(
+            folder.path(),
+            &[("s1", "s1-a", s1.address()), ("s2", "s2-a", s2.address())],
+        )
+        .unwrap();
         Self { folder, s1, s2 }
     }
 
@@ -59,7 +66,9 @@ impl Folder {
 }
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../deploy/examples")
+        .join(name)
 }
 
 fn ingress(name: &str, host: &str, service: &str) -> String {
@@ -70,7 +79,12 @@ fn ingress(name: &str, host: &str, service: &str) -> String {
 }
 
 fn get(forebay: &Forebay, host: &str, path: &str) -> Answer {
-    curl(&["-H".to_owned(), format!("Host: {host}"), format!("http://{}{path}", forebay.http_addr())]).unwrap()
+    curl(&[
+        "-H".to_owned(),
+        format!("Host: {host}"),
+        format!("http://{}{path}", forebay.http_addr()),
+    ])
+    .unwrap()
 }
 
 /// Pod that answered and the path it saw.
@@ -84,7 +98,11 @@ fn pod_and_path(answer: &Answer) -> (String, String) {
 fn within_a_second(what: &str, holds: impl FnMut() -> bool) {
     let start = Instant::now();
     eventually(what, holds);
-    assert!(start.elapsed() < Duration::from_secs(1), "{what}: took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "{what}: took {:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -101,11 +119,28 @@ fn first_example_answers_alike_in_legacy_and_current_form() {
             ("bar.foo.com", "/any/path", "s2-a", "/any/path"),
         ] {
             let answer = get(&forebay, host, path);
-            assert_eq!(answer.status, 200, "{name}: {host}{path}: {}", answer.text());
-            assert_eq!(pod_and_path(&answer), (pod.to_owned(), seen.to_owned()), "{name}: {host}{path}");
+            assert_eq!(
+                answer.status,
+                200,
+                "{name}: {host}{path}: {}",
+                answer.text()
+            );
+            assert_eq!(
+                pod_and_path(&answer),
+                (pod.to_owned(), seen.to_owned()),
+                "{name}: {host}{path}"
+            );
         }
-        for (host, path) in [("foo.bar.com", "/"), ("foo.bar.com", "/else"), ("unknown.com", "/foos1")] {
-            assert_eq!(get(&forebay, host, path).status, 404, "{name}: {host}{path}");
+        for (host, path) in [
+            ("foo.bar.com", "/"),
+            ("foo.bar.com", "/else"),
+            ("unknown.com", "/foos1"),
+        ] {
+            assert_eq!(
+                get(&forebay, host, path).status,
+                404,
+                "{name}: {host}{path}"
+            );
         }
     }
 }
@@ -119,7 +154,11 @@ fn second_example_serves_the_users_own_certificate_and_redirects_http() {
 
         let redirect = get(&forebay, "kube-book.com", "/some/page?q=1");
         assert_eq!(redirect.status, 308, "{name}");
-        assert_eq!(redirect.header("location"), "https://kube-book.com/some/page?q=1", "{name}");
+        assert_eq!(
+            redirect.header("location"),
+            "https://kube-book.com/some/page?q=1",
+            "{name}"
+        );
 
         let port = forebay.https_addr().port();
         let ca = folder.path().join("tls.crt").display().to_string();
@@ -127,21 +166,36 @@ fn second_example_serves_the_users_own_certificate_and_redirects_http() {
         for (flag, version) in [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2")] {
             let url = format!("https://kube-book.com:{port}/some/page?q=1");
             let answer = curl(&[flag, "--cacert", &ca, "--resolve", &resolve, &url]).unwrap();
-            assert_eq!((answer.status, answer.version.as_str()), (200, version), "{name}");
+            assert_eq!(
+                (answer.status, answer.version.as_str()),
+                (200, version),
+                "{name}"
+            );
             let echo: Echo = answer.json().unwrap();
-            assert_eq!((echo.pod.as_str(), echo.path.as_str()), ("s1-a", "/some/page?q=1"), "{name}");
+            assert_eq!(
+                (echo.pod.as_str(), echo.path.as_str()),
+                ("s1-a", "/some/page?q=1"),
+                "{name}"
+            );
             assert_eq!(echo.headers["x-forwarded-proto"], "https", "{name}");
             assert_eq!(echo.headers["x-forwarded-for"], "127.0.0.1", "{name}");
         }
         // Another name gets the default certificate, which no authority signed.
-        let (resolve, url) = (format!("other.com:{port}:127.0.0.1"), format!("https://other.com:{port}/"));
-        assert!(curl(&["--cacert", &ca, "--resolve", &resolve, &url]).is_err(), "{name}");
+        let (resolve, url) = (
+            format!("other.com:{port}:127.0.0.1"),
+            format!("https://other.com:{port}/"),
+        );
+        assert!(
+            curl(&["--cacert", &ca, "--resolve", &resolve, &url]).is_err(),
+            "{name}"
+        );
         let other = curl(&["--insecure", "--resolve", &resolve, &url]).unwrap();
         assert_eq!(other.status, 404, "{name}");
     }
 }
 
-/// Makes the Secret by the commands of the examples' README; without kubectl, in the form it prints.
+/// Makes the Secret by the commands of the examples' README; without kubectl, in the form it
+/// prints.
 fn make_secret(folder: &Path) -> String {
     let openssl = Command::new("openssl")
         .args(
@@ -151,7 +205,11 @@ fn make_secret(folder: &Path) -> String {
         .current_dir(folder)
         .output()
         .expect("openssl is installed");
-    assert!(openssl.status.success(), "{}", String::from_utf8_lossy(&openssl.stderr));
+    assert!(
+        openssl.status.success(),
+        "{}",
+        String::from_utf8_lossy(&openssl.stderr)
+    );
     let Some(kubectl) = kubectl() else {
         let part = |name| fs::read_to_string(folder.join(name)).unwrap();
         return secret_yaml("kube-book-secret", &part("tls.crt"), &part("tls.key"));
@@ -161,7 +219,11 @@ fn make_secret(folder: &Path) -> String {
         .current_dir(folder)
         .output()
         .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
     String::from_utf8(made.stdout).unwrap()
 }
 
@@ -170,11 +232,18 @@ fn kubectl() -> Option<PathBuf> {
     if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
         return Some(Path::new(&assets).join("kubectl")).filter(|path| path.exists());
     }
-    let cache = std::env::var_os("FOREBAY_CACHE").map(PathBuf::from).or_else(|| {
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        Some(base.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?.join("forebay"))
-    })?;
-    let built = fs::read_dir(cache).ok()?.filter_map(|entry| Some(entry.ok()?.path().join("kubectl")));
+    let cache = std::env::var_os("FOREBAY_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| {
+            let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            Some(
+                base.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?
+                    .join("forebay"),
+            )
+        })?;
+    let built = fs::read_dir(cache)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path().join("kubectl")));
     built.filter(|path| path.exists()).max()
 }
 
@@ -185,20 +254,39 @@ fn added_changed_and_deleted_files_show_within_a_second() {
     assert_eq!(get(&forebay, "new.example.com", "/").status, 404);
 
     folder.write("new.yaml", &ingress("new", "new.example.com", "s1"));
-    within_a_second("the added file answers", || get(&forebay, "new.example.com", "/").status == 200);
-    assert_eq!(pod_and_path(&get(&forebay, "new.example.com", "/")).0, "s1-a");
+    within_a_second("the added file answers", || {
+        get(&forebay, "new.example.com", "/").status == 200
+    });
+    assert_eq!(
+        pod_and_path(&get(&forebay, "new.example.com", "/")).0,
+        "s1-a"
+    );
 
     folder.write("new.yaml", &ingress("new", "new.example.com", "s2"));
-    within_a_second("the change answers", || pod_and_path(&get(&forebay, "new.example.com", "/")).0 == "s2-a");
+    within_a_second("the change answers", || {
+        pod_and_path(&get(&forebay, "new.example.com", "/")).0 == "s2-a"
+    });
 
     // As editors and `kubectl` pipelines do it: a new file over the old one, in a new folder.
     fs::create_dir(folder.path().join("team")).unwrap();
-    fs::write(folder.path().join("team/draft"), ingress("team", "team.example.com", "s1")).unwrap();
-    fs::rename(folder.path().join("team/draft"), folder.path().join("team/ingress.yaml")).unwrap();
-    within_a_second("the file in a new folder answers", || get(&forebay, "team.example.com", "/").status == 200);
+    fs::write(
+        folder.path().join("team/draft"),
+        ingress("team", "team.example.com", "s1"),
+    )
+    .unwrap();
+    fs::rename(
+        folder.path().join("team/draft"),
+        folder.path().join("team/ingress.yaml"),
+    )
+    .unwrap();
+    within_a_second("the file in a new folder answers", || {
+        get(&forebay, "team.example.com", "/").status == 200
+    });
 
     fs::remove_file(folder.path().join("new.yaml")).unwrap();
-    within_a_second("the deleted file's host is gone", || get(&forebay, "new.example.com", "/").status == 404);
+    within_a_second("the deleted file's host is gone", || {
+        get(&forebay, "new.example.com", "/").status == 404
+    });
     assert_eq!(get(&forebay, "team.example.com", "/").status, 200);
 }
 
@@ -213,22 +301,29 @@ fn broken_file_keeps_its_last_good_state_and_is_named() {
     };
     assert!(!named(&forebay), "{}", forebay.status().unwrap());
 
-    folder.write("shop.yaml", "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: sh");
+    folder.write(
+        "shop.yaml",
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: sh",
+    );
     within_a_second("/status names the file", || named(&forebay));
     assert_eq!(get(&forebay, "shop.example.com", "/").status, 200);
-    let warned = forebay
-        .log()
-        .iter()
-        .any(|line| matches!(line["level"].as_str(), Some("WARN" | "ERROR")) && line.to_string().contains("shop.yaml"));
+    let warned = forebay.log().iter().any(|line| {
+        matches!(line["level"].as_str(), Some("WARN" | "ERROR"))
+            && line.to_string().contains("shop.yaml")
+    });
     assert!(warned, "{}", forebay.log_text());
 
     // The broken file harms no other file.
     folder.write("other.yaml", &ingress("other", "other.example.com", "s2"));
-    within_a_second("another file is taken", || get(&forebay, "other.example.com", "/").status == 200);
+    within_a_second("another file is taken", || {
+        get(&forebay, "other.example.com", "/").status == 200
+    });
     assert_eq!(get(&forebay, "shop.example.com", "/").status, 200);
 
     folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s2"));
-    within_a_second("the mended file is taken", || pod_and_path(&get(&forebay, "shop.example.com", "/")).0 == "s2-a");
+    within_a_second("the mended file is taken", || {
+        pod_and_path(&get(&forebay, "shop.example.com", "/")).0 == "s2-a"
+    });
     within_a_second("/status forgets it", || !named(&forebay));
 }
 
@@ -240,7 +335,14 @@ fn reload_loses_no_request() {
     let url = format!("http://{}/", forebay.http_addr());
     let load = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            ingress_tests::client::wrk(None, 8, Duration::from_secs(2), &["Host: shop.example.com"], &url).unwrap()
+            ingress_tests::client::wrk(
+                None,
+                8,
+                Duration::from_secs(2),
+                &["Host: shop.example.com"],
+                &url,
+            )
+            .unwrap()
         });
         for round in 0.. {
             if load.is_finished() {
@@ -248,9 +350,14 @@ fn reload_loses_no_request() {
             }
             let service = if round % 2 == 0 { "s2" } else { "s1" };
             folder.write("shop.yaml", &ingress("shop", "shop.example.com", service));
-            folder.write("extra.yaml", &ingress("extra", &format!("extra{round}.example.com"), service));
+            folder.write(
+                "extra.yaml",
+                &ingress("extra", &format!("extra{round}.example.com"), service),
+            );
             let extra = format!("extra{round}.example.com");
-            eventually("the new host answers", || get(&forebay, &extra, "/").status == 200);
+            eventually("the new host answers", || {
+                get(&forebay, &extra, "/").status == 200
+            });
         }
         load.join().unwrap()
     });
@@ -267,24 +374,65 @@ fn wrong_flags_end_with_status_2_and_one_clear_line() {
     let folder = folder.path().to_str().unwrap();
     for (args, named) in [
         (&["run", "--no-such-flag"][..], "--no-such-flag"),
-        (&["run", "--http", "localhost", "--manifests", folder], "localhost"),
-        (&["run", "--http", "127.0.0.1:99999", "--manifests", folder], "127.0.0.1:99999"),
-        (&["run", "--workers", "many", "--manifests", folder], "many"),
-        (&["run", "--manifests", "/no/such/folder", "--admin", "127.0.0.1:0"], "/no/such/folder"),
         (
-            &["run", "--manifests", folder, "--http", &busy_addr, "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+            &["run", "--http", "localhost", "--manifests", folder],
+            "localhost",
+        ),
+        (
+            &["run", "--http", "127.0.0.1:99999", "--manifests", folder],
+            "127.0.0.1:99999",
+        ),
+        (&["run", "--workers", "many", "--manifests", folder], "many"),
+        (
+            &[
+                "run",
+                "--manifests",
+                "/no/such/folder",
+                "--admin",
+                "127.0.0.1:0",
+            ],
+            "/no/such/folder",
+        ),
+        (
+            &[
+                "run",
+                "--manifests",
+                folder,
+                "--http",
+                &busy_addr,
+                "--https",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+            ],
             &busy_addr,
         ),
         (
-            &["run", "--manifests", folder, "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", &busy_addr],
+            &[
+                "run",
+                "--manifests",
+                folder,
+                "--http",
+                "127.0.0.1:0",
+                "--https",
+                "127.0.0.1:0",
+                "--admin",
+                &busy_addr,
+            ],
             &busy_addr,
         ),
     ] {
         let output = run_to_end(args).unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-        let errors: Vec<_> = stderr.lines().filter(|line| line.starts_with("forebay: ")).collect();
-        assert!(matches!(errors[..], [line] if line.contains(named)), "{args:?}: {stderr}");
+        let errors: Vec<_> = stderr
+            .lines()
+            .filter(|line| line.starts_with("forebay: "))
+            .collect();
+        assert!(
+            matches!(errors[..], [line] if line.contains(named)),
+            "{args:?}: {stderr}"
+        );
     }
 }
 
@@ -313,7 +461,10 @@ fn help_names_every_flag() {
         "--hash-seed",
         "--pin-dir",
     ] {
-        assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}[")), "{flag}: {help}");
+        assert!(
+            help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}[")),
+            "{flag}: {help}"
+        );
     }
 }
 
@@ -323,12 +474,19 @@ fn sigterm_lets_requests_in_flight_finish_and_refuses_new_ones() {
     folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
     let mut forebay = folder.start();
     let http = forebay.http_addr();
-    let held = ["-H", "Host: shop.example.com", &format!("http://{http}/hold")].map(str::to_owned);
+    let held = [
+        "-H",
+        "Host: shop.example.com",
+        &format!("http://{http}/hold"),
+    ]
+    .map(str::to_owned);
     let held = start_curl(None, &held).unwrap();
     eventually("the request is at the pod", || folder.s1.held() == 1);
 
     forebay.terminate().unwrap();
-    eventually("new connections are refused", || TcpStream::connect(http).is_err());
+    eventually("new connections are refused", || {
+        TcpStream::connect(http).is_err()
+    });
     folder.s1.release();
     let answer = held.answer().unwrap();
     assert_eq!(answer.status, 200);
@@ -342,12 +500,15 @@ fn connections_that_wait_to_be_accepted_are_served_at_shutdown() {
     folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
     let mut forebay = folder.start();
     // While the process stands still, the kernel alone takes connections.
-    let signal = |signal| kill_process(Pid::from_raw(forebay.pid().cast_signed()).unwrap(), signal).unwrap();
+    let signal =
+        |signal| kill_process(Pid::from_raw(forebay.pid().cast_signed()).unwrap(), signal).unwrap();
     signal(Signal::STOP);
     let connections: Vec<_> = (0..50)
         .map(|_| {
             let mut connection = TcpStream::connect(forebay.http_addr()).unwrap();
-            connection.write_all(b"GET / HTTP/1.1\r\nhost: shop.example.com\r\n\r\n").unwrap();
+            connection
+                .write_all(b"GET / HTTP/1.1\r\nhost: shop.example.com\r\n\r\n")
+                .unwrap();
             connection
         })
         .collect();
@@ -356,7 +517,11 @@ fn connections_that_wait_to_be_accepted_are_served_at_shutdown() {
     for mut connection in connections {
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer).unwrap();
-        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+        assert!(
+            answer.starts_with(b"HTTP/1.1 200 "),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
     }
     assert_eq!(forebay.wait().unwrap().code(), Some(0));
 }
@@ -365,15 +530,26 @@ fn connections_that_wait_to_be_accepted_are_served_at_shutdown() {
 fn shutdown_waits_no_longer_than_its_grace() {
     let folder = Folder::new();
     folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
-    let mut forebay = Launch::manifests(folder.path()).args(&["--shutdown-grace", "300ms"]).start().unwrap();
+    let mut forebay = Launch::manifests(folder.path())
+        .args(&["--shutdown-grace", "300ms"])
+        .start()
+        .unwrap();
     let url = format!("http://{}/hold", forebay.http_addr());
     let held = start_curl(None, &["-H", "Host: shop.example.com", &url]).unwrap();
     eventually("the request is at the pod", || folder.s1.held() == 1);
     let start = Instant::now();
     forebay.terminate().unwrap();
     forebay.wait().unwrap();
-    assert!(start.elapsed() >= Duration::from_millis(300), "took {:?}", start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(300),
+        "took {:?}",
+        start.elapsed()
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "took {:?}",
+        start.elapsed()
+    );
     assert!(held.answer().is_err());
 }
 
@@ -405,8 +581,18 @@ fn serves_without_privilege() {
     let copy = open.path().join("forebay");
     fs::copy(binary().unwrap(), &copy).unwrap();
 
-    let setpriv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
-    let forebay = Launch::manifests(folder.path()).wrapped_by(&setpriv).program(&copy).start().unwrap();
+    let setpriv = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--no-new-privs",
+    ];
+    let forebay = Launch::manifests(folder.path())
+        .wrapped_by(&setpriv)
+        .program(&copy)
+        .start()
+        .unwrap();
     assert_eq!(get(&forebay, "shop.example.com", "/").status, 200);
     let status = fs::read_to_string(format!("/proc/{}/status", forebay.pid())).unwrap();
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
@@ -426,8 +612,14 @@ fn operators_can_ask_for_routes_status_and_metrics() {
     assert_eq!(routes[0]["host"], "shop.example.com");
     assert_eq!(routes[0]["ingress"], "default/shop");
     assert_eq!(routes[0]["backend"], "default/s1:80");
-    assert_eq!(routes[0]["endpoints"][0]["address"], folder.s1.address().to_string());
+    assert_eq!(
+        routes[0]["endpoints"][0]["address"],
+        folder.s1.address().to_string()
+    );
     let status = forebay.status().unwrap();
-    assert_eq!((&status["routes"], &status["source"]["kind"]), (&1.into(), &"folder".into()));
+    assert_eq!(
+        (&status["routes"], &status["source"]["kind"]),
+        (&1.into(), &"folder".into())
+    );
     assert!(forebay.ask("/metrics").unwrap().1.contains("# TYPE "));
 }

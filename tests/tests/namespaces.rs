@@ -36,13 +36,22 @@ impl Owners {
     fn new(cluster: &Cluster) -> Self {
         let meta: [u8; size_of::<Meta>()] = cluster.lab.nodes[0].namespace.run(|| {
             let pin = MapData::from_pin(format!("/sys/fs/bpf/forebay/v{SCHEMA}/META")).unwrap();
-            Array::try_from(Map::Array(pin)).unwrap().get(&0, 0).unwrap()
+            Array::try_from(Map::Array(pin))
+                .unwrap()
+                .get(&0, 0)
+                .unwrap()
         });
         let at = offset_of!(Meta, seed);
         let word = |at: usize| u32::from_ne_bytes(meta[at..at + 4].try_into().unwrap());
         let seed = [word(at), word(at + 4)];
-        let members: Vec<_> = (0..).zip(NODES).map(|(id, name)| Member { id, name }).collect();
-        Self { table: maglev::table(&members, u64::from(seed[0]) << 32 | u64::from(seed[1])), seed }
+        let members: Vec<_> = (0..)
+            .zip(NODES)
+            .map(|(id, name)| Member { id, name })
+            .collect();
+        Self {
+            table: maglev::table(&members, u64::from(seed[0]) << 32 | u64::from(seed[1])),
+            seed,
+        }
     }
 
     fn of(&self, port: u16, tls: bool) -> &'static str {
@@ -63,7 +72,11 @@ fn vip_port(tls: bool) -> u16 {
 
 /// Name of the node that served, from the header `x-forebay`.
 fn served_by(answer: &Answer) -> String {
-    answer.trace().get("node").unwrap_or_else(|| panic!("no x-forebay: {answer:?}")).to_string()
+    answer
+        .trace()
+        .get("node")
+        .unwrap_or_else(|| panic!("no x-forebay: {answer:?}"))
+        .to_string()
 }
 
 /// Asks from each of `ports` and checks each answer; returns how many requests each node served.
@@ -75,14 +88,25 @@ fn ask_from_ports(
 ) -> BTreeMap<String, usize> {
     let mut served = BTreeMap::new();
     for (path, service, seen) in [("/a/b?c=d", "s1", "/a/b?c=d"), second_path(tls)] {
-        for port in ports.clone().step_by(2).map(|port| port + u16::from(service == "s2")) {
+        for port in ports
+            .clone()
+            .step_by(2)
+            .map(|port| port + u16::from(service == "s2"))
+        {
             let answer = cluster.get(tls, port, path).unwrap();
             assert_eq!(answer.status, 200, "port {port}: {}", answer.text());
             let echo: Echo = answer.json().unwrap();
             assert!(echo.pod.starts_with(service), "{path} went to {}", echo.pod);
             assert_eq!(echo.path, seen);
-            assert_eq!(echo.headers["x-forwarded-for"], CLIENT.to_string(), "port {port}");
-            assert_eq!(echo.headers["x-forwarded-proto"], if tls { "https" } else { "http" });
+            assert_eq!(
+                echo.headers["x-forwarded-for"],
+                CLIENT.to_string(),
+                "port {port}"
+            );
+            assert_eq!(
+                echo.headers["x-forwarded-proto"],
+                if tls { "https" } else { "http" }
+            );
             let node = served_by(&answer);
             assert_eq!(node, owners.of(port, tls), "port {port}");
             *served.entry(node).or_insert(0) += 1;
@@ -92,7 +116,11 @@ fn ask_from_ports(
 }
 
 fn second_path(tls: bool) -> (&'static str, &'static str, &'static str) {
-    if tls { ("/account/me", "s2", "/") } else { ("/cart/1", "s2", "/cart/1") }
+    if tls {
+        ("/account/me", "s2", "/")
+    } else {
+        ("/cart/1", "s2", "/cart/1")
+    }
 }
 
 /// Sends 300 kB up and back, in full-size segments.
@@ -105,9 +133,17 @@ fn ask_for_full_segments(cluster: &Cluster, tls: bool, ports: std::ops::Range<u1
     for port in ports {
         // Without `Expect`: curl would wait for the answer to it.
         let args = ["--data-binary", data.as_str(), "-H", "Expect:"];
-        let answer = cluster.request(tls, port, "/echo", &args).unwrap().answer().unwrap();
+        let answer = cluster
+            .request(tls, port, "/echo", &args)
+            .unwrap()
+            .answer()
+            .unwrap();
         assert_eq!(answer.status, 200, "port {port}");
-        assert!(answer.body == sent, "port {port}: {} bytes came back", answer.body.len());
+        assert!(
+            answer.body == sent,
+            "port {port}: {} bytes came back",
+            answer.body.len()
+        );
     }
 }
 
@@ -121,15 +157,32 @@ fn check_counters(cluster: &Cluster, steering: Steering) {
         };
         let forwarded = count(&[("action", "forward"), ("reason", steering.forward)]);
         let met_by_router = *node == "n1" || steering.next_hop == NextHop::Ecmp;
-        assert_eq!(forwarded > 0.0, met_by_router, "{node} forwarded {forwarded}");
-        assert_eq!(count(&[("action", "forward")]), forwarded, "{node} forwarded another way");
+        assert_eq!(
+            forwarded > 0.0,
+            met_by_router,
+            "{node} forwarded {forwarded}"
+        );
+        assert_eq!(
+            count(&[("action", "forward")]),
+            forwarded,
+            "{node} forwarded another way"
+        );
         if steering.forward == "udp" {
             let from_others = *node != "n1" || steering.next_hop == NextHop::Ecmp;
             let decapsulated = count(&[("reason", "decapsulated")]);
-            assert_eq!(decapsulated > 0.0, from_others, "{node} decapsulated {decapsulated}");
+            assert_eq!(
+                decapsulated > 0.0,
+                from_others,
+                "{node} decapsulated {decapsulated}"
+            );
         }
         assert!(count(&[("reason", "assigned")]) > 0.0, "{node}");
-        assert_eq!(count(&[("action", "drop")]), 0.0, "{node}: {}", metrics.as_str());
+        assert_eq!(
+            count(&[("action", "drop")]),
+            0.0,
+            "{node}: {}",
+            metrics.as_str()
+        );
         for reason in ["no_table", "no_neighbour", "no_room"] {
             assert_eq!(count(&[("reason", reason)]), 0.0, "{node}: {reason}");
         }
@@ -143,18 +196,35 @@ fn steers(steering: Steering) {
     let cluster = Cluster::start(steering).unwrap();
     for forebay in &cluster.forebays {
         let status = forebay.status().unwrap();
-        assert_eq!(status["data_plane"]["mode"], format!("xdp-{}", steering.mode), "{status}");
+        assert_eq!(
+            status["data_plane"]["mode"],
+            format!("xdp-{}", steering.mode),
+            "{status}"
+        );
         assert!(status["data_plane"]["degraded"].is_null(), "{status}");
     }
     let owners = Owners::new(&cluster);
     // A port serves once: it waits out its TIME_WAIT.
-    for (tls, ports, large) in [(false, 40_000..40_040, 42_000..42_006), (true, 41_000..41_020, 43_000..43_006)] {
+    for (tls, ports, large) in [
+        (false, 40_000..40_040, 42_000..42_006),
+        (true, 41_000..41_020, 43_000..43_006),
+    ] {
         let served = ask_from_ports(&cluster, &owners, tls, ports);
         assert_eq!(served.keys().collect::<Vec<_>>(), NODES, "{served:?}");
         ask_for_full_segments(&cluster, tls, large);
     }
-    for url in [format!("http://{PLAIN_HOST}/"), format!("https://{TLS_HOST}/")] {
-        let load = wrk(Some(&cluster.lab.client), 16, Duration::from_secs(1), &[], &url).unwrap();
+    for url in [
+        format!("http://{PLAIN_HOST}/"),
+        format!("https://{TLS_HOST}/"),
+    ] {
+        let load = wrk(
+            Some(&cluster.lab.client),
+            16,
+            Duration::from_secs(1),
+            &[],
+            &url,
+        )
+        .unwrap();
         assert_eq!((load.wrong, load.failed), (0, 0), "{url}: {load:?}");
         assert!(load.requests > 50, "{url}: {load:?}");
     }
@@ -186,21 +256,40 @@ fn crash_and_restart_of_the_next_hop_fails_no_request() {
     if let Err(reason) = lab::available() {
         return skipped(&reason);
     }
-    let mut cluster = Cluster::start(Steering { next_hop: NextHop::Single, forward: "udp", mode: "native" }).unwrap();
+    let mut cluster = Cluster::start(Steering {
+        next_hop: NextHop::Single,
+        forward: "udp",
+        mode: "native",
+    })
+    .unwrap();
     let owners = Owners::new(&cluster);
-    let of = |node: &str| (45_000..46_000).filter(|&port| owners.of(port, false) == node).take(4).collect::<Vec<u16>>();
+    let of = |node: &str| {
+        (45_000..46_000)
+            .filter(|&port| owners.of(port, false) == node)
+            .take(4)
+            .collect::<Vec<u16>>()
+    };
     let [crashed, second, third] = ["n1", "n2", "n3"].map(of);
 
     // Requests that live on the other nodes through all of it; their packets come by n1.
-    let held = [second[0], third[0]].map(|port| cluster.request(false, port, "/hold", &[]).unwrap());
+    let held =
+        [second[0], third[0]].map(|port| cluster.request(false, port, "/hold", &[]).unwrap());
     let pods = || cluster.lab.nodes.iter().flat_map(|node| &node.pods);
-    eventually("both requests are at pods", || pods().map(|pod| pod.origin.held()).sum::<u64>() == 2);
+    eventually("both requests are at pods", || {
+        pods().map(|pod| pod.origin.held()).sum::<u64>() == 2
+    });
     // Nothing is in flight on n1: its last answer is here.
-    assert_eq!(served_by(&cluster.get(false, crashed[0], "/").unwrap()), "n1");
+    assert_eq!(
+        served_by(&cluster.get(false, crashed[0], "/").unwrap()),
+        "n1"
+    );
 
     cluster.forebays[0].kill();
     // Nobody accepts on n1 now: these wait for their next SYN.
-    let waiting: Vec<_> = crashed[1..].iter().map(|&port| cluster.request(false, port, "/", &[]).unwrap()).collect();
+    let waiting: Vec<_> = crashed[1..]
+        .iter()
+        .map(|&port| cluster.request(false, port, "/", &[]).unwrap())
+        .collect();
     for &port in second[1..].iter().chain(&third[1..]) {
         let answer = cluster.get(false, port, "/").unwrap();
         assert_eq!(answer.status, 200, "port {port}");
@@ -211,7 +300,12 @@ fn crash_and_restart_of_the_next_hop_fails_no_request() {
         let answer = request.answer().unwrap();
         assert_eq!((answer.status, served_by(&answer).as_str()), (200, "n1"));
     }
-    cluster.lab.nodes.iter().flat_map(|node| &node.pods).for_each(|pod| pod.origin.release());
+    cluster
+        .lab
+        .nodes
+        .iter()
+        .flat_map(|node| &node.pods)
+        .for_each(|pod| pod.origin.release());
     for request in held {
         assert_eq!(request.answer().unwrap().status, 200);
     }
@@ -227,35 +321,64 @@ fn refused_xdp_falls_back_to_sockets_and_says_so() {
     let lab = Lab::new(NextHop::Single).unwrap();
     let folder = TempDir::new().unwrap();
     lab.write_manifests(folder.path()).unwrap();
-    serves_by_sockets(&lab, folder.path(), &["setpriv", "--bounding-set=-all", "--inh-caps=-all"], "CAP_BPF");
+    serves_by_sockets(
+        &lab,
+        folder.path(),
+        &["setpriv", "--bounding-set=-all", "--inh-caps=-all"],
+        "CAP_BPF",
+    );
     // Another program owns the interface.
     let _other = lab.nodes[0].namespace.accept_xdp_frames("eth0").unwrap();
     serves_by_sockets(&lab, folder.path(), &[], "eth0");
 }
 
-/// Starts Forebay by `wrapper` on the first node, where it must do without XDP and say why in words with `reason`.
+/// Starts Forebay by `wrapper` on the first node, where it must do without XDP and say why in words
+/// with `reason`.
 fn serves_by_sockets(lab: &Lab, manifests: &Path, wrapper: &[&str], reason: &str) {
     let node = &lab.nodes[0];
-    let forebay = Launch::new(&["--http", "0.0.0.0:8080", "--https", "0.0.0.0:8443", "--admin", "127.0.0.1:0"])
-        .args(&["--vip", &VIP.to_string(), "--xdp-interface", "eth0", "--node-name", "n1"])
-        .args(&lab.node_flags())
-        .args(&["--manifests", manifests.to_str().unwrap()])
-        .wrapped_by(wrapper)
-        .within(&node.namespace)
-        .start()
-        .unwrap();
+    let forebay = Launch::new(&[
+        "--http",
+        "0.0.0.0:8080",
+        "--https",
+        "0.0.0.0:8443",
+        "--admin",
+        "127.0.0.1:0",
+    ])
+    .args(&[
+        "--vip",
+        &VIP.to_string(),
+        "--xdp-interface",
+        "eth0",
+        "--node-name",
+        "n1",
+    ])
+    .args(&lab.node_flags())
+    .args(&["--manifests", manifests.to_str().unwrap()])
+    .wrapped_by(wrapper)
+    .within(&node.namespace)
+    .start()
+    .unwrap();
     let status = forebay.status().unwrap();
     assert_eq!(status["data_plane"]["mode"], "sockets", "{status}");
-    let degraded = status["data_plane"]["degraded"].as_str().unwrap_or_default();
+    let degraded = status["data_plane"]["degraded"]
+        .as_str()
+        .unwrap_or_default();
     assert!(degraded.contains(reason), "{status}");
-    let metric = forebay.metrics().unwrap().sum("forebay_data_plane_degraded", &[("mode", "sockets")]);
+    let metric = forebay
+        .metrics()
+        .unwrap()
+        .sum("forebay_data_plane_degraded", &[("mode", "sockets")]);
     assert_eq!(metric, Some(1.0));
     let said = |line: &Value| {
-        matches!(line["level"].as_str(), Some("WARN" | "ERROR")) && line["error"].as_str() == Some(degraded)
+        matches!(line["level"].as_str(), Some("WARN" | "ERROR"))
+            && line["error"].as_str() == Some(degraded)
     };
     assert!(forebay.log().iter().any(said), "{}", forebay.log_text());
 
     let url = format!("http://{}:8080/", node.address);
     let answer = curl_in(&lab.client, &["-H", &format!("Host: {PLAIN_HOST}"), &url]).unwrap();
-    assert_eq!(answer.json::<Echo>().unwrap().headers["x-forwarded-for"], CLIENT.to_string());
+    assert_eq!(
+        answer.json::<Echo>().unwrap().headers["x-forwarded-for"],
+        CLIENT.to_string()
+    );
 }

@@ -43,7 +43,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     build_ebpf::build()?;
     println!("building the optimised binaries; the first time this takes some minutes");
     let bins = ["--bin", "forebay", "--bin", "bench"];
-    shell::run(cargo().args(["build", "--release"]).args(WORKSPACE).args(bins))?;
+    shell::run(
+        cargo()
+            .args(["build", "--release"])
+            .args(WORKSPACE)
+            .args(bins),
+    )?;
     let built = workspace::target().join("release");
     let mut bench = command(built.join("bench"));
     bench.env("FOREBAY_BIN", built.join("forebay"));

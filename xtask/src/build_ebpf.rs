@@ -1,7 +1,9 @@
-//! `build-ebpf`: compiles the kernel programs to `target/ebpf/forebay.bpf.o`, which userspace embeds.
+//! `build-ebpf`: compiles the kernel programs to `target/ebpf/forebay.bpf.o`, which userspace
+//! embeds.
 //!
-//! The programs have a target directory of their own, since another compiler may build them. Every compiler and
-//! linker found is tried in turn: a nightly newer than the linker's LLVM cannot be linked, Debian's can.
+//! The programs have a target directory of their own, since another compiler may build them. Every
+//! compiler and linker found is tried in turn: a nightly newer than the linker's LLVM cannot be
+//! linked, Debian's can.
 
 use std::{
     fs,
@@ -22,7 +24,8 @@ use crate::{
 /// BTF needs debug information, which the linker turns into type information that the kernel reads.
 const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
 
-/// Packet fields are not aligned; told that loads need not be, LLVM reads each at once instead of byte by byte.
+/// Packet fields are not aligned; told that loads need not be, LLVM reads each at once instead of
+/// byte by byte.
 const MISALIGNED: &str = "-C link-arg=--cpu-features=+allows-misaligned-mem-access";
 
 /// The feature of `ingress-ebpf` that makes it the kernel object.
@@ -37,7 +40,8 @@ pub(crate) struct Options {
     /// Run clippy on the programs instead of building them
     #[arg(long)]
     check: bool,
-    /// Write a line for each packet to Forebay's log; for debugging only, and slow. Any later command that needs the object builds it again without
+    /// Write a line for each packet to Forebay's log; for debugging only, and slow. Any later
+    /// command that needs the object builds it again without
     #[arg(long)]
     packet_log: bool,
     /// Build even if nothing changed
@@ -62,7 +66,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Builds the object unless it is newer than its sources.
 pub(crate) fn build() -> Result<()> {
-    if is_fresh() { Ok(()) } else { compile(PROGRAMS) }
+    if is_fresh() {
+        Ok(())
+    } else {
+        compile(PROGRAMS)
+    }
 }
 
 /// Builds the object with these features of `ingress-ebpf`.
@@ -73,15 +81,22 @@ fn compile(features: &str) -> Result<()> {
     let mut failures = Vec::new();
     for compiler in ebpf::compilers() {
         for linker in ebpf::linkers()? {
-            println!("building the kernel object with {compiler}, {}", linker.display());
-            match run_shown(cargo(&compiler, &linker, "build", features)?.args(["--bin", "forebay-ebpf"])) {
+            println!(
+                "building the kernel object with {compiler}, {}",
+                linker.display()
+            );
+            match run_shown(
+                cargo(&compiler, &linker, "build", features)?.args(["--bin", "forebay-ebpf"]),
+            ) {
                 Ok(()) => return keep(&built(), started),
                 Err(error) => failures.push(error),
             }
         }
     }
     match failures.pop() {
-        Some(error) => Err(error.context("no eBPF tool chain found here could build the kernel object")),
+        Some(error) => {
+            Err(error.context("no eBPF tool chain found here could build the kernel object"))
+        }
         None => bail!("no eBPF tool chain is here. {}", ebpf::BY_HAND),
     }
 }
@@ -93,7 +108,10 @@ pub(crate) fn check() -> Result<()> {
         println!("left out: none of the compilers with rust-src has clippy beside it");
         return Ok(());
     };
-    let linker = ebpf::linkers()?.into_iter().next().context("no bpf-linker")?;
+    let linker = ebpf::linkers()?
+        .into_iter()
+        .next()
+        .context("no bpf-linker")?;
     run_shown(cargo(&compiler, &linker, "clippy", PROGRAMS)?.args([
         "--bin",
         "forebay-ebpf",
@@ -106,16 +124,35 @@ pub(crate) fn check() -> Result<()> {
 fn cargo(compiler: &Compiler, linker: &Path, subcommand: &str, features: &str) -> Result<Command> {
     let mut cargo = compiler.cargo();
     // The log builds its lines on the stack, where the verifier takes no misaligned store.
-    let flags = if features == PACKET_LOG { FLAGS.to_owned() } else { format!("{FLAGS} {MISALIGNED}") };
+    let flags = if features == PACKET_LOG {
+        FLAGS.to_owned()
+    } else {
+        format!("{FLAGS} {MISALIGNED}")
+    };
     // The linker is found in PATH, and so is cargo-clippy: the compiler's own before another's.
-    let path = path_with(&[linker.parent(), compiler.dir()].map(|dir| dir.unwrap_or(Path::new("/"))))?;
+    let path =
+        path_with(&[linker.parent(), compiler.dir()].map(|dir| dir.unwrap_or(Path::new("/"))))?;
     cargo
         .env("RUSTFLAGS", flags)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("PATH", path)
         .arg(subcommand)
-        .args(["--locked", "--profile", "ebpf", "--target", "bpfel-unknown-none", "-Z", "build-std=core"])
-        .args(["--package", "ingress-ebpf", "--features", features, "--target-dir"])
+        .args([
+            "--locked",
+            "--profile",
+            "ebpf",
+            "--target",
+            "bpfel-unknown-none",
+            "-Z",
+            "build-std=core",
+        ])
+        .args([
+            "--package",
+            "ingress-ebpf",
+            "--features",
+            features,
+            "--target-dir",
+        ])
         .arg(workspace::target().join("ebpf-build"));
     Ok(cargo)
 }
@@ -133,7 +170,8 @@ fn stamp() -> PathBuf {
     workspace::target().join("ebpf/built-at")
 }
 
-/// Puts the object in its place. An equal one is left alone, so that userspace is not compiled again.
+/// Puts the object in its place. An equal one is left alone, so that userspace is not compiled
+/// again.
 fn keep(built: &Path, started: SystemTime) -> Result<()> {
     let bytes = fs::read(built).with_context(|| format!("read {}", built.display()))?;
     let object = object();
@@ -150,10 +188,14 @@ fn keep(built: &Path, started: SystemTime) -> Result<()> {
 
 fn is_fresh() -> bool {
     let modified = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
-    let Some(built) = modified(&stamp()).filter(|_| object().exists()) else { return false };
+    let Some(built) = modified(&stamp()).filter(|_| object().exists()) else {
+        return false;
+    };
     let root = workspace::root();
     let sources = ["ingress-ebpf", "Cargo.toml", "Cargo.lock"].map(|name| root.join(name));
-    sources.iter().all(|source| newest(source).is_some_and(|newest| newest <= built))
+    sources
+        .iter()
+        .all(|source| newest(source).is_some_and(|newest| newest <= built))
 }
 
 /// When anything under a path last changed.
@@ -162,5 +204,10 @@ fn newest(path: &Path) -> Option<SystemTime> {
         return path.metadata().ok()?.modified().ok();
     }
     let own = path.metadata().ok()?.modified().ok()?;
-    fs::read_dir(path).ok()?.flatten().filter_map(|entry| newest(&entry.path())).chain([own]).max()
+    fs::read_dir(path)
+        .ok()?
+        .flatten()
+        .filter_map(|entry| newest(&entry.path()))
+        .chain([own])
+        .max()
 }

@@ -15,7 +15,9 @@ type Check = fn() -> Result<()>;
 
 const STEPS: [(&str, Check); 8] = [
     ("setup", || setup::ensure(&Piece::of(Purpose::Ci))),
-    ("format", || shell::run(cargo().args(["fmt", "--all", "--check"]))),
+    ("format", || {
+        shell::run(cargo().args(["fmt", "--all", "--check"]))
+    }),
     ("tidy", tidy::run),
     ("eBPF build", build_ebpf::build),
     ("clippy", clippy),
@@ -42,7 +44,14 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    shell::run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
+    shell::run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
     build_ebpf::check()
 }
 
@@ -57,9 +66,19 @@ fn docs() -> Result<()> {
 
 /// Renders the base and each overlay with the pinned kubectl.
 fn manifests() -> Result<()> {
-    let kubectl = kubernetes::find()?.context("no Kubernetes binaries")?.join("kubectl");
-    for folder in ["deploy/base", "deploy/overlays/sockets", "deploy/overlays/vip"] {
-        shell::run(command(&kubectl).args(["kustomize", folder]).stdout(Stdio::null()))?;
+    let kubectl = kubernetes::find()?
+        .context("no Kubernetes binaries")?
+        .join("kubectl");
+    for folder in [
+        "deploy/base",
+        "deploy/overlays/sockets",
+        "deploy/overlays/vip",
+    ] {
+        shell::run(
+            command(&kubectl)
+                .args(["kustomize", folder])
+                .stdout(Stdio::null()),
+        )?;
     }
     Ok(())
 }

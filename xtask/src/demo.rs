@@ -46,8 +46,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.once {
         demo.arg("--once");
     }
-    let choices =
-        [("--next-hop", &options.next_hop), ("--xdp-mode", &options.xdp_mode), ("--forward", &options.forward)];
+    let choices = [
+        ("--next-hop", &options.next_hop),
+        ("--xdp-mode", &options.xdp_mode),
+        ("--forward", &options.forward),
+    ];
     for (flag, choice) in choices {
         if let Some(choice) = choice {
             demo.args([flag, choice]);

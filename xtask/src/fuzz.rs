@@ -30,14 +30,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let time = format!("-max_total_time={}", options.seconds);
     for target in targets.lines() {
         println!("\n== {target}, {} s ==", options.seconds);
-        shell::run(fuzz("run").arg(target).arg("--").args(["-len_control=0", &time]))?;
+        shell::run(
+            fuzz("run")
+                .arg(target)
+                .arg("--")
+                .args(["-len_control=0", &time]),
+        )?;
     }
     Ok(())
 }
 
-/// cargo-fuzz on our targets. Sanitizers are unstable options, which a stable compiler takes only when told so.
+/// cargo-fuzz on our targets. Sanitizers are unstable options, which a stable compiler takes only
+/// when told so.
 fn fuzz(subcommand: &str) -> Command {
     let mut fuzz = cargo();
-    fuzz.env("RUSTC_BOOTSTRAP", "1").args(["fuzz", subcommand, "--fuzz-dir", "tests/fuzz"]);
+    fuzz.env("RUSTC_BOOTSTRAP", "1")
+        .args(["fuzz", subcommand, "--fuzz-dir", "tests/fuzz"]);
     fuzz
 }

@@ -1,6 +1,10 @@
-//! `cargo xtask`: the commands that set up, build, show, test and measure Forebay; one file a command.
+//! `cargo xtask`: the commands that set up, build, show, test and measure Forebay; one file a
+//! command.
 
-#![expect(clippy::print_stdout, reason = "every command here reports to the person who typed it")]
+#![expect(
+    clippy::print_stdout,
+    reason = "every command here reports to the person who typed it"
+)]
 
 use std::process::ExitCode;
 

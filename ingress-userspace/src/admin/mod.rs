@@ -74,23 +74,39 @@ async fn connection(stream: TcpStream, state: State) {
 
 fn answer<B>(request: &Request<B>, state: &State) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
+        return text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are answered here\n",
+        );
     }
     match request.uri().path() {
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if state.ready.load(Relaxed) => text(StatusCode::OK, "ready\n"),
-        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "no table in force, or shutting down: see /status\n"),
-        "/metrics" => typed(StatusCode::OK, "text/plain; version=0.0.4", state.metrics.expose()),
+        "/readyz" => text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no table in force, or shutting down: see /status\n",
+        ),
+        "/metrics" => typed(
+            StatusCode::OK,
+            "text/plain; version=0.0.4",
+            state.metrics.expose(),
+        ),
         "/routes" => json(&routes::list(&state.tables.borrow())),
         "/status" => json(&**state.status.borrow()),
-        _ => text(StatusCode::NOT_FOUND, "try /healthz, /readyz, /metrics, /routes or /status\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "try /healthz, /readyz, /metrics, /routes or /status\n",
+        ),
     }
 }
 
 fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
     match serde_json::to_string_pretty(value) {
         Ok(body) => typed(StatusCode::OK, "application/json", body + "\n"),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot write JSON: {error}\n")),
+        Err(error) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("cannot write JSON: {error}\n"),
+        ),
     }
 }
 
@@ -101,7 +117,9 @@ fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
 fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -122,7 +140,10 @@ mod tests {
     fn readiness_follows_the_flag_and_health_does_not() {
         let state = state();
         let status = |path: &str| answer(&Request::get(path).body(()).unwrap(), &state).status();
-        assert_eq!((status("/healthz"), status("/readyz")), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(
+            (status("/healthz"), status("/readyz")),
+            (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE)
+        );
         state.ready.store(true, Relaxed);
         assert_eq!(status("/readyz"), StatusCode::OK);
         assert_eq!(status("/metrics"), StatusCode::OK);
@@ -132,6 +153,9 @@ mod tests {
     #[test]
     fn nothing_can_be_changed_through_the_admin_port() {
         let request = Request::post("/status").body(()).unwrap();
-        assert_eq!(answer(&request, &state()).status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(
+            answer(&request, &state()).status(),
+            StatusCode::METHOD_NOT_ALLOWED
+        );
     }
 }

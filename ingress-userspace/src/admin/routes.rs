@@ -42,7 +42,10 @@ pub(super) fn list(table: &RouteTable) -> Vec<Row> {
                 .backend
                 .endpoints
                 .iter()
-                .map(|endpoint| EndpointRow { address: endpoint.address, pod: endpoint.pod.clone() })
+                .map(|endpoint| EndpointRow {
+                    address: endpoint.address,
+                    pod: endpoint.pod.clone(),
+                })
                 .collect(),
             redirect_to_https: entry.redirect_to_https,
             rewrite_target: entry.route.policy.rewrite_target.clone(),

@@ -30,7 +30,10 @@ pub struct Status {
     pub changed: Option<SystemTime>,
 }
 
-fn unix_seconds<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+fn unix_seconds<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let since = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     since.map(|since| since.as_secs()).serialize(serializer)
 }

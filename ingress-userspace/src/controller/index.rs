@@ -29,7 +29,10 @@ pub(super) struct Kept<T> {
 
 impl<T> Default for Kept<T> {
     fn default() -> Self {
-        Self { items: BTreeMap::new(), listed: false }
+        Self {
+            items: BTreeMap::new(),
+            listed: false,
+        }
     }
 }
 
@@ -57,10 +60,16 @@ impl<T> Kept<T> {
     }
 
     fn apply(&mut self, change: Change<T>) {
-        let item = |object| Item { object: Arc::new(object), file: None };
+        let item = |object| Item {
+            object: Arc::new(object),
+            file: None,
+        };
         match change {
             Change::Listed(objects) => {
-                self.items = objects.into_iter().map(|(name, object)| (name, item(object))).collect();
+                self.items = objects
+                    .into_iter()
+                    .map(|(name, object)| (name, item(object)))
+                    .collect();
                 self.listed = true;
             }
             Change::Applied(name, object) => {
@@ -155,8 +164,15 @@ mod tests {
             (name("b"), Service::default()),
         ])));
         index.apply(Event::Service(Change::Applied(name("c"), Box::default())));
-        index.apply(Event::Service(Change::Listed(vec![(name("b"), Service::default())])));
-        let names: Vec<_> = index.services.iter().map(|(name, _)| name.name.clone()).collect();
+        index.apply(Event::Service(Change::Listed(vec![(
+            name("b"),
+            Service::default(),
+        )])));
+        let names: Vec<_> = index
+            .services
+            .iter()
+            .map(|(name, _)| name.name.clone())
+            .collect();
         assert_eq!(names, ["b"]);
     }
 }

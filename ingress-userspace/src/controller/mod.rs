@@ -85,7 +85,9 @@ pub enum ControllerError {
         source: io::Error,
     },
     /// The kubeconfig, or what stands in its place in a pod, does not say how to reach the cluster.
-    #[error("no usable configuration of a cluster: {reason}; give --kubeconfig FILE, or --manifests DIR for a folder")]
+    #[error(
+        "no usable configuration of a cluster: {reason}; give --kubeconfig FILE, or --manifests DIR for a folder"
+    )]
     Configuration {
         /// The client's own words; they name all causes.
         reason: String,
@@ -98,7 +100,8 @@ pub enum ControllerError {
     },
 }
 
-/// Starts to follow `source`; its tasks run in the caller's tokio runtime until the feed is dropped.
+/// Starts to follow `source`; its tasks run in the caller's tokio runtime until the feed is
+/// dropped.
 ///
 /// # Errors
 /// The source cannot be used at all. A source that fails later is a state of the feed.
@@ -111,13 +114,21 @@ pub async fn start(source: Source, settings: Settings) -> Result<Feed, Controlle
     }
     let (snapshots, snapshot_feed) = channel::channel(None);
     tokio::spawn(publish::run(inbox, settings, snapshots));
-    Ok(Feed { snapshots: snapshot_feed, state: state_feed })
+    Ok(Feed {
+        snapshots: snapshot_feed,
+        state: state_feed,
+    })
 }
 
-/// What a folder with one file of that text comes to: the way of a fuzz target to the parsers of manifests.
+/// What a folder with one file of that text comes to: the way of a fuzz target to the parsers of
+/// manifests.
 #[cfg(fuzzing)]
 pub fn snapshot_of(text: &str) -> Snapshot {
-    let settings = Settings { classes: Vec::new(), watch_without_class: true, allow_loopback_endpoints: true };
+    let settings = Settings {
+        classes: Vec::new(),
+        watch_without_class: true,
+        allow_loopback_endpoints: true,
+    };
     translate::snapshot(&watch::index_of(text), &settings)
 }
 

@@ -32,7 +32,9 @@ pub(super) async fn run(
         let cut = Instant::now() + PATIENCE;
         while Instant::now() < cut {
             let quiet = Instant::now() + QUIET;
-            let Ok(Some(event)) = timeout_at(quiet.min(cut), events.recv()).await else { break };
+            let Ok(Some(event)) = timeout_at(quiet.min(cut), events.recv()).await else {
+                break;
+            };
             index.apply(event);
         }
         if !index.complete() {
@@ -59,16 +61,38 @@ mod tests {
     use crate::model::ObjectName;
 
     fn settings() -> Settings {
-        Settings { classes: Vec::new(), watch_without_class: true, allow_loopback_endpoints: false }
+        Settings {
+            classes: Vec::new(),
+            watch_without_class: true,
+            allow_loopback_endpoints: false,
+        }
     }
 
     fn applied(name: &str) -> Event {
-        let port = ServiceBackendPort { number: Some(80), name: None };
-        let service = IngressServiceBackend { name: "s".into(), port: Some(port) };
-        let backend = IngressBackend { service: Some(service), resource: None };
-        let spec = IngressSpec { default_backend: Some(backend), ..IngressSpec::default() };
-        let ingress = Ingress { spec: Some(spec), ..Ingress::default() };
-        Event::Ingress(Change::Applied(ObjectName::new("default", name), Box::new(ingress)))
+        let port = ServiceBackendPort {
+            number: Some(80),
+            name: None,
+        };
+        let service = IngressServiceBackend {
+            name: "s".into(),
+            port: Some(port),
+        };
+        let backend = IngressBackend {
+            service: Some(service),
+            resource: None,
+        };
+        let spec = IngressSpec {
+            default_backend: Some(backend),
+            ..IngressSpec::default()
+        };
+        let ingress = Ingress {
+            spec: Some(spec),
+            ..Ingress::default()
+        };
+        Event::Ingress(Change::Applied(
+            ObjectName::new("default", name),
+            Box::new(ingress),
+        ))
     }
 
     struct Run {
@@ -85,7 +109,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_published_before_every_list_is_complete() {
-        let Run { events, mut snapshots } = start();
+        let Run {
+            events,
+            mut snapshots,
+        } = start();
         for event in [
             Event::Ingress(Change::Listed(Vec::new())),
             applied("a"),
@@ -98,14 +125,20 @@ mod tests {
         // The clock is paused: this passes once every task has nothing to do.
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!snapshots.has_changed().unwrap());
-        events.send(Event::EndpointSlice(Change::Listed(Vec::new()))).await.unwrap();
+        events
+            .send(Event::EndpointSlice(Change::Listed(Vec::new())))
+            .await
+            .unwrap();
         snapshots.changed().await.unwrap();
         assert_eq!(snapshots.borrow().as_ref().unwrap().routes.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_one_snapshot_and_what_changes_nothing_is_none() {
-        let Run { events, mut snapshots } = start();
+        let Run {
+            events,
+            mut snapshots,
+        } = start();
         events.send(Event::Whole(Box::default())).await.unwrap();
         snapshots.changed().await.unwrap();
         snapshots.borrow_and_update();
@@ -113,7 +146,10 @@ mod tests {
             events.send(applied(&number.to_string())).await.unwrap();
         }
         snapshots.changed().await.unwrap();
-        assert_eq!(snapshots.borrow_and_update().as_ref().unwrap().routes.len(), 100);
+        assert_eq!(
+            snapshots.borrow_and_update().as_ref().unwrap().routes.len(),
+            100
+        );
         events.send(applied("7")).await.unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!snapshots.has_changed().unwrap());
@@ -121,7 +157,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn events_that_never_pause_do_not_keep_a_change_back() {
-        let Run { events, mut snapshots } = start();
+        let Run {
+            events,
+            mut snapshots,
+        } = start();
         events.send(Event::Whole(Box::default())).await.unwrap();
         snapshots.changed().await.unwrap();
         snapshots.borrow_and_update();
@@ -135,7 +174,11 @@ mod tests {
         });
         let started = Instant::now();
         snapshots.changed().await.unwrap();
-        assert!(started.elapsed() <= PATIENCE + QUIET, "{:?}", started.elapsed());
+        assert!(
+            started.elapsed() <= PATIENCE + QUIET,
+            "{:?}",
+            started.elapsed()
+        );
         sender.abort();
     }
 }

@@ -11,7 +11,11 @@ use tokio::time::timeout;
 use super::*;
 
 fn settings() -> Settings {
-    Settings { classes: vec!["nginx".into()], watch_without_class: true, allow_loopback_endpoints: true }
+    Settings {
+        classes: vec!["nginx".into()],
+        watch_without_class: true,
+        allow_loopback_endpoints: true,
+    }
 }
 
 fn ingress(host: &str) -> String {
@@ -22,22 +26,30 @@ fn ingress(host: &str) -> String {
 }
 
 async fn follow(folder: &Path) -> Feed {
-    start(Source::Folder(folder.to_owned()), settings()).await.unwrap()
+    start(Source::Folder(folder.to_owned()), settings())
+        .await
+        .unwrap()
 }
 
 /// Waits for a snapshot whose first host is `host`, and tells how long it took.
 async fn host(feed: &mut Feed, host: &str) -> Duration {
     let started = Instant::now();
     let is = |snapshot: &Option<Arc<Snapshot>>| {
-        let route = snapshot.as_ref().and_then(|snapshot| snapshot.routes.first());
+        let route = snapshot
+            .as_ref()
+            .and_then(|snapshot| snapshot.routes.first());
         route.is_some_and(|route| route.host.to_string() == host)
     };
-    timeout(Duration::from_secs(10), feed.snapshots.wait_for(is)).await.unwrap().unwrap();
+    timeout(Duration::from_secs(10), feed.snapshots.wait_for(is))
+        .await
+        .unwrap()
+        .unwrap();
     started.elapsed()
 }
 
 #[tokio::test]
-async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_the_last_good_state() {
+async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_the_last_good_state()
+{
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yaml");
     fs::write(&file, ingress("a.test")).unwrap();
@@ -48,12 +60,24 @@ async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_th
     fs::write(&file, ingress("b.test")).unwrap();
     assert!(host(&mut feed, "b.test").await < Duration::from_secs(1));
 
-    fs::write(&file, "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: [").unwrap();
+    fs::write(
+        &file,
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: [",
+    )
+    .unwrap();
     let named = |snapshot: &Option<Arc<Snapshot>>| {
         let problems = snapshot.iter().flat_map(|snapshot| &snapshot.problems);
-        problems.into_iter().any(|problem| problem.file.as_ref().is_some_and(|file| file.ends_with("web.yaml:3")))
+        problems.into_iter().any(|problem| {
+            problem
+                .file
+                .as_ref()
+                .is_some_and(|file| file.ends_with("web.yaml:3"))
+        })
     };
-    timeout(Duration::from_secs(1), feed.snapshots.wait_for(named)).await.unwrap().unwrap();
+    timeout(Duration::from_secs(1), feed.snapshots.wait_for(named))
+        .await
+        .unwrap()
+        .unwrap();
     host(&mut feed, "b.test").await;
 
     // As editors do: another file takes the name.
@@ -61,7 +85,16 @@ async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_th
     fs::write(&other, ingress("c.test")).unwrap();
     fs::rename(&other, &file).unwrap();
     assert!(host(&mut feed, "c.test").await < Duration::from_secs(1));
-    assert!(!feed.snapshots.borrow().as_ref().unwrap().problems.iter().any(|problem| problem.file.is_none()));
+    assert!(
+        !feed
+            .snapshots
+            .borrow()
+            .as_ref()
+            .unwrap()
+            .problems
+            .iter()
+            .any(|problem| problem.file.is_none())
+    );
 
     // In a folder that did not exist when the watch began.
     fs::remove_file(&file).unwrap();
@@ -74,7 +107,13 @@ async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_th
 async fn empty_folder_is_a_whole_state() {
     let folder = tempfile::tempdir().unwrap();
     let mut feed = follow(folder.path()).await;
-    let snapshot = timeout(Duration::from_secs(10), feed.snapshots.wait_for(Option::is_some)).await.unwrap().unwrap();
+    let snapshot = timeout(
+        Duration::from_secs(10),
+        feed.snapshots.wait_for(Option::is_some),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     assert_eq!(snapshot.as_deref(), Some(&Snapshot::default()));
 }
 
@@ -88,28 +127,52 @@ async fn folder_that_vanishes_degrades_and_one_that_takes_its_place_is_followed(
     host(&mut feed, "a.test").await;
     fs::remove_dir_all(&folder).unwrap();
     let degraded = |state: &SourceState| matches!(state, SourceState::Degraded { .. });
-    timeout(Duration::from_secs(10), feed.state.wait_for(degraded)).await.unwrap().unwrap();
+    timeout(Duration::from_secs(10), feed.state.wait_for(degraded))
+        .await
+        .unwrap()
+        .unwrap();
     host(&mut feed, "a.test").await;
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("web.yaml"), ingress("b.test")).unwrap();
     // Found by polling, which gives way on a busy machine: no time is promised.
     host(&mut feed, "b.test").await;
-    feed.state.wait_for(|state| *state == SourceState::InSync).await.unwrap();
+    feed.state
+        .wait_for(|state| *state == SourceState::InSync)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn sources_that_cannot_be_used_are_refused_in_one_line() {
     let absent = Path::new("/nonexistent/forebay");
-    let folder = start(Source::Folder(absent.to_owned()), settings()).await.unwrap_err();
+    let folder = start(Source::Folder(absent.to_owned()), settings())
+        .await
+        .unwrap_err();
     assert_eq!(folder.to_string(), "manifests folder /nonexistent/forebay");
-    let kubeconfig = start(Source::Cluster { kubeconfig: Some(absent.to_owned()) }, settings()).await.unwrap_err();
+    let kubeconfig = start(
+        Source::Cluster {
+            kubeconfig: Some(absent.to_owned()),
+        },
+        settings(),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(kubeconfig.to_string(), "kubeconfig /nonexistent/forebay");
     let broken = tempfile::NamedTempFile::new().unwrap();
-    for text in ["clusters: []\n", "users: [{name: a, user: {token: hunter2}\n", "- hunter2\n"] {
+    for text in [
+        "clusters: []\n",
+        "users: [{name: a, user: {token: hunter2}\n",
+        "- hunter2\n",
+    ] {
         fs::write(broken.path(), text).unwrap();
-        let source = Source::Cluster { kubeconfig: Some(broken.path().to_owned()) };
+        let source = Source::Cluster {
+            kubeconfig: Some(broken.path().to_owned()),
+        };
         let said = start(source, settings()).await.unwrap_err().to_string();
-        assert!(said.starts_with("no usable configuration of a cluster: "), "{said}");
+        assert!(
+            said.starts_with("no usable configuration of a cluster: "),
+            "{said}"
+        );
         assert!(!said.contains('\n') && !said.contains("hunter2"), "{said}");
     }
 }

@@ -1,4 +1,5 @@
-//! Attaches the programs by links that outlive the process, and updates those that are already there.
+//! Attaches the programs by links that outlive the process, and updates those that are already
+//! there.
 
 use std::{
     fs,
@@ -24,12 +25,19 @@ use super::{
     sys::{self, LinkTarget},
 };
 
-/// Puts `steer` on an interface: into the pinned link where it still leads there, else into a new one.
+/// Puts `steer` on an interface: into the pinned link where it still leads there, else into a new
+/// one.
 ///
 /// # Errors
 ///
-/// [`KernelError::OtherXdp`], [`KernelError::Mode`], [`KernelError::Privilege`], [`KernelError::Attach`].
-pub(super) fn xdp(program: &mut Xdp, interface: &Interface, mode: XdpMode, pin: &Path) -> Result<(), KernelError> {
+/// [`KernelError::OtherXdp`], [`KernelError::Mode`], [`KernelError::Privilege`],
+/// [`KernelError::Attach`].
+pub(super) fn xdp(
+    program: &mut Xdp,
+    interface: &Interface,
+    mode: XdpMode,
+    pin: &Path,
+) -> Result<(), KernelError> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
         KernelError::attach(format!("steer to {}", interface.name), error)
     };
@@ -45,14 +53,23 @@ pub(super) fn xdp(program: &mut Xdp, interface: &Interface, mode: XdpMode, pin: 
         XdpMode::Native => aya::programs::XdpMode::Driver,
         XdpMode::Generic => aya::programs::XdpMode::Skb,
     };
-    let id = program.attach_to_if_index(interface.index, aya_mode).map_err(|error| refused(error, interface, mode))?;
-    let link = program.take_link(id).map_err(|error| failed(error.into()))?;
+    let id = program
+        .attach_to_if_index(interface.index, aya_mode)
+        .map_err(|error| refused(error, interface, mode))?;
+    let link = program
+        .take_link(id)
+        .map_err(|error| failed(error.into()))?;
     // Without `bpf_link` support aya attaches by netlink: such a link ends with the process.
     let link = FdLink::try_from(link).map_err(|error| failed(error.into()))?;
-    link.pin(pin).map(drop).map_err(|error| failed(error.into()))
+    link.pin(pin)
+        .map(drop)
+        .map_err(|error| failed(error.into()))
 }
 
-fn update_xdp(program: &mut Xdp, pin: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn update_xdp(
+    program: &mut Xdp,
+    pin: &Path,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
     let id = program.attach_to_link(link)?;
     // The pin keeps the link; this handle of it may close.
@@ -64,9 +81,11 @@ fn update_xdp(program: &mut Xdp, pin: &Path) -> Result<(), Box<dyn std::error::E
 fn refused(error: ProgramError, interface: &Interface, mode: XdpMode) -> KernelError {
     match os_error(&error) {
         Some(libc::EBUSY | libc::EEXIST) => KernelError::OtherXdp(interface.name.clone()),
-        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE) => {
-            KernelError::Mode { interface: interface.name.clone(), mode: mode.name(), source: error.into() }
-        }
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE) => KernelError::Mode {
+            interface: interface.name.clone(),
+            mode: mode.name(),
+            source: error.into(),
+        },
         _ => KernelError::attach(format!("steer to {}", interface.name), error),
     }
 }
@@ -77,10 +96,14 @@ fn refused(error: ProgramError, interface: &Interface, mode: XdpMode) -> KernelE
 ///
 /// [`KernelError::Privilege`], [`KernelError::Attach`].
 pub(super) fn sk_lookup(program: &mut SkLookup, pin: &Path) -> Result<(), KernelError> {
-    attach_sk_lookup(program, pin).map_err(|error| KernelError::attach("assign to the network namespace", error))
+    attach_sk_lookup(program, pin)
+        .map_err(|error| KernelError::attach("assign to the network namespace", error))
 }
 
-fn attach_sk_lookup(program: &mut SkLookup, pin: &Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn attach_sk_lookup(
+    program: &mut SkLookup,
+    pin: &Path,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let namespace = File::open("/proc/thread-self/ns/net")?;
     if let Some(link) = open(pin)? {
         if sys::link_target(link.as_fd())? == LinkTarget(namespace.metadata()?.ino()) {
@@ -99,7 +122,9 @@ fn attach_sk_lookup(program: &mut SkLookup, pin: &Path) -> Result<(), Box<dyn st
 ///
 /// What the kernel says to `BPF_OBJ_GET` or `unlink`.
 pub(super) fn detach(pin: &Path) -> io::Result<()> {
-    let Some(link) = open(pin)? else { return Ok(()) };
+    let Some(link) = open(pin)? else {
+        return Ok(());
+    };
     // A link whose interface or namespace is gone has nothing to detach from.
     let _ = sys::detach_link(link.as_fd());
     fs::remove_file(pin)

@@ -6,7 +6,9 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The binary was built without the kernel object.
-    #[error("this binary carries no kernel programs; build them first (cargo xtask build-ebpf), then the binary")]
+    #[error(
+        "this binary carries no kernel programs; build them first (cargo xtask build-ebpf), then the binary"
+    )]
     NoObject,
     /// `bpf(2)` or netlink said EPERM.
     #[error("not permitted to {action}; the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
@@ -113,13 +115,19 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl KernelError {
     pub(super) fn map(name: &'static str, error: impl Into<Cause>) -> Self {
-        Self::Map { name, source: error.into() }
+        Self::Map {
+            name,
+            source: error.into(),
+        }
     }
 
     pub(super) fn load(what: &'static str, error: impl Into<Cause>) -> Self {
         let source = error.into();
         match os_error(&*source) {
-            Some(libc::EPERM) => Self::Privilege { action: "load BPF programs", source },
+            Some(libc::EPERM) => Self::Privilege {
+                action: "load BPF programs",
+                source,
+            },
             _ => Self::Load { what, source },
         }
     }
@@ -127,15 +135,27 @@ impl KernelError {
     pub(super) fn attach(what: impl Into<String>, error: impl Into<Cause>) -> Self {
         let source = error.into();
         match os_error(&*source) {
-            Some(libc::EPERM) => Self::Privilege { action: "attach BPF programs", source },
-            _ => Self::Attach { what: what.into(), source },
+            Some(libc::EPERM) => Self::Privilege {
+                action: "attach BPF programs",
+                source,
+            },
+            _ => Self::Attach {
+                what: what.into(),
+                source,
+            },
         }
     }
 
     pub(super) fn netlink(action: &'static str, error: rtnetlink::Error) -> Self {
         match netlink_code(&error) {
-            Some(libc::EPERM) => Self::Privilege { action, source: error.into() },
-            _ => Self::Netlink { action, source: error.into() },
+            Some(libc::EPERM) => Self::Privilege {
+                action,
+                source: error.into(),
+            },
+            _ => Self::Netlink {
+                action,
+                source: error.into(),
+            },
         }
     }
 }
@@ -152,7 +172,10 @@ pub(super) fn netlink_code(error: &rtnetlink::Error) -> Option<i32> {
 pub(super) fn os_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        if let Some(code) = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
             return Some(code);
         }
         cause = error.source();

@@ -33,22 +33,36 @@ impl Loaded {
         for layout in &LAYOUTS {
             loader.map_pin_path(layout.name, pins.path(layout.name));
         }
-        let mut loaded = Self(loader.load(object).map_err(|error| KernelError::load("the kernel object", error))?);
+        let mut loaded = Self(
+            loader
+                .load(object)
+                .map_err(|error| KernelError::load("the kernel object", error))?,
+        );
         packet_log::start(&mut loaded.0);
-        loaded.steer()?.load().map_err(|error| KernelError::load("the XDP program steer", error))?;
-        loaded.assign()?.load().map_err(|error| KernelError::load("the sk_lookup program assign", error))?;
+        loaded
+            .steer()?
+            .load()
+            .map_err(|error| KernelError::load("the XDP program steer", error))?;
+        loaded
+            .assign()?
+            .load()
+            .map_err(|error| KernelError::load("the sk_lookup program assign", error))?;
         Ok(loaded)
     }
 
     /// The XDP program.
     pub(super) fn steer(&mut self) -> Result<&mut Xdp, KernelError> {
         let program = self.0.program_mut("steer").ok_or(KernelError::NoObject)?;
-        program.try_into().map_err(|error| KernelError::load("the XDP program steer", error))
+        program
+            .try_into()
+            .map_err(|error| KernelError::load("the XDP program steer", error))
     }
 
     /// The sk_lookup program.
     pub(super) fn assign(&mut self) -> Result<&mut SkLookup, KernelError> {
         let program = self.0.program_mut("assign").ok_or(KernelError::NoObject)?;
-        program.try_into().map_err(|error| KernelError::load("the sk_lookup program assign", error))
+        program
+            .try_into()
+            .map_err(|error| KernelError::load("the sk_lookup program assign", error))
     }
 }

@@ -1,7 +1,7 @@
 //! Fills the maps: who takes part, which VIPs there are, who owns which bucket.
 //!
-//! Tables are swapped whole; everything else is one value at a time, in an order that leaves no reference
-//! without its target.
+//! Tables are swapped whole; everything else is one value at a time, in an order that leaves no
+//! reference without its target.
 
 use std::net::Ipv4Addr;
 
@@ -11,7 +11,8 @@ use aya::{
 };
 use ingress_ebpf::{
     abi::{
-        Bucket, MAGIC, MacKey, Meta, NO_HOP, Node, SCHEMA, SelfNode, SocketSet, TABLE_LEN, VipKey, VipValue, mapped,
+        Bucket, MAGIC, MacKey, Meta, NO_HOP, Node, SCHEMA, SelfNode, SocketSet, TABLE_LEN, VipKey,
+        VipValue, mapped,
     },
     maglev::{self, Member},
     verdict::Reason,
@@ -61,7 +62,8 @@ impl Maps {
     ///
     /// # Errors
     ///
-    /// [`KernelError::Map`] where one is missing, [`KernelError::Schema`] where another version filled them.
+    /// [`KernelError::Map`] where one is missing, [`KernelError::Schema`] where another version
+    /// filled them.
     pub(super) fn take(loaded: &mut Loaded) -> Result<Self, KernelError> {
         let maps = Self {
             meta: take(loaded, "META")?,
@@ -77,60 +79,115 @@ impl Maps {
         };
         let meta = maps.meta.get(&0, 0).map_err(in_map("META"))?.0;
         if meta.magic == MAGIC && meta.schema != SCHEMA {
-            return Err(KernelError::Schema { found: meta.schema, expected: SCHEMA });
+            return Err(KernelError::Schema {
+                found: meta.schema,
+                expected: SCHEMA,
+            });
         }
         Ok(maps)
     }
 
     /// Says who this node is and who may send it encapsulated packets.
-    pub(super) fn set_members(&mut self, this_node: SelfNode, nodes: &[NamedNode]) -> Result<(), KernelError> {
+    pub(super) fn set_members(
+        &mut self,
+        this_node: SelfNode,
+        nodes: &[NamedNode],
+    ) -> Result<(), KernelError> {
         let peers = nodes.iter().filter(|node| node.id != this_node.id);
-        let wanted = peers.map(|node| (mapped(address(node.address)), u32::from(node.id))).collect();
+        let wanted = peers
+            .map(|node| (mapped(address(node.address)), u32::from(node.id)))
+            .collect();
         replace(&mut self.peers, wanted).map_err(in_map("PEERS"))?;
-        self.this_node.set(0, Plain(this_node), 0).map_err(in_map("SELF"))
+        self.this_node
+            .set(0, Plain(this_node), 0)
+            .map_err(in_map("SELF"))
     }
 
     /// Says how a node is reached.
     pub(super) fn set_node(&mut self, id: u16, node: Node) -> Result<(), KernelError> {
-        self.nodes.set(u32::from(id), Plain(node), 0).map_err(in_map("NODES"))
+        self.nodes
+            .set(u32::from(id), Plain(node), 0)
+            .map_err(in_map("NODES"))
     }
 
     /// Says which MAC addresses are nodes on this segment.
-    pub(super) fn set_peer_macs(&mut self, macs: impl Iterator<Item = ([u8; 6], u16)>) -> Result<(), KernelError> {
-        let wanted = macs.map(|(mac, id)| (Plain(MacKey { mac, reserved: [0; 2] }), u32::from(id))).collect();
+    pub(super) fn set_peer_macs(
+        &mut self,
+        macs: impl Iterator<Item = ([u8; 6], u16)>,
+    ) -> Result<(), KernelError> {
+        let wanted = macs
+            .map(|(mac, id)| {
+                (
+                    Plain(MacKey {
+                        mac,
+                        reserved: [0; 2],
+                    }),
+                    u32::from(id),
+                )
+            })
+            .collect();
         replace(&mut self.peer_macs, wanted).map_err(in_map("PEER_MACS"))
     }
 
-    /// Builds the Maglev table in a fresh array and swaps it in: packets meet the old table or the new one.
+    /// Builds the Maglev table in a fresh array and swaps it in: packets meet the old table or the
+    /// new one.
     ///
     /// `seed` places nodes in the table and flows in buckets.
     pub(super) fn swap_table(&mut self, nodes: &[NamedNode], seed: u64) -> Result<(), KernelError> {
-        let members: Vec<_> = nodes.iter().map(|node| Member { id: node.id, name: &node.name }).collect();
-        let mut fresh = PlainArray::<Bucket>::create(TABLE_LEN as u32, 0).map_err(in_map("TABLES"))?;
+        let members: Vec<_> = nodes
+            .iter()
+            .map(|node| Member {
+                id: node.id,
+                name: &node.name,
+            })
+            .collect();
+        let mut fresh =
+            PlainArray::<Bucket>::create(TABLE_LEN as u32, 0).map_err(in_map("TABLES"))?;
         for (index, bucket) in (0u32..).zip(maglev::table(&members, seed)) {
-            fresh.set(index, Plain(bucket), 0).map_err(in_map("TABLES"))?;
+            fresh
+                .set(index, Plain(bucket), 0)
+                .map_err(in_map("TABLES"))?;
         }
         let epoch = self.meta.get(&0, 0).map_err(in_map("META"))?.0.epoch + 1;
-        let meta =
-            Meta { magic: MAGIC, schema: SCHEMA, min_reader: SCHEMA, epoch, seed: [(seed >> 32) as u32, seed as u32] };
+        let meta = Meta {
+            magic: MAGIC,
+            schema: SCHEMA,
+            min_reader: SCHEMA,
+            epoch,
+            seed: [(seed >> 32) as u32, seed as u32],
+        };
         self.meta.set(0, Plain(meta), 0).map_err(in_map("META"))?;
         self.tables.set(0, &fresh, 0).map_err(in_map("TABLES"))
     }
 
     /// Says which addresses are VIPs, and returns those that no longer are.
     pub(super) fn set_vips(&mut self, vips: &[Ipv4Addr]) -> Result<Vec<Ipv4Addr>, KernelError> {
-        let before: Vec<_> = self.vips.keys().filter_map(Result::ok).map(|key| key.0.addr).collect();
+        let before: Vec<_> = self
+            .vips
+            .keys()
+            .filter_map(Result::ok)
+            .map(|key| key.0.addr)
+            .collect();
         let mut wanted = Vec::new();
         for (index, vip) in (0u32..).zip(vips) {
-            let value = |set| Plain(VipValue { table: 0, set, index, ..VipValue::default() });
+            let value = |set| {
+                Plain(VipValue {
+                    table: 0,
+                    set,
+                    index,
+                    ..VipValue::default()
+                })
+            };
             wanted.push((Plain(VipKey::address4(address(*vip))), value(0)));
             for (port, set) in PORTS {
                 wanted.push((Plain(VipKey::tcp4(address(*vip), port.to_be())), value(set)));
             }
         }
         replace(&mut self.vips, wanted).map_err(in_map("VIPS"))?;
-        let mut gone: Vec<_> =
-            before.into_iter().filter_map(|addr| std::net::Ipv6Addr::from(addr).to_ipv4_mapped()).collect();
+        let mut gone: Vec<_> = before
+            .into_iter()
+            .filter_map(|addr| std::net::Ipv6Addr::from(addr).to_ipv4_mapped())
+            .collect();
         gone.sort_unstable();
         gone.dedup();
         gone.retain(|addr| !vips.contains(addr));
@@ -138,7 +195,11 @@ impl Maps {
     }
 
     /// Stores a listening socket.
-    pub(super) fn set_socket(&mut self, slot: u32, socket: &std::net::TcpListener) -> Result<(), KernelError> {
+    pub(super) fn set_socket(
+        &mut self,
+        slot: u32,
+        socket: &std::net::TcpListener,
+    ) -> Result<(), KernelError> {
         self.sockets.set(slot, socket, 0).map_err(in_map("SOCKS"))
     }
 
@@ -149,13 +210,18 @@ impl Maps {
 
     /// Gives a listener set other slots, in one store.
     pub(super) fn set_socket_set(&mut self, set: u8, slots: SocketSet) -> Result<(), KernelError> {
-        self.sets.set(u32::from(set), Plain(slots), 0).map_err(in_map("SETS"))
+        self.sets
+            .set(u32::from(set), Plain(slots), 0)
+            .map_err(in_map("SETS"))
     }
 
     /// Every reason's count, added up over the CPUs.
     pub(super) fn counters(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
         let sum = |reason: &Reason| {
-            let values = self.counters.get(&reason.index(), 0).map_err(in_map("COUNTERS"))?;
+            let values = self
+                .counters
+                .get(&reason.index(), 0)
+                .map_err(in_map("COUNTERS"))?;
             Ok((*reason, values.iter().sum()))
         };
         Reason::ALL.iter().map(sum).collect()
@@ -168,18 +234,27 @@ pub(super) fn address(address: Ipv4Addr) -> u32 {
 }
 
 /// Inserts what is wanted, then removes the rest: what stays is never missing.
-fn replace<K: Pod + PartialEq, V: Pod>(map: &mut HashMap<MapData, K, V>, wanted: Vec<(K, V)>) -> Result<(), MapError> {
+fn replace<K: Pod + PartialEq, V: Pod>(
+    map: &mut HashMap<MapData, K, V>,
+    wanted: Vec<(K, V)>,
+) -> Result<(), MapError> {
     for (key, value) in &wanted {
         map.insert(key, value, 0)?;
     }
     let present: Vec<K> = map.keys().collect::<Result<_, _>>()?;
-    for key in present.iter().filter(|key| !wanted.iter().any(|(wanted, _)| wanted == *key)) {
+    for key in present
+        .iter()
+        .filter(|key| !wanted.iter().any(|(wanted, _)| wanted == *key))
+    {
         map.remove(key)?;
     }
     Ok(())
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(loaded: &mut Loaded, name: &'static str) -> Result<M, KernelError> {
+fn take<M: TryFrom<Map, Error = MapError>>(
+    loaded: &mut Loaded,
+    name: &'static str,
+) -> Result<M, KernelError> {
     let map = loaded.0.take_map(name).ok_or(KernelError::NoObject)?;
     M::try_from(map).map_err(in_map(name))
 }

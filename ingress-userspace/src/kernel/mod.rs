@@ -1,8 +1,9 @@
-//! Keeps the kernel's half in step: programs, maps, links, routes, neighbours and the workers' sockets.
+//! Keeps the kernel's half in step: programs, maps, links, routes, neighbours and the workers'
+//! sockets.
 //!
-//! [`Dataplane::install`]: `pins` → `load` → `maps` → `attach`; then `sockets` hand the workers' listeners over and
-//! [`Dataplane::follow`] keeps `neighbour`s fresh. What was pinned outlives the process: a killed one is
-//! replaced by running the same steps again.
+//! [`Dataplane::install`]: `pins` → `load` → `maps` → `attach`; then `sockets` hand the workers'
+//! listeners over and [`Dataplane::follow`] keeps `neighbour`s fresh. What was pinned outlives the
+//! process: a killed one is replaced by running the same steps again.
 
 mod attach;
 mod error;
@@ -36,7 +37,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::telemetry::log::chain;
 
-/// Where the XDP program runs. The mode asked for is the mode used, or an error: never silently another.
+/// Where the XDP program runs. The mode asked for is the mode used, or an error: never silently
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
     /// In the driver.
@@ -59,7 +61,8 @@ pub enum Forward {
 pub struct Settings {
     /// Virtual addresses; TCP ports 80 and 443 of each are served.
     pub vips: Vec<Ipv4Addr>,
-    /// Interfaces to steer on, at most four. None: connections still reach the workers, nothing is steered.
+    /// Interfaces to steer on, at most four. None: connections still reach the workers, nothing is
+    /// steered.
     pub interfaces: Vec<String>,
     /// Where the XDP program runs.
     pub mode: XdpMode,
@@ -67,9 +70,11 @@ pub struct Settings {
     pub forward: Forward,
     /// This node's name in `nodes`.
     pub node_name: String,
-    /// Every node's name and address, this one's among them; the same on all nodes. Empty for a single node.
+    /// Every node's name and address, this one's among them; the same on all nodes. Empty for a
+    /// single node.
     pub nodes: BTreeMap<String, Ipv4Addr>,
-    /// Seed of the flow hash and of the Maglev table; the same on all nodes, or they disagree about owners.
+    /// Seed of the flow hash and of the Maglev table; the same on all nodes, or they disagree about
+    /// owners.
     pub hash_seed: u64,
     /// Directory on a bpffs that holds the pins.
     pub pin_dir: PathBuf,
@@ -100,7 +105,8 @@ const ASSIGN_LINK: &str = "assign_link";
 /// Pins of the XDP links: this and the interface's name.
 const STEER_LINK: &str = "steer_link_";
 
-/// How long an install waits for the peers' MAC addresses before it leaves the rest to [`Dataplane::follow`].
+/// How long an install waits for the peers' MAC addresses before it leaves the rest to
+/// [`Dataplane::follow`].
 const RESOLUTION: Duration = Duration::from_secs(2);
 
 /// How often routes and neighbours are looked at again.
@@ -121,11 +127,13 @@ pub struct Dataplane {
 impl Dataplane {
     /// Loads or updates programs, maps, links and routes, and resolves the peers' MAC addresses.
     ///
-    /// Must run inside a tokio runtime with I/O and time enabled, in the network namespace of the node.
+    /// Must run inside a tokio runtime with I/O and time enabled, in the network namespace of the
+    /// node.
     ///
     /// # Errors
     ///
-    /// [`KernelError`]; what was installed until then stays and does no harm: the next call goes on from it.
+    /// [`KernelError`]; what was installed until then stays and does no harm: the next call goes on
+    /// from it.
     pub async fn install(settings: &Settings) -> Result<Self, KernelError> {
         let nodes = settings.named_nodes()?;
         let netlink = Netlink::open()?;
@@ -141,17 +149,37 @@ impl Dataplane {
         let mut loaded = Loaded::load(&pins)?;
         let mut maps = Maps::take(&mut loaded)?;
 
-        let (own, peers): (Vec<_>, Vec<_>) = nodes.iter().cloned().partition(|node| node.id == this_node.id);
+        let (own, peers): (Vec<_>, Vec<_>) = nodes
+            .iter()
+            .cloned()
+            .partition(|node| node.id == this_node.id);
         for node in &own {
-            maps.set_node(node.id, Node { ip4: address(node.address), ..Node::default() })?;
+            maps.set_node(
+                node.id,
+                Node {
+                    ip4: address(node.address),
+                    ..Node::default()
+                },
+            )?;
         }
-        let mtu = interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(1500);
-        let dataplane =
-            Self { mode: settings.mode, forward: settings.forward, mtu, peers, maps: Mutex::new(maps), netlink };
+        let mtu = interfaces
+            .iter()
+            .map(|interface| interface.mtu)
+            .min()
+            .unwrap_or(1500);
+        let dataplane = Self {
+            mode: settings.mode,
+            forward: settings.forward,
+            mtu,
+            peers,
+            maps: Mutex::new(maps),
+            netlink,
+        };
         dataplane.fill(settings, this_node, &nodes).await?;
         let attached = attach_all(&mut loaded, &pins, settings.mode, &interfaces);
         if attached.is_err() {
-            // The caller will listen on plain sockets, which an `assign` of an earlier run would hide.
+            // The caller will listen on plain sockets, which an `assign` of an earlier run would
+            // hide.
             pins.remove_link(ASSIGN_LINK);
         }
         attached.map(|()| dataplane)
@@ -162,7 +190,8 @@ impl Dataplane {
         self.mode
     }
 
-    /// Binds two listening, non-blocking sockets for each worker, with segments that survive encapsulation.
+    /// Binds two listening, non-blocking sockets for each worker, with segments that survive
+    /// encapsulation.
     ///
     /// # Errors
     ///
@@ -171,13 +200,15 @@ impl Dataplane {
         (0..workers).map(|_| sockets::bind(self.mtu)).collect()
     }
 
-    /// Gives the VIPs' new connections to these sockets, in the order of the workers, from one instant on.
+    /// Gives the VIPs' new connections to these sockets, in the order of the workers, from one
+    /// instant on.
     ///
     /// Sockets registered before keep what they have; they leave the map when they are closed.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Map`] where the kernel refuses a socket; the earlier sockets then stay in charge.
+    /// [`KernelError::Map`] where the kernel refuses a socket; the earlier sockets then stay in
+    /// charge.
     pub fn register(&self, sockets: &[WorkerSockets]) -> Result<(), KernelError> {
         sockets::register(&mut self.maps(), sockets)
     }
@@ -206,13 +237,20 @@ impl Dataplane {
                     unresolved = now;
                 }
                 Ok(now) => unresolved = now,
-                Err(error) => tracing::warn!(error = %chain(&error), "cannot follow the neighbours"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "cannot follow the neighbours")
+                }
             }
         }
     }
 
     /// Fills the maps in an order that leaves no reference without its target; the VIPs are last.
-    async fn fill(&self, settings: &Settings, this_node: SelfNode, nodes: &[NamedNode]) -> Result<(), KernelError> {
+    async fn fill(
+        &self,
+        settings: &Settings,
+        this_node: SelfNode,
+        nodes: &[NamedNode],
+    ) -> Result<(), KernelError> {
         self.resolve_peers().await?;
         self.maps().set_members(this_node, nodes)?;
         self.maps().swap_table(nodes, settings.hash_seed)?;
@@ -238,13 +276,18 @@ impl Dataplane {
     /// Writes how each peer is reached now; returns how many cannot be.
     async fn refresh_peers(&self) -> Result<usize, KernelError> {
         let nodes = neighbour::resolve(&self.netlink, &self.peers, self.forward).await?;
-        let on_segment = nodes.iter().filter(|(_, node)| node.flags & (node_flags::L2 | node_flags::V4) == 3);
+        let on_segment = nodes
+            .iter()
+            .filter(|(_, node)| node.flags & (node_flags::L2 | node_flags::V4) == 3);
         let mut maps = self.maps();
         maps.set_peer_macs(on_segment.map(|(id, node)| (node.mac, *id)))?;
         for (id, node) in &nodes {
             maps.set_node(*id, *node)?;
         }
-        Ok(nodes.iter().filter(|(_, node)| node.flags & node_flags::V4 == 0).count())
+        Ok(nodes
+            .iter()
+            .filter(|(_, node)| node.flags & node_flags::V4 == 0)
+            .count())
     }
 
     fn maps(&self) -> MutexGuard<'_, Maps> {
@@ -254,8 +297,16 @@ impl Dataplane {
 }
 
 /// Puts `steer` on the interfaces and nowhere else, then `assign` on the network namespace.
-fn attach_all(loaded: &mut Loaded, pins: &Pins, mode: XdpMode, interfaces: &[Interface]) -> Result<(), KernelError> {
-    let pin_names: Vec<_> = interfaces.iter().map(|interface| format!("{STEER_LINK}{}", interface.name)).collect();
+fn attach_all(
+    loaded: &mut Loaded,
+    pins: &Pins,
+    mode: XdpMode,
+    interfaces: &[Interface],
+) -> Result<(), KernelError> {
+    let pin_names: Vec<_> = interfaces
+        .iter()
+        .map(|interface| format!("{STEER_LINK}{}", interface.name))
+        .collect();
     for (interface, pin_name) in interfaces.iter().zip(&pin_names) {
         attach::xdp(loaded.steer()?, interface, mode, &pins.path(pin_name))?;
         tracing::info!(interface = interface.name, mode = mode.name(), "steering");
@@ -267,28 +318,56 @@ fn attach_all(loaded: &mut Loaded, pins: &Pins, mode: XdpMode, interfaces: &[Int
 impl Settings {
     /// The nodes under their ids: the order of their names, so that every node gives the same.
     fn named_nodes(&self) -> Result<Vec<NamedNode>, KernelError> {
-        let alone = || NamedNode { id: 0, name: self.node_name.clone(), address: Ipv4Addr::UNSPECIFIED };
+        let alone = || NamedNode {
+            id: 0,
+            name: self.node_name.clone(),
+            address: Ipv4Addr::UNSPECIFIED,
+        };
         if self.nodes.is_empty() {
             return Ok(vec![alone()]);
         }
         if self.nodes.len() > entries::NODES {
-            return Err(KernelError::Settings(format!("at most {} nodes can take part", entries::NODES)));
+            return Err(KernelError::Settings(format!(
+                "at most {} nodes can take part",
+                entries::NODES
+            )));
         }
         let named = (0u16..).zip(&self.nodes);
-        Ok(named.map(|(id, (name, address))| NamedNode { id, name: name.clone(), address: *address }).collect())
+        Ok(named
+            .map(|(id, (name, address))| NamedNode {
+                id,
+                name: name.clone(),
+                address: *address,
+            })
+            .collect())
     }
 
-    fn this_node(&self, nodes: &[NamedNode], interfaces: &[Interface]) -> Result<SelfNode, KernelError> {
+    fn this_node(
+        &self,
+        nodes: &[NamedNode],
+        interfaces: &[Interface],
+    ) -> Result<SelfNode, KernelError> {
         let Some(own) = nodes.iter().find(|node| node.name == self.node_name) else {
-            return Err(KernelError::Settings(format!("this node's name, {}, is not among the nodes", self.node_name)));
+            return Err(KernelError::Settings(format!(
+                "this node's name, {}, is not among the nodes",
+                self.node_name
+            )));
         };
         let mut macs = [[0; 6]; MAX_INTERFACES];
         if interfaces.len() > macs.len() {
-            return Err(KernelError::Settings(format!("at most {MAX_INTERFACES} interfaces can be steered on")));
+            return Err(KernelError::Settings(format!(
+                "at most {MAX_INTERFACES} interfaces can be steered on"
+            )));
         }
         for (slot, interface) in macs.iter_mut().zip(interfaces) {
             *slot = interface.mac;
         }
-        Ok(SelfNode { id: own.id, flags: 0, ip4: address(own.address), ip6: [0; 16], macs })
+        Ok(SelfNode {
+            id: own.id,
+            flags: 0,
+            ip4: address(own.address),
+            ip6: [0; 16],
+            macs,
+        })
     }
 }

@@ -10,7 +10,8 @@ use ingress_ebpf::abi::{Node, node_flags};
 use netlink_packet_route::{
     AddressFamily,
     neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+        NeighbourState,
     },
 };
 
@@ -42,9 +43,14 @@ pub(super) async fn resolve(
         if let Some(path) = path.filter(|_| mac.is_none()) {
             ask(netlink, path).await?;
         }
-        let mtu = path.and_then(|path| mtus.get(&path.interface).copied()).unwrap_or(1500);
+        let mtu = path
+            .and_then(|path| mtus.get(&path.interface).copied())
+            .unwrap_or(1500);
         let on_link = path.is_some_and(|path| path.next_hop == peer.address);
-        nodes.push((peer.id, node(peer.address, mac, mtu, on_link && forward == Forward::L2)));
+        nodes.push((
+            peer.id,
+            node(peer.address, mac, mtu, on_link && forward == Forward::L2),
+        ));
     }
     Ok(nodes)
 }
@@ -77,32 +83,52 @@ async fn known(netlink: &Netlink) -> Result<HashMap<Key, [u8; 6]>, KernelError> 
 fn entry(message: &NeighbourMessage) -> Option<(Key, [u8; 6])> {
     if matches!(
         message.header.state,
-        NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None | NeighbourState::Noarp
+        NeighbourState::Incomplete
+            | NeighbourState::Failed
+            | NeighbourState::None
+            | NeighbourState::Noarp
     ) {
         return None;
     }
-    let destination = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
-        _ => None,
-    })?;
-    let mac = message.attributes.iter().find_map(|attribute| match attribute {
-        NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
-        _ => None,
-    })?;
+    let destination = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+            _ => None,
+        })?;
+    let mac = message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
+            _ => None,
+        })?;
     Some(((message.header.ifindex, destination), mac))
 }
 
-/// Has the kernel resolve a neighbour and probe it again before it goes stale (`NTF_EXT_MANAGED`, Linux 5.16);
-/// older kernels resolve it once for each call.
+/// Has the kernel resolve a neighbour and probe it again before it goes stale (`NTF_EXT_MANAGED`,
+/// Linux 5.16); older kernels resolve it once for each call.
 async fn ask(netlink: &Netlink, path: Path) -> Result<(), KernelError> {
     let request = || {
-        let add = netlink.handle.neighbours().add(path.interface, IpAddr::V4(path.next_hop));
-        add.state(NeighbourState::None).flags(NeighbourFlags::Use).replace()
+        let add = netlink
+            .handle
+            .neighbours()
+            .add(path.interface, IpAddr::V4(path.next_hop));
+        add.state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace()
     };
     let mut managed = request();
-    managed.message_mut().attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+    managed
+        .message_mut()
+        .attributes
+        .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
     if managed.execute().await.is_ok() {
         return Ok(());
     }
-    request().execute().await.map_err(|error| KernelError::netlink("resolve a neighbour", error))
+    request()
+        .execute()
+        .await
+        .map_err(|error| KernelError::netlink("resolve a neighbour", error))
 }

@@ -55,9 +55,15 @@ impl Netlink {
     ///
     /// [`KernelError::Netlink`].
     pub(super) fn open() -> Result<Self, KernelError> {
-        let (connection, handle, _) = rtnetlink::new_connection()
-            .map_err(|error| KernelError::Netlink { action: "open a socket", source: error.into() })?;
-        Ok(Self { handle, reader: tokio::spawn(connection) })
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|error| KernelError::Netlink {
+                action: "open a socket",
+                source: error.into(),
+            })?;
+        Ok(Self {
+            handle,
+            reader: tokio::spawn(connection),
+        })
     }
 
     /// Finds an interface by its name.
@@ -76,14 +82,21 @@ impl Netlink {
         }
     }
 
-    /// Makes an address local without giving it to an interface (AnyIP): no ARP, no duplicate detection.
+    /// Makes an address local without giving it to an interface (AnyIP): no ARP, no duplicate
+    /// detection.
     ///
     /// # Errors
     ///
     /// [`KernelError::Privilege`], [`KernelError::Netlink`].
     pub(super) async fn add_local(&self, vip: Ipv4Addr) -> Result<(), KernelError> {
         let loopback = self.interface("lo").await?.index;
-        let added = self.handle.route().add(local_route(vip, loopback)).replace().execute().await;
+        let added = self
+            .handle
+            .route()
+            .add(local_route(vip, loopback))
+            .replace()
+            .execute()
+            .await;
         added.map_err(|error| KernelError::netlink("make a VIP local", error))
     }
 
@@ -94,7 +107,13 @@ impl Netlink {
     /// [`KernelError::Privilege`], [`KernelError::Netlink`].
     pub(super) async fn remove_local(&self, vip: Ipv4Addr) -> Result<(), KernelError> {
         let loopback = self.interface("lo").await?.index;
-        match self.handle.route().del(local_route(vip, loopback)).execute().await {
+        match self
+            .handle
+            .route()
+            .del(local_route(vip, loopback))
+            .execute()
+            .await
+        {
             Err(error) if netlink_code(&error) != Some(libc::ESRCH) => {
                 Err(KernelError::netlink("take back a VIP", error))
             }
@@ -108,10 +127,19 @@ impl Netlink {
     ///
     /// [`KernelError::Netlink`].
     pub(super) async fn path_to(&self, address: Ipv4Addr) -> Result<Option<Path>, KernelError> {
-        let question = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+        let question = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .build();
         match self.handle.route().get(question).execute().try_next().await {
             Ok(route) => Ok(route.and_then(|route| path(&route, address))),
-            Err(error) if matches!(netlink_code(&error), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
+            Err(error)
+                if matches!(
+                    netlink_code(&error),
+                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH)
+                ) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(KernelError::netlink("look up a route", error)),
         }
     }
@@ -130,18 +158,30 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(|error| KernelError::netlink("read the interfaces", error))?;
-        Ok(links.iter().map(Interface::from).map(|interface| (interface.index, interface.mtu)).collect())
+        Ok(links
+            .iter()
+            .map(Interface::from)
+            .map(|interface| (interface.index, interface.mtu))
+            .collect())
     }
 }
 
 impl From<&LinkMessage> for Interface {
     fn from(link: &LinkMessage) -> Self {
-        let mut interface = Self { name: String::new(), index: link.header.index, mac: [0; 6], mtu: 1500, xdp: None };
+        let mut interface = Self {
+            name: String::new(),
+            index: link.header.index,
+            mac: [0; 6],
+            mtu: 1500,
+            xdp: None,
+        };
         for attribute in &link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
-                LinkAttribute::Address(mac) => interface.mac = mac.as_slice().try_into().unwrap_or_default(),
+                LinkAttribute::Address(mac) => {
+                    interface.mac = mac.as_slice().try_into().unwrap_or_default()
+                }
                 LinkAttribute::Xdp(xdp) => interface.xdp = xdp.iter().find_map(mode),
                 _ => {}
             }
@@ -172,13 +212,22 @@ fn path(route: &RouteMessage, destination: Ipv4Addr) -> Option<Path> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
-    let interface = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    })?;
-    let gateway = route.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
-        _ => None,
-    });
-    Some(Path { interface, next_hop: gateway.unwrap_or(destination) })
+    let interface = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })?;
+    let gateway = route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
+            _ => None,
+        });
+    Some(Path {
+        interface,
+        next_hop: gateway.unwrap_or(destination),
+    })
 }

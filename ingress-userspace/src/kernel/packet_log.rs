@@ -1,4 +1,5 @@
-//! Passes on the lines that a debugging build of `steer` writes, one a packet. A released object writes none.
+//! Passes on the lines that a debugging build of `steer` writes, one a packet. A released object
+//! writes none.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ const READ_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Reads the object's lines in a task of its own; nothing happens where it has none.
 ///
-/// Must run inside a tokio runtime, before the programs are loaded: they hold on to the ring buffer.
+/// Must run inside a tokio runtime, before the programs are loaded: they hold on to the ring
+/// buffer.
 pub(super) fn start(object: &mut Ebpf) {
     if object.map("AYA_LOGS").is_none() {
         return;

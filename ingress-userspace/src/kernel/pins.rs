@@ -9,7 +9,9 @@ use std::{
 };
 
 use aya::maps::{MapInfo, MapType};
-use ingress_ebpf::abi::{MacKey, Meta, Node, SCHEMA, SelfNode, SocketSet, VipKey, VipValue, entries};
+use ingress_ebpf::abi::{
+    MacKey, Meta, Node, SCHEMA, SelfNode, SocketSet, VipKey, VipValue, entries,
+};
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
@@ -23,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the kernel must say of a pinned map before it is used again.
 ///
-/// aya opens an existing pin without a look at its layout, and a larger value would be written past the end of
-/// what Rust allots.
+/// aya opens an existing pin without a look at its layout, and a larger value would be written past
+/// the end of what Rust allots.
 pub(super) struct Layout {
     /// Name of the map and of its pin.
     pub(super) name: &'static str,
@@ -60,9 +62,15 @@ impl Pins {
     ///
     /// [`KernelError::NotBpffs`], [`KernelError::PinDirectory`].
     pub(super) fn open(pin_dir: &Path) -> Result<Self, KernelError> {
-        let existing = pin_dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let existing = pin_dir
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
         let directory = pin_dir.join(format!("v{SCHEMA}"));
-        let failed = |source: io::Error| KernelError::PinDirectory { path: directory.clone(), source };
+        let failed = |source: io::Error| KernelError::PinDirectory {
+            path: directory.clone(),
+            source,
+        };
         let filesystem = rustix::fs::statfs(existing).map_err(|error| failed(error.into()))?;
         if filesystem.f_type as i64 != BPF_FS_MAGIC {
             return Err(KernelError::NotBpffs(pin_dir.to_path_buf()));
@@ -88,28 +96,42 @@ impl Pins {
         let wanted: Vec<_> = wanted.iter().map(|name| self.path(name)).collect();
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| !wanted.contains(&entry.path())) {
-            if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(prefix)) {
+            if let Some(name) = entry
+                .file_name()
+                .to_str()
+                .filter(|name| name.starts_with(prefix))
+            {
                 self.remove_link(name);
             }
         }
     }
 
-    /// Waits until no other process changes the pins; they are this one's until the guard is dropped.
+    /// Waits until no other process changes the pins; they are this one's until the guard is
+    /// dropped.
     ///
     /// # Errors
     ///
     /// [`KernelError::Busy`] after ten seconds, [`KernelError::PinDirectory`].
     pub(super) async fn lock(&self) -> Result<WriterGuard, KernelError> {
-        let failed = |source: io::Error| KernelError::PinDirectory { path: self.0.clone(), source };
+        let failed = |source: io::Error| KernelError::PinDirectory {
+            path: self.0.clone(),
+            source,
+        };
         let directory: OwnedFd = File::open(&self.0).map_err(failed)?.into();
         let deadline = Instant::now() + PATIENCE;
         loop {
             match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(WriterGuard { _directory: directory }),
+                Ok(()) => {
+                    return Ok(WriterGuard {
+                        _directory: directory,
+                    });
+                }
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     sleep(Duration::from_millis(20)).await;
                 }
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(KernelError::Busy(self.0.clone())),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(KernelError::Busy(self.0.clone()));
+                }
                 Err(error) => return Err(failed(error.into())),
             }
         }
@@ -119,7 +141,8 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// [`KernelError::Layout`] for the first that differs, [`KernelError::Map`] for one that cannot be asked.
+    /// [`KernelError::Layout`] for the first that differs, [`KernelError::Map`] for one that cannot
+    /// be asked.
     pub(super) fn verify(&self) -> Result<(), KernelError> {
         for layout in &LAYOUTS {
             let path = self.path(layout.name);
@@ -145,11 +168,27 @@ impl Layout {
         let properties = [
             ("type", found_type as u64, self.map_type as u64),
             ("key size", u64::from(info.key_size()), self.key as u64),
-            ("value size", u64::from(info.value_size()), self.value as u64),
-            ("max entries", u64::from(info.max_entries()), self.entries as u64),
+            (
+                "value size",
+                u64::from(info.value_size()),
+                self.value as u64,
+            ),
+            (
+                "max entries",
+                u64::from(info.max_entries()),
+                self.entries as u64,
+            ),
         ];
-        match properties.into_iter().find(|(_, found, expected)| found != expected) {
-            Some((field, found, expected)) => Err(KernelError::Layout { path, field, found, expected }),
+        match properties
+            .into_iter()
+            .find(|(_, found, expected)| found != expected)
+        {
+            Some((field, found, expected)) => Err(KernelError::Layout {
+                path,
+                field,
+                found,
+                expected,
+            }),
             None => Ok(()),
         }
     }

@@ -28,7 +28,10 @@ const BACKLOG: i32 = 4096;
 ///
 /// What the kernel says to `socket`, `setsockopt`, `bind` or `listen`.
 pub(super) fn bind(mtu: u32) -> io::Result<WorkerSockets> {
-    Ok(WorkerSockets { http: listen(mtu)?, https: listen(mtu)? })
+    Ok(WorkerSockets {
+        http: listen(mtu)?,
+        https: listen(mtu)?,
+    })
 }
 
 fn listen(mtu: u32) -> io::Result<TcpListener> {
@@ -46,9 +49,13 @@ fn listen(mtu: u32) -> io::Result<TcpListener> {
 ///
 /// [`KernelError::Settings`] for more workers than slots, [`KernelError::Map`].
 pub(super) fn register(maps: &mut Maps, sockets: &[WorkerSockets]) -> Result<(), KernelError> {
-    let count = u32::try_from(sockets.len()).ok().filter(|count| *count <= SOCKETS_PER_SET);
+    let count = u32::try_from(sockets.len())
+        .ok()
+        .filter(|count| *count <= SOCKETS_PER_SET);
     let Some(count) = count else {
-        return Err(KernelError::Settings(format!("at most {SOCKETS_PER_SET} workers can share the VIPs")));
+        return Err(KernelError::Settings(format!(
+            "at most {SOCKETS_PER_SET} workers can share the VIPs"
+        )));
     };
     let http = next_generation(maps.socket_set(HTTP_SET)?);
     let https = http + SOCKETS_PER_SET;
@@ -75,8 +82,16 @@ mod tests {
 
     #[test]
     fn generations_follow_each_other_and_come_round() {
-        for (current, next) in [((0, 0), 0), ((0, 4), 256), ((256, 4), 512), ((15 * 256, 4), 0)] {
-            let set = SocketSet { base: current.0, count: current.1 };
+        for (current, next) in [
+            ((0, 0), 0),
+            ((0, 4), 256),
+            ((256, 4), 512),
+            ((15 * 256, 4), 0),
+        ] {
+            let set = SocketSet {
+                base: current.0,
+                count: current.1,
+            };
             assert_eq!(next_generation(set), next, "after {set:?}");
         }
     }

@@ -1,6 +1,9 @@
 //! The unsafe calls of userspace: what aya 0.14 does not offer of `bpf(2)`.
 
-#![expect(unsafe_code, reason = "bpf(2) takes pointers; this is the one file that may pass them")]
+#![expect(
+    unsafe_code,
+    reason = "bpf(2) takes pointers; this is the one file that may pass them"
+)]
 
 use std::{
     ffi::CString,
@@ -24,13 +27,15 @@ const BPF_LINK_DETACH: libc::c_int = 34;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plain<T: Abi>(pub(super) T);
 
-// SAFETY: an `Abi` type is `repr(C)`, has no padding and is valid for all bit patterns; the wrapper is transparent.
+// SAFETY: an `Abi` type is `repr(C)`, has no padding and is valid for all bit patterns; the wrapper
+// is transparent.
 unsafe impl<T: Abi> aya::Pod for Plain<T> {}
 
 /// What a link connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkTarget(
-    /// Interface index of an XDP link, inode of the network namespace of a sk_lookup link; 0 once that is gone.
+    /// Interface index of an XDP link, inode of the network namespace of a sk_lookup link; 0 once
+    /// that is gone.
     pub(super) u64,
 );
 
@@ -81,10 +86,15 @@ struct LinkInfo {
 ///
 /// # Errors
 ///
-/// What `bpf(2)` says to `BPF_OBJ_GET`; [`io::ErrorKind::InvalidInput`] for a path with a zero byte.
+/// What `bpf(2)` says to `BPF_OBJ_GET`; [`io::ErrorKind::InvalidInput`] for a path with a zero
+/// byte.
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = ObjectGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    let mut attributes = ObjectGet {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+    };
     let fd = bpf(BPF_OBJ_GET, &mut attributes)?;
     // SAFETY: the call succeeded, so `fd` is open and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -97,8 +107,11 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// What `bpf(2)` says to `BPF_OBJ_GET_INFO_BY_FD`.
 pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     let mut info = LinkInfo::default();
-    let mut attributes =
-        ObjectInfo { fd: link.as_raw_fd() as u32, length: size_of::<LinkInfo>() as u32, info: (&raw mut info) as u64 };
+    let mut attributes = ObjectInfo {
+        fd: link.as_raw_fd() as u32,
+        length: size_of::<LinkInfo>() as u32,
+        info: (&raw mut info) as u64,
+    };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(LinkTarget(u64::from(info.target)))
 }
@@ -109,8 +122,12 @@ pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
 ///
 /// What `bpf(2)` says to `BPF_LINK_UPDATE`.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attributes =
-        LinkUpdate { link: link.as_raw_fd() as u32, program: program.as_raw_fd() as u32, flags: 0, old_program: 0 };
+    let mut attributes = LinkUpdate {
+        link: link.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        flags: 0,
+        old_program: 0,
+    };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 
@@ -120,13 +137,21 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 ///
 /// What `bpf(2)` says to `BPF_LINK_DETACH`.
 pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
-    let mut attributes = LinkDetach { link: link.as_raw_fd() as u32 };
+    let mut attributes = LinkDetach {
+        link: link.as_raw_fd() as u32,
+    };
     bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {
-    // SAFETY: each caller passes the attributes of its command, whole and zeroed where unused; pointers in them
-    // stay valid until the call returns, and the kernel writes no more than the given lengths.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+    // SAFETY: each caller passes the attributes of its command, whole and zeroed where unused;
+    // pointers in them stay valid until the call returns, and the kernel writes no more than the
+    // given lengths.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as RawFd)
+    }
 }

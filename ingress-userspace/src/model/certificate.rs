@@ -33,7 +33,8 @@ impl fmt::Debug for PrivateKey {
 pub struct Certificate {
     /// The Secret it came from.
     pub secret: ObjectName,
-    /// The hosts whose Ingress names this Secret; a name's oldest Ingress comes first in a snapshot.
+    /// The hosts whose Ingress names this Secret; a name's oldest Ingress comes first in a
+    /// snapshot.
     pub hosts: Vec<HostPattern>,
     /// `tls.crt`: the chain in PEM, leaf first.
     pub chain_pem: Vec<u8>,

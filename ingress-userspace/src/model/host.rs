@@ -36,9 +36,9 @@ impl HostPattern {
     pub fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *host,
-            Self::Wildcard(suffix) => {
-                host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && *rest == **suffix)
-            }
+            Self::Wildcard(suffix) => host
+                .split_once('.')
+                .is_some_and(|(label, rest)| !label.is_empty() && *rest == **suffix),
             Self::Any => true,
         }
     }
@@ -48,7 +48,10 @@ impl FromStr for HostPattern {
     type Err = HostPatternError;
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
-        let value = value.strip_suffix('.').filter(|name| *name != "*").unwrap_or(value);
+        let value = value
+            .strip_suffix('.')
+            .filter(|name| *name != "*")
+            .unwrap_or(value);
         if value.is_empty() || value == "*" {
             return Ok(Self::Any);
         }
@@ -65,13 +68,19 @@ impl FromStr for HostPattern {
         }
         let fits = |label: &&str| {
             (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         };
         if let Some(label) = name.split('.').find(|label| !fits(label)) {
             return Err(HostPatternError::Label(label.to_owned()));
         }
         let name = name.to_ascii_lowercase().into_boxed_str();
-        Ok(if wildcard { Self::Wildcard(name) } else { Self::Exact(name) })
+        Ok(if wildcard {
+            Self::Wildcard(name)
+        } else {
+            Self::Exact(name)
+        })
     }
 }
 
@@ -92,16 +101,28 @@ mod tests {
     #[test]
     fn wildcard_stands_for_exactly_one_label() {
         let pattern: HostPattern = "*.Example.com.".parse().unwrap();
-        for (host, matches) in
-            [("a.example.com", true), ("example.com", false), ("a.b.example.com", false), (".example.com", false)]
-        {
+        for (host, matches) in [
+            ("a.example.com", true),
+            ("example.com", false),
+            ("a.b.example.com", false),
+            (".example.com", false),
+        ] {
             assert_eq!(pattern.matches(host), matches, "{host}");
         }
     }
 
     #[test]
     fn hosts_that_no_request_can_carry_are_refused() {
-        for host in ["a..b", "foo bar", "*.*.a", "a.*.b", "*.", "é.fr", &"a".repeat(254), &"a".repeat(64)] {
+        for host in [
+            "a..b",
+            "foo bar",
+            "*.*.a",
+            "a.*.b",
+            "*.",
+            "é.fr",
+            &"a".repeat(254),
+            &"a".repeat(64),
+        ] {
             assert!(host.parse::<HostPattern>().is_err(), "{host}");
         }
     }

@@ -1,6 +1,7 @@
 //! The nouns of both flows: what the controller says and the table compiles. No I/O, no runtime.
 //!
-//! `host`, `path` → `policy` → `route` → `backend` → `endpoint`; `certificate`; all of it in a `snapshot`.
+//! `host`, `path` → `policy` → `route` → `backend` → `endpoint`; `certificate`; all of it in a
+//! `snapshot`.
 
 mod backend;
 mod certificate;

@@ -51,11 +51,16 @@ impl PathPattern {
         if !path.starts_with('/') && !anchored {
             return Err(PathPatternError::Relative(path.to_owned()));
         }
-        let refused = |c: char| c.is_control() || c == ' ' || (kind != PathKind::Regex && matches!(c, '?' | '#'));
+        let refused = |c: char| {
+            c.is_control() || c == ' ' || (kind != PathKind::Regex && matches!(c, '?' | '#'))
+        };
         if path.contains(refused) {
             return Err(PathPatternError::Character(path.to_owned()));
         }
-        Ok(Self { kind, path: path.into() })
+        Ok(Self {
+            kind,
+            path: path.into(),
+        })
     }
 
     /// How the path is compared.
@@ -88,6 +93,9 @@ mod tests {
 
     #[test]
     fn empty_path_is_the_root() {
-        assert_eq!(PathPattern::new(PathKind::Prefix, "").unwrap().as_str(), "/");
+        assert_eq!(
+            PathPattern::new(PathKind::Prefix, "").unwrap().as_str(),
+            "/"
+        );
     }
 }

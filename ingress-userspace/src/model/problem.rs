@@ -31,7 +31,11 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = [self.file.as_deref().unwrap_or(""), &self.object, &self.field];
+        let parts = [
+            self.file.as_deref().unwrap_or(""),
+            &self.object,
+            &self.field,
+        ];
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
             write!(f, "{part}: ")?;
         }

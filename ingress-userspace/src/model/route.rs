@@ -46,7 +46,10 @@ pub struct Seniority {
 impl Seniority {
     /// Seniority of the Ingress `name`, created so many seconds after the Unix epoch.
     pub fn new(created: i64, name: ObjectName) -> Self {
-        Self { created, name: Reverse(name) }
+        Self {
+            created,
+            name: Reverse(name),
+        }
     }
 }
 

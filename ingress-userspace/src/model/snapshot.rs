@@ -13,7 +13,8 @@ use super::{Backend, BackendKey, Certificate, HostPattern, Problem, Route};
 pub struct Snapshot {
     /// In no particular order; the table ranks them.
     pub routes: Vec<Route>,
-    /// One for each key that a route names, also where the Service is missing (then without endpoints).
+    /// One for each key that a route names, also where the Service is missing (then without
+    /// endpoints).
     #[serde(with = "backend_list")]
     pub backends: BTreeMap<BackendKey, Backend>,
     /// Oldest Ingress first: the first that names a host wins it.
@@ -41,7 +42,9 @@ impl TlsHosts<'_> {
     /// Whether a TLS entry names `host`, or a wildcard that covers it.
     pub fn covers(&self, host: &HostPattern) -> bool {
         let by_wildcard = |name: &str| {
-            let suffix = name.split_once('.').map(|(_, suffix)| HostPattern::Wildcard(suffix.into()));
+            let suffix = name
+                .split_once('.')
+                .map(|(_, suffix)| HostPattern::Wildcard(suffix.into()));
             suffix.is_some_and(|wildcard| self.0.contains(&wildcard))
         };
         self.0.contains(host) || matches!(host, HostPattern::Exact(name) if by_wildcard(name))
@@ -67,6 +70,9 @@ mod backend_list {
         deserializer: D,
     ) -> Result<BTreeMap<BackendKey, Backend>, D::Error> {
         let backends = Vec::<Backend>::deserialize(deserializer)?;
-        Ok(backends.into_iter().map(|backend| (backend.key.clone(), backend)).collect())
+        Ok(backends
+            .into_iter()
+            .map(|backend| (backend.key.clone(), backend))
+            .collect())
     }
 }

@@ -41,21 +41,31 @@ impl DataPlane {
     ///
     /// # Errors
     /// A port is busy or may not be had, or flags do not go together.
-    pub(super) async fn start(config: &RunConfig, workers: usize, metrics: &Registry) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        config: &RunConfig,
+        workers: usize,
+        metrics: &Registry,
+    ) -> anyhow::Result<Self> {
         let nodes = config.nodes().map_err(UsageError::from)?;
         let mut data_plane = Self {
             kernel: None,
             unregistered: Vec::new(),
             listeners: (0..workers).map(|_| Vec::new()).collect(),
             addresses: Vec::new(),
-            status: DataPlaneStatus { mode: "sockets", degraded: None },
+            status: DataPlaneStatus {
+                mode: "sockets",
+                degraded: None,
+            },
         };
         if !config.vip.is_empty() {
             match data_plane.steer(&settings(config, nodes), workers).await {
                 Ok(()) => data_plane.expose(metrics),
                 Err(error) => {
                     let reason = format!("{error:#}");
-                    tracing::error!(error = reason, "no XDP here: workers listen on plain sockets, nothing is steered");
+                    tracing::error!(
+                        error = reason,
+                        "no XDP here: workers listen on plain sockets, nothing is steered"
+                    );
                     data_plane.status.degraded = Some(reason);
                 }
             }
@@ -70,7 +80,8 @@ impl DataPlane {
         Ok(data_plane)
     }
 
-    /// Addresses for plain sockets: all of them without a kernel part, else those asked for by a flag.
+    /// Addresses for plain sockets: all of them without a kernel part, else those asked for by a
+    /// flag.
     fn plain_addresses(&self, config: &RunConfig) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         if self.kernel.is_some() {
             return (config.http.clone(), config.https.clone());
@@ -79,10 +90,21 @@ impl DataPlane {
         (config.http_addresses(root), config.https_addresses(root))
     }
 
-    fn listen(&mut self, role: Role, transport: Transport, address: SocketAddr) -> Result<(), UsageError> {
+    fn listen(
+        &mut self,
+        role: Role,
+        transport: Transport,
+        address: SocketAddr,
+    ) -> Result<(), UsageError> {
         let sockets = listener::bind_shared(role, address, self.listeners.len())?;
-        let bound = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
-        self.addresses.push(Address { role, address: bound });
+        let bound = sockets
+            .first()
+            .and_then(|socket| socket.local_addr().ok())
+            .unwrap_or(address);
+        self.addresses.push(Address {
+            role,
+            address: bound,
+        });
         for (listeners, socket) in self.listeners.iter_mut().zip(sockets) {
             listeners.push(Listener { socket, transport });
         }
@@ -91,19 +113,35 @@ impl DataPlane {
 
     async fn steer(&mut self, settings: &kernel::Settings, workers: usize) -> anyhow::Result<()> {
         let dataplane = Dataplane::install(settings).await?;
-        let sockets = dataplane.bind_listeners(workers).context("cannot bind sockets for the kernel to use")?;
-        let again = |socket: &std::net::TcpListener| socket.try_clone().context("cannot duplicate a socket");
-        let unregistered = sockets
-            .iter()
-            .map(|WorkerSockets { http, https }| Ok(WorkerSockets { http: again(http)?, https: again(https)? }));
+        let sockets = dataplane
+            .bind_listeners(workers)
+            .context("cannot bind sockets for the kernel to use")?;
+        let again = |socket: &std::net::TcpListener| {
+            socket.try_clone().context("cannot duplicate a socket")
+        };
+        let unregistered = sockets.iter().map(|WorkerSockets { http, https }| {
+            Ok(WorkerSockets {
+                http: again(http)?,
+                https: again(https)?,
+            })
+        });
         self.unregistered = unregistered.collect::<anyhow::Result<_>>()?;
         for (listeners, WorkerSockets { http, https }) in self.listeners.iter_mut().zip(sockets) {
-            listeners.push(Listener { socket: http, transport: Transport::Plain });
-            listeners.push(Listener { socket: https, transport: Transport::Tls });
+            listeners.push(Listener {
+                socket: http,
+                transport: Transport::Plain,
+            });
+            listeners.push(Listener {
+                socket: https,
+                transport: Transport::Tls,
+            });
         }
         for vip in &settings.vips {
             for (role, port) in [(Role::Http, 80), (Role::Https, 443)] {
-                self.addresses.push(Address { role, address: SocketAddr::new(IpAddr::V4(*vip), port) });
+                self.addresses.push(Address {
+                    role,
+                    address: SocketAddr::new(IpAddr::V4(*vip), port),
+                });
             }
         }
         self.status.mode = match dataplane.mode() {
@@ -135,7 +173,9 @@ impl DataPlane {
     /// The maps refuse the sockets.
     pub(super) fn serve(&mut self) -> Result<(), kernel::KernelError> {
         let sockets = std::mem::take(&mut self.unregistered);
-        self.kernel.as_ref().map_or(Ok(()), |dataplane| dataplane.register(&sockets))
+        self.kernel
+            .as_ref()
+            .map_or(Ok(()), |dataplane| dataplane.register(&sockets))
     }
 
     /// Keeps the kernel's maps in step with the network, until dropped.
@@ -147,17 +187,29 @@ impl DataPlane {
     }
 
     fn expose(&self, metrics: &Registry) {
-        let Some(dataplane) = self.kernel.clone() else { return };
+        let Some(dataplane) = self.kernel.clone() else {
+            return;
+        };
         metrics.collect_with(Box::new(move |exposition| {
             let name = "forebay_steer_packets_total";
-            exposition.family(name, Kind::Counter, "Packets by what the XDP and sk_lookup programs did, and why.");
+            exposition.family(
+                name,
+                Kind::Counter,
+                "Packets by what the XDP and sk_lookup programs did, and why.",
+            );
             match dataplane.counters() {
                 Ok(counters) => {
                     for (reason, count) in counters {
-                        exposition.sample(name, &[("action", reason.action()), ("reason", reason.label())], count);
+                        exposition.sample(
+                            name,
+                            &[("action", reason.action()), ("reason", reason.label())],
+                            count,
+                        );
                     }
                 }
-                Err(error) => tracing::warn!(error = %chain(&error), "cannot read the kernel's counters"),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "cannot read the kernel's counters")
+                }
             }
         }));
     }

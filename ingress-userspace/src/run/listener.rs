@@ -53,7 +53,11 @@ impl fmt::Display for Role {
 /// # Errors
 /// The port is busy, or the process may not have it.
 pub(super) fn bind(role: Role, address: SocketAddr) -> Result<TcpListener, UsageError> {
-    open(address, false).map_err(|source| UsageError::Listen { role, address, source })
+    open(address, false).map_err(|source| UsageError::Listen {
+        role,
+        address,
+        source,
+    })
 }
 
 /// Binds a listener that a second process may join while it takes over.
@@ -61,7 +65,11 @@ pub(super) fn bind(role: Role, address: SocketAddr) -> Result<TcpListener, Usage
 /// # Errors
 /// The port is busy, or the process may not have it.
 pub(super) fn bind_joined(role: Role, address: SocketAddr) -> Result<TcpListener, UsageError> {
-    open(address, true).map_err(|source| UsageError::Listen { role, address, source })
+    open(address, true).map_err(|source| UsageError::Listen {
+        role,
+        address,
+        source,
+    })
 }
 
 /// Binds one listener for each worker to the same address.
@@ -71,7 +79,11 @@ pub(super) fn bind_joined(role: Role, address: SocketAddr) -> Result<TcpListener
 ///
 /// # Errors
 /// The port is busy, or the process may not have it.
-pub(super) fn bind_shared(role: Role, address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, UsageError> {
+pub(super) fn bind_shared(
+    role: Role,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Vec<TcpListener>, UsageError> {
     let mut bound = address;
     (0..workers)
         .map(|_| {
@@ -80,11 +92,19 @@ pub(super) fn bind_shared(role: Role, address: SocketAddr, workers: usize) -> Re
             Ok(listener)
         })
         .collect::<io::Result<_>>()
-        .map_err(|source| UsageError::Listen { role, address, source })
+        .map_err(|source| UsageError::Listen {
+            role,
+            address,
+            source,
+        })
 }
 
 fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
@@ -96,7 +116,13 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 /// Raises the soft limit of open descriptors to the hard one: each connection takes two.
 pub(super) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    ) {
         tracing::warn!(%error, soft = limit.current, "cannot raise the limit of open descriptors");
     }
 }
@@ -116,8 +142,17 @@ mod tests {
     fn only_a_process_that_takes_over_may_join_a_port() {
         let first = bind_joined(Role::Admin, "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.local_addr().unwrap();
-        assert!(bind(Role::Admin, address).is_err(), "a stranger got the port");
-        assert_eq!(bind_joined(Role::Admin, address).unwrap().local_addr().unwrap(), address);
+        assert!(
+            bind(Role::Admin, address).is_err(),
+            "a stranger got the port"
+        );
+        assert_eq!(
+            bind_joined(Role::Admin, address)
+                .unwrap()
+                .local_addr()
+                .unwrap(),
+            address
+        );
     }
 
     #[test]

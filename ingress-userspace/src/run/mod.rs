@@ -80,29 +80,49 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let admin_listener = bind_admin(config)?;
     let mut data_plane = DataPlane::start(config, workers, &metrics).await?;
     let mut listeners = data_plane.addresses();
-    listeners.push(Address { role: Role::Admin, address: admin_listener.local_addr()? });
+    listeners.push(Address {
+        role: Role::Admin,
+        address: admin_listener.local_addr()?,
+    });
 
     let feed = follow_source(config).await.map_err(UsageError::from)?;
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         node: config.node_name.clone(),
-        listeners: listeners.iter().map(|l| ListenerStatus { listener: l.role.name(), address: l.address }).collect(),
+        listeners: listeners
+            .iter()
+            .map(|l| ListenerStatus {
+                listener: l.role.name(),
+                address: l.address,
+            })
+            .collect(),
         data_plane: data_plane.status(),
         ..Status::default()
     };
     let (mut publisher, tables, status) = Publisher::new(status, tls::Resolver::new()?);
     let ready = Arc::new(AtomicBool::new(false));
     publish::expose(&metrics, status.clone(), Arc::clone(&ready));
-    let state =
-        admin::State { ready: Arc::clone(&ready), tables: tables.clone(), status, metrics: Arc::clone(&metrics) };
-    let admin = tokio::spawn(admin::serve(tokio::net::TcpListener::from_std(admin_listener)?, state));
+    let state = admin::State {
+        ready: Arc::clone(&ready),
+        tables: tables.clone(),
+        status,
+        metrics: Arc::clone(&metrics),
+    };
+    let admin = tokio::spawn(admin::serve(
+        tokio::net::TcpListener::from_std(admin_listener)?,
+        state,
+    ));
     for listener in &listeners {
         tracing::info!(listener = listener.role.name(), address = %listener.address, "listening");
     }
 
     let tls = tls::server_config(publisher.resolver())?;
     let (first_table, is_first) = oneshot::channel();
-    let kind = if config.manifests.is_some() { "folder" } else { "cluster" };
+    let kind = if config.manifests.is_some() {
+        "folder"
+    } else {
+        "cluster"
+    };
     tokio::spawn(async move { publisher.follow(feed, kind, first_table).await });
     tokio::select! {
         first = is_first => first.context("the controller ended before the first table")?,
@@ -115,7 +135,9 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let (shutdown, shutting_down) = watch::channel(false);
     let settings = Arc::new(worker::Settings {
         shutdown_grace: config.shutdown_grace,
-        trace_node: config.trace_responses.then(|| config.node_name.as_deref().unwrap_or("-").into()),
+        trace_node: config
+            .trace_responses
+            .then(|| config.node_name.as_deref().unwrap_or("-").into()),
         ..worker::Settings::default()
     });
     let threads = spawn_workers(
@@ -149,8 +171,8 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In a cluster the pod that takes over stands beside the one it replaces, in the node's network: both need the port.
-/// Elsewhere a second process on it is a mistake.
+/// In a cluster the pod that takes over stands beside the one it replaces, in the node's network:
+/// both need the port. Elsewhere a second process on it is a mistake.
 fn shares_admin(config: &RunConfig) -> bool {
     config.manifests.is_none()
 }
@@ -167,10 +189,17 @@ async fn follow_source(config: &RunConfig) -> Result<Feed, ControllerError> {
     let folder = config.manifests.clone();
     let settings = controller::Settings {
         classes: config.ingress_class.clone(),
-        watch_without_class: config.watch_ingress_without_class.unwrap_or(folder.is_some()),
+        watch_without_class: config
+            .watch_ingress_without_class
+            .unwrap_or(folder.is_some()),
         allow_loopback_endpoints: folder.is_some(),
     };
-    let source = folder.map_or_else(|| Source::Cluster { kubeconfig: config.kubeconfig.clone() }, Source::Folder);
+    let source = folder.map_or_else(
+        || Source::Cluster {
+            kubeconfig: config.kubeconfig.clone(),
+        },
+        Source::Folder,
+    );
     controller::start(source, settings).await
 }
 
@@ -181,15 +210,25 @@ fn spawn_workers(
     metrics: &Registry,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let spawn = |(id, listeners)| worker::spawn(id, listeners, inputs(metrics.worker()));
-    listeners.into_iter().enumerate().map(spawn).collect::<Result<_, _>>().context("cannot start a worker thread")
+    listeners
+        .into_iter()
+        .enumerate()
+        .map(spawn)
+        .collect::<Result<_, _>>()
+        .context("cannot start a worker thread")
 }
 
 /// Waits for the workers: they end when their last request does, or at the end of the grace.
 ///
 /// A second signal ends the wait.
 async fn join(threads: Vec<JoinHandle<()>>, grace: Duration, signals: &mut Signals) {
-    let joined =
-        tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count());
+    let joined = tokio::task::spawn_blocking(move || {
+        threads
+            .into_iter()
+            .map(JoinHandle::join)
+            .filter(Result::is_err)
+            .count()
+    });
     tokio::select! {
         panicked = joined => {
             if let Ok(1..) = panicked {

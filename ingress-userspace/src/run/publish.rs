@@ -29,14 +29,28 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Starts with an empty table, which no worker sees: they are spawned after the first whole one.
+    /// Starts with an empty table, which no worker sees: they are spawned after the first whole
+    /// one.
     pub(super) fn new(
         status: Status,
         resolver: Arc<tls::Resolver>,
-    ) -> (Self, watch::Receiver<Arc<RouteTable>>, watch::Receiver<Arc<Status>>) {
+    ) -> (
+        Self,
+        watch::Receiver<Arc<RouteTable>>,
+        watch::Receiver<Arc<Status>>,
+    ) {
         let (tables, table_updates) = watch::channel(Arc::new(RouteTable::default()));
         let (status, status_updates) = watch::channel(Arc::new(status));
-        (Self { resolver, certificates: None, tables, status }, table_updates, status_updates)
+        (
+            Self {
+                resolver,
+                certificates: None,
+                tables,
+                status,
+            },
+            table_updates,
+            status_updates,
+        )
     }
 
     /// Where TLS finds the certificates.
@@ -47,16 +61,23 @@ impl Publisher {
     /// Publishes every snapshot of the feed; tells `first` when one is in force.
     ///
     /// Ends when the controller does; the last table stays.
-    pub(super) async fn follow(&mut self, mut feed: Feed, kind: &'static str, first: oneshot::Sender<()>) {
+    pub(super) async fn follow(
+        &mut self,
+        mut feed: Feed,
+        kind: &'static str,
+        first: oneshot::Sender<()>,
+    ) {
         let mut first = Some(first);
         let mut published: Option<Arc<Snapshot>> = None;
         loop {
             let state = serde_json::to_value(&*feed.state.borrow_and_update()).unwrap_or_default();
             self.change_status(|status| status.source = SourceStatus { kind, state });
             let latest = feed.snapshots.borrow_and_update().clone();
-            if let Some(snapshot) =
-                latest.filter(|latest| published.as_ref().is_none_or(|last| !Arc::ptr_eq(last, latest)))
-            {
+            if let Some(snapshot) = latest.filter(|latest| {
+                published
+                    .as_ref()
+                    .is_none_or(|last| !Arc::ptr_eq(last, latest))
+            }) {
                 self.publish(&snapshot);
                 published = Some(snapshot);
                 if let Some(first) = first.take() {
@@ -77,7 +98,8 @@ impl Publisher {
 
     /// Certificates first, so that no route is in force before its certificate.
     fn publish(&mut self, snapshot: &Snapshot) {
-        let (certificates, tls_problems) = tls::Certificates::compile(snapshot, self.certificates.as_deref());
+        let (certificates, tls_problems) =
+            tls::Certificates::compile(snapshot, self.certificates.as_deref());
         let (table, table_problems) = RouteTable::compile(snapshot);
         let certificates = Arc::new(certificates);
         self.resolver.publish(Arc::clone(&certificates));
@@ -101,48 +123,106 @@ impl Publisher {
     }
 
     fn change_status(&self, change: impl FnOnce(&mut Status)) {
-        self.status.send_modify(|status| change(Arc::make_mut(status)));
+        self.status
+            .send_modify(|status| change(Arc::make_mut(status)));
     }
 }
 
 /// Logs each problem once when it appears and once when it is gone. Both lists are sorted.
 fn log_changes(before: &[Problem], now: &[Problem]) {
-    for problem in now.iter().filter(|problem| before.binary_search(problem).is_err()) {
-        let Problem { severity, object, field, file, message } = problem;
+    for problem in now
+        .iter()
+        .filter(|problem| before.binary_search(problem).is_err())
+    {
+        let Problem {
+            severity,
+            object,
+            field,
+            file,
+            message,
+        } = problem;
         let file = file.as_deref().unwrap_or_default();
-        tracing::warn!(?severity, object, field, file, problem = message, "object has a problem");
+        tracing::warn!(
+            ?severity,
+            object,
+            field,
+            file,
+            problem = message,
+            "object has a problem"
+        );
     }
-    for problem in before.iter().filter(|problem| now.binary_search(problem).is_err()) {
+    for problem in before
+        .iter()
+        .filter(|problem| now.binary_search(problem).is_err())
+    {
         tracing::info!(%problem, "problem is gone");
     }
 }
 
 /// Shows the status in the metrics, too.
-pub(super) fn expose(metrics: &Registry, status: watch::Receiver<Arc<Status>>, ready: Arc<AtomicBool>) {
+pub(super) fn expose(
+    metrics: &Registry,
+    status: watch::Receiver<Arc<Status>>,
+    ready: Arc<AtomicBool>,
+) {
     metrics.collect_with(Box::new(move |exposition| {
         let status = status.borrow().clone();
-        exposition.family("forebay_build_info", Kind::Gauge, "Version of the binary; always 1.");
+        exposition.family(
+            "forebay_build_info",
+            Kind::Gauge,
+            "Version of the binary; always 1.",
+        );
         exposition.sample("forebay_build_info", &[("version", status.version)], 1);
-        exposition.family("forebay_ready", Kind::Gauge, "1 while a whole table is in force and workers accept.");
+        exposition.family(
+            "forebay_ready",
+            Kind::Gauge,
+            "1 while a whole table is in force and workers accept.",
+        );
         exposition.sample("forebay_ready", &[], u8::from(ready.load(Relaxed)));
         exposition.family("forebay_routes", Kind::Gauge, "Routes in force.");
         exposition.sample("forebay_routes", &[], status.routes);
 
-        exposition.family("forebay_object_problems", Kind::Gauge, "Problems of objects, as /status lists them.");
+        exposition.family(
+            "forebay_object_problems",
+            Kind::Gauge,
+            "Problems of objects, as /status lists them.",
+        );
         let mut counts = BTreeMap::from([(Severity::Warning, 0), (Severity::Error, 0)]);
         for problem in &status.problems {
             *counts.entry(problem.severity).or_default() += 1;
         }
         for (severity, count) in counts {
-            let severity = if severity == Severity::Error { "error" } else { "warning" };
+            let severity = if severity == Severity::Error {
+                "error"
+            } else {
+                "warning"
+            };
             exposition.sample("forebay_object_problems", &[("severity", severity)], count);
         }
 
-        let changed = status.changed.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        exposition.family("forebay_table_changed_timestamp_seconds", Kind::Gauge, "When the table last changed.");
-        exposition.sample("forebay_table_changed_timestamp_seconds", &[], changed.unwrap_or_default().as_secs());
+        let changed = status
+            .changed
+            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        exposition.family(
+            "forebay_table_changed_timestamp_seconds",
+            Kind::Gauge,
+            "When the table last changed.",
+        );
+        exposition.sample(
+            "forebay_table_changed_timestamp_seconds",
+            &[],
+            changed.unwrap_or_default().as_secs(),
+        );
         let degraded = u8::from(status.data_plane.degraded.is_some());
-        exposition.family("forebay_data_plane_degraded", Kind::Gauge, "1 when connections are not steered as asked.");
-        exposition.sample("forebay_data_plane_degraded", &[("mode", status.data_plane.mode)], degraded);
+        exposition.family(
+            "forebay_data_plane_degraded",
+            Kind::Gauge,
+            "1 when connections are not steered as asked.",
+        );
+        exposition.sample(
+            "forebay_data_plane_degraded",
+            &[("mode", status.data_plane.mode)],
+            degraded,
+        );
     }));
 }

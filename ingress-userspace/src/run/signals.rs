@@ -13,7 +13,10 @@ pub(super) struct Signals {
 impl Signals {
     /// Takes the signals over from their default action, which would end the process at once.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next one and names it.

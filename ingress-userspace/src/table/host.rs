@@ -38,13 +38,17 @@ impl<'a> CanonicalHost<'a> {
             }
             (
                 literal,
-                rest.strip_prefix(':').or(if rest.is_empty() { Some("") } else { None }).ok_or(HostError::Character)?,
+                rest.strip_prefix(':')
+                    .or(if rest.is_empty() { Some("") } else { None })
+                    .ok_or(HostError::Character)?,
             )
         } else {
             authority.split_once(':').unwrap_or((authority, ""))
         };
         if !port.is_empty()
-            && (port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err())
+            && (port.len() > 5
+                || !port.bytes().all(|b| b.is_ascii_digit())
+                || port.parse::<u16>().is_err())
         {
             return Err(HostError::Port);
         }
@@ -57,8 +61,9 @@ impl<'a> CanonicalHost<'a> {
         }
         let mut previous = b'.';
         for &byte in name.as_bytes() {
-            let fits =
-                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && previous != b'.');
+            let fits = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'_')
+                || (byte == b'.' && previous != b'.');
             if !fits {
                 return Err(HostError::Character);
             }
@@ -100,15 +105,19 @@ mod tests {
             ("[2001:DB8::1]:443", "[2001:db8::1]"),
             ("", ""),
         ] {
-            assert_eq!(CanonicalHost::parse(raw).unwrap().as_str(), canonical, "{raw}");
+            assert_eq!(
+                CanonicalHost::parse(raw).unwrap().as_str(),
+                canonical,
+                "{raw}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_a_host_is_refused() {
         for raw in [
-            "a b", "a,b", "a/b", "user@a", "a:b", "a:99999", "a:+80", "[::1", "[x]", "[::1]x", "a..b", ".a", "a..",
-            "é", "a:80:80", "%61", "a\0b", "*.a", "[::1]:8a",
+            "a b", "a,b", "a/b", "user@a", "a:b", "a:99999", "a:+80", "[::1", "[x]", "[::1]x",
+            "a..b", ".a", "a..", "é", "a:80:80", "%61", "a\0b", "*.a", "[::1]:8a",
         ] {
             assert!(CanonicalHost::parse(raw).is_err(), "{raw:?}");
         }

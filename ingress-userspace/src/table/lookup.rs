@@ -54,7 +54,11 @@ impl RouteTable {
     /// of these that exists decides alone. Then the longest path wins, `Exact` before `Prefix`.
     ///
     /// Source: Kubernetes Ingress, "Multiple matches"; the host rule is that of ingress-nginx.
-    pub fn lookup(&self, host: &CanonicalHost<'_>, path: &CanonicalPath<'_>) -> Option<&Arc<Entry>> {
+    pub fn lookup(
+        &self,
+        host: &CanonicalHost<'_>,
+        path: &CanonicalPath<'_>,
+    ) -> Option<&Arc<Entry>> {
         self.host(host.as_str()).lookup(path.as_str())
     }
 
@@ -76,17 +80,27 @@ impl RouteTable {
 
 impl HostRoutes {
     fn lookup(&self, path: &str) -> Option<&Arc<Entry>> {
-        let by_regex =
-            || self.regex.iter().find(|entry| entry.regex.as_ref().is_some_and(|regex| regex.is_match(path)));
-        self.exact.get(path).or_else(|| self.prefix.longest(path)).or_else(by_regex).or(self.fallback.as_ref())
+        let by_regex = || {
+            self.regex.iter().find(|entry| {
+                entry
+                    .regex
+                    .as_ref()
+                    .is_some_and(|regex| regex.is_match(path))
+            })
+        };
+        self.exact
+            .get(path)
+            .or_else(|| self.prefix.longest(path))
+            .or_else(by_regex)
+            .or(self.fallback.as_ref())
     }
 }
 
 /// Prefix rules of one host as a tree of path segments.
 ///
-/// A look-up walks down once and hashes each segment once, so its cost is linear in the path and ends
-/// where no rule goes deeper. Hashing every prefix of the path anew would be quadratic: a 30 KB path
-/// of slashes cost 15 ms.
+/// A look-up walks down once and hashes each segment once, so its cost is linear in the path and
+/// ends where no rule goes deeper. Hashing every prefix of the path anew would be quadratic: a 30
+/// KB path of slashes cost 15 ms.
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
     entry: Option<Arc<Entry>>,
@@ -96,7 +110,11 @@ pub(super) struct PrefixTree {
 impl PrefixTree {
     /// Adds a rule for `path`; `/foo` and `/foo/` are the same rule.
     pub(super) fn insert(&mut self, path: &str, entry: Arc<Entry>) {
-        segments(path).fold(self, |node, segment| node.children.entry(segment.into()).or_default()).entry = Some(entry);
+        segments(path)
+            .fold(self, |node, segment| {
+                node.children.entry(segment.into()).or_default()
+            })
+            .entry = Some(entry);
     }
 
     /// The rule with the most segments that begins `path`: whole segments only.
@@ -106,7 +124,9 @@ impl PrefixTree {
         for segment in segments(path) {
             #[cfg(test)]
             HASHED_BYTES.with(|hashed| hashed.set(hashed.get() + segment.len()));
-            let Some(child) = node.children.get(segment) else { break };
+            let Some(child) = node.children.get(segment) else {
+                break;
+            };
             node = child;
             longest = child.entry.as_ref().or(longest);
         }
@@ -138,22 +158,35 @@ impl Entry {
         let mut rewritten = String::with_capacity(target.len() + path.as_str().len());
         let mut characters = target.chars().peekable();
         while let Some(character) = characters.next() {
-            match (character, characters.peek().and_then(|next| next.to_digit(10))) {
+            match (
+                character,
+                characters.peek().and_then(|next| next.to_digit(10)),
+            ) {
                 ('$', Some(number)) => {
                     characters.next();
-                    rewritten.push_str(captures.get(number as usize).map_or("", |group| group.as_str()));
+                    rewritten.push_str(
+                        captures
+                            .get(number as usize)
+                            .map_or("", |group| group.as_str()),
+                    );
                 }
                 _ => rewritten.push(character),
             }
         }
-        Some(if rewritten.starts_with('/') { rewritten } else { format!("/{rewritten}") })
+        Some(if rewritten.starts_with('/') {
+            rewritten
+        } else {
+            format!("/{rewritten}")
+        })
     }
 
     /// What `rewrite` yields as a path that can be sent: escaped again (RFC 3986 section 3.3).
     pub fn upstream_path<'p>(&self, raw: &'p str, path: &CanonicalPath<'_>) -> Cow<'p, str> {
         match self.rewrite(path) {
             None => Cow::Borrowed(raw),
-            Some(rewritten) => Cow::Owned(percent_encoding::utf8_percent_encode(&rewritten, ESCAPED).to_string()),
+            Some(rewritten) => {
+                Cow::Owned(percent_encoding::utf8_percent_encode(&rewritten, ESCAPED).to_string())
+            }
         }
     }
 }

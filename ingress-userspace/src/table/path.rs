@@ -72,7 +72,11 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
         }
     }
     let decoded = percent_decode_str(raw).decode_utf8_lossy();
-    if decoded.bytes().any(|b| b < b' ' || b == 0x7f) { Err(PathError::Character) } else { Ok(decoded) }
+    if decoded.bytes().any(|b| b < b' ' || b == 0x7f) {
+        Err(PathError::Character)
+    } else {
+        Ok(decoded)
+    }
 }
 
 /// Merges slashes and removes dot segments (RFC 3986 section 5.2.4), keeping a final slash.
@@ -121,7 +125,11 @@ mod tests {
             ("/caf%C3%A9", "/café"),
             ("/a.b/..c", "/a.b/..c"),
         ] {
-            assert_eq!(CanonicalPath::parse(raw).unwrap().as_str(), canonical, "{raw}");
+            assert_eq!(
+                CanonicalPath::parse(raw).unwrap().as_str(),
+                canonical,
+                "{raw}"
+            );
         }
     }
 

@@ -15,8 +15,10 @@ use std::{
 
 /// Upper bounds of the request duration histogram, in microseconds: Prometheus' defaults, 5 ms to
 /// 10 s, and 1 ms below them.
-const DURATION_BOUNDS_US: [u64; 12] =
-    [1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+const DURATION_BOUNDS_US: [u64; 12] = [
+    1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
 
 /// How many different status codes are told apart for one route; later ones count as `other`.
 const STATUS_SLOTS: usize = 12;
@@ -34,7 +36,8 @@ impl Counter {
     /// Adds `amount`. Only the worker that owns the counter may call this.
     pub fn add(&self, amount: u64) {
         // One writer: a plain add without a locked instruction loses nothing.
-        self.0.store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
     /// Takes one away, for counters that show a level. Only the owner may call this.
@@ -72,8 +75,10 @@ impl RouteCounters {
     /// Counts one answered request. `duration` runs from the request's head to the response's head.
     pub fn record(&self, status: u16, duration: Duration) {
         let code = u64::from(status);
-        let slot =
-            self.status.iter().find(|(taken, _)| matches!(taken.load(Relaxed), 0) || taken.load(Relaxed) == code);
+        let slot = self
+            .status
+            .iter()
+            .find(|(taken, _)| matches!(taken.load(Relaxed), 0) || taken.load(Relaxed) == code);
         match slot {
             Some((taken, count)) => {
                 taken.store(code, Relaxed);
@@ -82,7 +87,10 @@ impl RouteCounters {
             None => self.other.increment(),
         }
         let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = DURATION_BOUNDS_US.iter().position(|bound| us <= *bound).unwrap_or(DURATION_BOUNDS_US.len());
+        let bucket = DURATION_BOUNDS_US
+            .iter()
+            .position(|bound| us <= *bound)
+            .unwrap_or(DURATION_BOUNDS_US.len());
         self.duration[bucket].increment();
         self.duration_us.add(us);
     }
@@ -124,7 +132,13 @@ impl WorkerMetrics {
     ///
     /// Takes a lock: for a new table, not for a request.
     pub fn route(&self, labels: RouteLabels) -> Arc<RouteCounters> {
-        Arc::clone(self.routes.lock().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default())
+        Arc::clone(
+            self.routes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(labels)
+                .or_default(),
+        )
     }
 }
 
@@ -141,23 +155,41 @@ pub struct Registry {
 impl Registry {
     /// Adds a worker.
     pub fn worker(&self) -> Arc<WorkerMetrics> {
-        let metrics = Arc::new(WorkerMetrics { counters: WorkerCounters::default(), routes: Mutex::default() });
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&metrics));
+        let metrics = Arc::new(WorkerMetrics {
+            counters: WorkerCounters::default(),
+            routes: Mutex::default(),
+        });
+        self.workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&metrics));
         metrics
     }
 
     /// Adds metrics that are read at a scrape.
     pub fn collect_with(&self, collector: Collector) {
-        self.collectors.lock().unwrap_or_else(PoisonError::into_inner).push(collector);
+        self.collectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(collector);
     }
 
     /// All metrics in the Prometheus text format, version 0.0.4.
     pub fn expose(&self) -> String {
         let mut exposition = Exposition::default();
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let workers = self
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         expose_workers(&workers, &mut exposition);
         expose_routes(&workers, &mut exposition);
-        for collector in self.collectors.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for collector in self
+            .collectors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             collector(&mut exposition);
         }
         exposition.text
@@ -203,7 +235,10 @@ impl Exposition {
         self.text.push_str(name);
         for (position, (label, value)) in labels.iter().enumerate() {
             self.text.push(if position == 0 { '{' } else { ',' });
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let value = value
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n");
             let _ = write!(self.text, "{label}=\"{value}\"");
         }
         if !labels.is_empty() {
@@ -216,30 +251,63 @@ impl Exposition {
 fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
     type Field = fn(&WorkerCounters) -> &Counter;
     let families: [(&str, Kind, &str, Field); 8] = [
-        ("forebay_downstream_connections_total", Kind::Counter, "Connections accepted from clients.", |w| &w.accepted),
-        ("forebay_downstream_connections", Kind::Gauge, "Connections from clients open now.", |w| &w.open),
-        ("forebay_tls_handshakes_failed_total", Kind::Counter, "TLS handshakes that failed or took too long.", |w| {
-            &w.handshakes_failed
-        }),
-        ("forebay_upstream_connects_total", Kind::Counter, "Connections opened to endpoints.", |w| {
-            &w.upstream_connects
-        }),
+        (
+            "forebay_downstream_connections_total",
+            Kind::Counter,
+            "Connections accepted from clients.",
+            |w| &w.accepted,
+        ),
+        (
+            "forebay_downstream_connections",
+            Kind::Gauge,
+            "Connections from clients open now.",
+            |w| &w.open,
+        ),
+        (
+            "forebay_tls_handshakes_failed_total",
+            Kind::Counter,
+            "TLS handshakes that failed or took too long.",
+            |w| &w.handshakes_failed,
+        ),
+        (
+            "forebay_upstream_connects_total",
+            Kind::Counter,
+            "Connections opened to endpoints.",
+            |w| &w.upstream_connects,
+        ),
         (
             "forebay_upstream_connects_failed_total",
             Kind::Counter,
             "Connections to endpoints that could not be made.",
             |w| &w.upstream_connects_failed,
         ),
-        ("forebay_upstream_reused_total", Kind::Counter, "Requests sent over a pooled connection.", |w| {
-            &w.upstream_reused
-        }),
-        ("forebay_retries_total", Kind::Counter, "Requests tried again on another endpoint.", |w| &w.retries),
-        ("forebay_panics_total", Kind::Counter, "Connections lost to a panic.", |w| &w.panics),
+        (
+            "forebay_upstream_reused_total",
+            Kind::Counter,
+            "Requests sent over a pooled connection.",
+            |w| &w.upstream_reused,
+        ),
+        (
+            "forebay_retries_total",
+            Kind::Counter,
+            "Requests tried again on another endpoint.",
+            |w| &w.retries,
+        ),
+        (
+            "forebay_panics_total",
+            Kind::Counter,
+            "Connections lost to a panic.",
+            |w| &w.panics,
+        ),
     ];
     for (name, kind, help, field) in families {
         exposition.family(name, kind, help);
         for (id, worker) in workers.iter().enumerate() {
-            exposition.sample(name, &[("worker", &id.to_string())], field(&worker.counters).value());
+            exposition.sample(
+                name,
+                &[("worker", &id.to_string())],
+                field(&worker.counters).value(),
+            );
         }
     }
 }
@@ -254,7 +322,11 @@ struct RouteSum {
 
 impl RouteSum {
     fn add(&mut self, counters: &RouteCounters) {
-        for (code, count) in counters.status.iter().filter(|(code, _)| code.load(Relaxed) != 0) {
+        for (code, count) in counters
+            .status
+            .iter()
+            .filter(|(code, _)| code.load(Relaxed) != 0)
+        {
             *self.status.entry(code.load(Relaxed)).or_default() += count.value();
         }
         if counters.other.value() > 0 {
@@ -271,41 +343,76 @@ fn expose_routes(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
     let mut sums: BTreeMap<RouteLabels, RouteSum> = BTreeMap::new();
     for worker in workers {
         // Requests without a route are those with empty labels.
-        let none = RouteLabels { namespace: String::new(), ingress: String::new(), service: String::new() };
+        let none = RouteLabels {
+            namespace: String::new(),
+            ingress: String::new(),
+            service: String::new(),
+        };
         sums.entry(none).or_default().add(&worker.counters.unrouted);
-        for (labels, counters) in worker.routes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (labels, counters) in worker
+            .routes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             sums.entry(labels.clone()).or_default().add(counters);
         }
     }
     let name = "forebay_requests_total";
-    exposition.family(name, Kind::Counter, "Requests answered; empty labels are requests without a route.");
+    exposition.family(
+        name,
+        Kind::Counter,
+        "Requests answered; empty labels are requests without a route.",
+    );
     for (labels, sum) in &sums {
         for (code, count) in &sum.status {
-            let status = if *code == 0 { "other".to_owned() } else { code.to_string() };
+            let status = if *code == 0 {
+                "other".to_owned()
+            } else {
+                code.to_string()
+            };
             let mut labels = labels.pairs().to_vec();
             labels.push(("status", &status));
             exposition.sample(name, &labels, count);
         }
     }
     let name = "forebay_request_duration_seconds";
-    exposition.family(name, Kind::Histogram, "From the head of a request to the head of its response.");
+    exposition.family(
+        name,
+        Kind::Histogram,
+        "From the head of a request to the head of its response.",
+    );
     for (labels, sum) in &sums {
         let mut count = 0;
         for (position, bucket) in sum.duration.iter().enumerate() {
             count += bucket;
-            let bound = DURATION_BOUNDS_US.get(position).map_or("+Inf".to_owned(), |us| seconds(*us).to_string());
+            let bound = DURATION_BOUNDS_US
+                .get(position)
+                .map_or("+Inf".to_owned(), |us| seconds(*us).to_string());
             let mut labels = labels.pairs().to_vec();
             labels.push(("le", &bound));
             exposition.sample("forebay_request_duration_seconds_bucket", &labels, count);
         }
-        exposition.sample("forebay_request_duration_seconds_sum", &labels.pairs(), seconds(sum.duration_us));
-        exposition.sample("forebay_request_duration_seconds_count", &labels.pairs(), count);
+        exposition.sample(
+            "forebay_request_duration_seconds_sum",
+            &labels.pairs(),
+            seconds(sum.duration_us),
+        );
+        exposition.sample(
+            "forebay_request_duration_seconds_count",
+            &labels.pairs(),
+            count,
+        );
     }
 }
 
 impl RouteLabels {
     fn pairs(&self) -> [(&str, &str); 3] {
-        [("namespace", &self.namespace), ("ingress", &self.ingress), ("service", &self.service)]
+        [
+            ("namespace", &self.namespace),
+            ("ingress", &self.ingress),
+            ("service", &self.service),
+        ]
     }
 }
 
@@ -320,7 +427,11 @@ mod tests {
     #[test]
     fn a_scrape_adds_up_what_the_workers_counted() {
         let registry = Registry::default();
-        let labels = RouteLabels { namespace: "shop".into(), ingress: "we\"b".into(), service: "s1".into() };
+        let labels = RouteLabels {
+            namespace: "shop".into(),
+            ingress: "we\"b".into(),
+            service: "s1".into(),
+        };
         for _ in 0..2 {
             let worker = registry.worker();
             worker.counters.accepted.increment();

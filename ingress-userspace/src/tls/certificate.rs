@@ -42,19 +42,33 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// Reads and checks what the Secret holds.
-    pub(super) fn read(certificate: &Certificate, provider: &CryptoProvider) -> Result<Self, CertificateError> {
+    pub(super) fn read(
+        certificate: &Certificate,
+        provider: &CryptoProvider,
+    ) -> Result<Self, CertificateError> {
         if certificate.chain_pem.len() > CHAIN_LIMIT {
             return Err(CertificateError::TooLarge);
         }
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&certificate.chain_pem)
-            .collect::<Result<_, _>>()
-            .map_err(|_| CertificateError::ChainPem)?;
+        let chain: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(&certificate.chain_pem)
+                .collect::<Result<_, _>>()
+                .map_err(|_| CertificateError::ChainPem)?;
         let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
         let (names, not_after) = describe(leaf)?;
-        let key = PrivateKeyDer::from_pem_slice(certificate.key.expose_pem()).map_err(|_| CertificateError::Key)?;
-        let key = CertifiedKey::from_der(chain, key, provider).map_err(|_| CertificateError::Mismatch)?;
-        let source = (certificate.chain_pem.clone(), certificate.key.expose_pem().to_vec());
-        Ok(Self { source, key: Arc::new(key), names, not_after })
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.expose_pem())
+            .map_err(|_| CertificateError::Key)?;
+        let key =
+            CertifiedKey::from_der(chain, key, provider).map_err(|_| CertificateError::Mismatch)?;
+        let source = (
+            certificate.chain_pem.clone(),
+            certificate.key.expose_pem().to_vec(),
+        );
+        Ok(Self {
+            source,
+            key: Arc::new(key),
+            names,
+            not_after,
+        })
     }
 
     /// Whether `certificate` holds the bytes that this one was read from.
@@ -74,7 +88,9 @@ impl Loaded {
 
 fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<HostPattern>, i64), CertificateError> {
     let (_, leaf) = parse_x509_certificate(leaf).map_err(|_| CertificateError::Leaf)?;
-    let alternatives = leaf.subject_alternative_name().map_err(|_| CertificateError::Leaf)?;
+    let alternatives = leaf
+        .subject_alternative_name()
+        .map_err(|_| CertificateError::Leaf)?;
     let mut names: Vec<HostPattern> = alternatives
         .iter()
         .flat_map(|extension| &extension.value.general_names)
@@ -84,7 +100,10 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<HostPattern>, i64), Certif
         })
         .collect();
     if names.is_empty() {
-        let common = leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+        let common = leaf
+            .subject()
+            .iter_common_name()
+            .filter_map(|name| name.as_str().ok());
         names.extend(common.filter_map(|name| name.parse::<HostPattern>().ok()));
     }
     names.retain(|name| *name != HostPattern::Any);

@@ -34,11 +34,21 @@ impl Certificates {
         for certificate in &snapshot.certificates {
             let before = previous.and_then(|previous| previous.secrets.get(&certificate.secret));
             let unchanged = before.filter(|before| before.is_from(certificate)).cloned();
-            let loaded = match unchanged.map_or_else(|| Loaded::read(certificate, &provider).map(Arc::new), Ok) {
+            let loaded = match unchanged
+                .map_or_else(|| Loaded::read(certificate, &provider).map(Arc::new), Ok)
+            {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    let served = if before.is_some() { "its last good content" } else { "the default certificate" };
-                    problems.push(problem(certificate, Severity::Error, format!("{error}; {served} is served")));
+                    let served = if before.is_some() {
+                        "its last good content"
+                    } else {
+                        "the default certificate"
+                    };
+                    problems.push(problem(
+                        certificate,
+                        Severity::Error,
+                        format!("{error}; {served} is served"),
+                    ));
                     match before {
                         Some(before) => Arc::clone(before),
                         None => continue,
@@ -46,7 +56,9 @@ impl Certificates {
                 }
             };
             certificates.insert(certificate, &loaded, &mut problems);
-            certificates.secrets.insert(certificate.secret.clone(), loaded);
+            certificates
+                .secrets
+                .insert(certificate.secret.clone(), loaded);
         }
         (certificates, problems)
     }
@@ -61,21 +73,34 @@ impl Certificates {
 
     /// When each Secret's certificate ends, in seconds since the Unix epoch.
     pub fn expiries(&self) -> impl Iterator<Item = (&ObjectName, i64)> {
-        self.secrets.iter().map(|(secret, loaded)| (secret, loaded.not_after))
+        self.secrets
+            .iter()
+            .map(|(secret, loaded)| (secret, loaded.not_after))
     }
 
     fn insert(&mut self, certificate: &Certificate, loaded: &Loaded, problems: &mut Vec<Problem>) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         if loaded.not_after < i64::try_from(now).unwrap_or(i64::MAX) {
-            problems.push(problem(certificate, Severity::Warning, "the certificate has expired".to_owned()));
+            problems.push(problem(
+                certificate,
+                Severity::Warning,
+                "the certificate has expired".to_owned(),
+            ));
         }
         for host in &certificate.hosts {
             if *host == HostPattern::Any {
-                loaded.names.iter().for_each(|name| self.offer(name, &loaded.key));
+                loaded
+                    .names
+                    .iter()
+                    .for_each(|name| self.offer(name, &loaded.key));
             } else if loaded.covers(host) {
                 self.offer(host, &loaded.key);
             } else {
-                let message = format!("the certificate does not name {host}; the default certificate is served");
+                let message = format!(
+                    "the certificate does not name {host}; the default certificate is served"
+                );
                 problems.push(problem(certificate, Severity::Warning, message));
             }
         }
@@ -94,7 +119,13 @@ impl Certificates {
 
 fn problem(certificate: &Certificate, severity: Severity, message: String) -> Problem {
     let object = format!("Secret {}", certificate.secret);
-    Problem { severity, object, field: "data".to_owned(), file: None, message }
+    Problem {
+        severity,
+        object,
+        field: "data".to_owned(),
+        file: None,
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -117,8 +148,17 @@ mod tests {
         }
     }
 
-    fn compile(certificates: Vec<Certificate>, previous: Option<&Certificates>) -> (Certificates, Vec<Problem>) {
-        Certificates::compile(&Snapshot { certificates, ..Snapshot::default() }, previous)
+    fn compile(
+        certificates: Vec<Certificate>,
+        previous: Option<&Certificates>,
+    ) -> (Certificates, Vec<Problem>) {
+        Certificates::compile(
+            &Snapshot {
+                certificates,
+                ..Snapshot::default()
+            },
+            previous,
+        )
     }
 
     #[test]
@@ -146,22 +186,37 @@ mod tests {
         let other = secret("b", &["b.example.com"], pem(&["b.example.com"]));
         for bad in [
             (good.0.clone(), pem(&["a.example.com"]).1),
-            ("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".to_owned(), good.1.clone()),
+            (
+                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".to_owned(),
+                good.1.clone(),
+            ),
             (String::new(), good.1.clone()),
             (good.0.clone(), String::new()),
         ] {
-            let (next, problems) = compile(vec![secret("a", &["a.example.com"], bad), other.clone()], Some(&first));
+            let (next, problems) = compile(
+                vec![secret("a", &["a.example.com"], bad), other.clone()],
+                Some(&first),
+            );
             assert_eq!(problems.len(), 1, "{problems:?}");
             assert_eq!(problems[0].severity, Severity::Error);
-            assert!(Arc::ptr_eq(next.find("a.example.com").unwrap(), first.find("a.example.com").unwrap()));
+            assert!(Arc::ptr_eq(
+                next.find("a.example.com").unwrap(),
+                first.find("a.example.com").unwrap()
+            ));
             assert!(next.find("b.example.com").is_some());
         }
     }
 
     #[test]
     fn a_certificate_serves_only_hosts_that_it_names() {
-        let (found, problems) =
-            compile(vec![secret("a", &["a.example.com", "b.example.com"], pem(&["a.example.com"]))], None);
+        let (found, problems) = compile(
+            vec![secret(
+                "a",
+                &["a.example.com", "b.example.com"],
+                pem(&["a.example.com"]),
+            )],
+            None,
+        );
         assert!(found.find("a.example.com").is_some() && found.find("b.example.com").is_none());
         assert_eq!(problems.len(), 1, "{problems:?}");
     }
@@ -171,11 +226,16 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "kube-book.com");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, "kube-book.com");
         params.not_after = rcgen::date_time_ymd(2020, 1, 1);
         let pem = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
         let (found, problems) = compile(vec![secret("book", &["kube-book.com"], pem)], None);
-        assert!(found.find("kube-book.com").is_some(), "an expired certificate is still served");
+        assert!(
+            found.find("kube-book.com").is_some(),
+            "an expired certificate is still served"
+        );
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].message.contains("expired"));
     }
@@ -185,6 +245,9 @@ mod tests {
         let same = secret("a", &["a.example.com"], pem(&["a.example.com"]));
         let (first, _) = compile(vec![same.clone()], None);
         let (second, _) = compile(vec![same], Some(&first));
-        assert!(Arc::ptr_eq(first.find("a.example.com").unwrap(), second.find("a.example.com").unwrap()));
+        assert!(Arc::ptr_eq(
+            first.find("a.example.com").unwrap(),
+            second.find("a.example.com").unwrap()
+        ));
     }
 }

@@ -1,6 +1,7 @@
 //! Certificates by SNI, and the one TLS policy of the listeners.
 //!
-//! `certificate` reads one Secret → `certificates` compiles a snapshot → `resolver` serves it, hot-swapped.
+//! `certificate` reads one Secret → `certificates` compiles a snapshot → `resolver` serves it,
+//! hot-swapped.
 
 mod certificate;
 mod certificates;
@@ -30,7 +31,8 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// The cryptography that all of TLS uses; never the process-wide default, which a library could set.
+/// The cryptography that all of TLS uses; never the process-wide default, which a library could
+/// set.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }

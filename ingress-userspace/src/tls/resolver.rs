@@ -30,11 +30,16 @@ impl Resolver {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec!["forebay.invalid".to_owned()])?;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "Forebay default certificate");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Forebay default certificate");
         let chain = vec![params.self_signed(&key)?.der().clone()];
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let fallback = Arc::new(CertifiedKey::from_der(chain, key, &provider())?);
-        Ok(Arc::new(Self { current: ArcSwap::default(), fallback }))
+        Ok(Arc::new(Self {
+            current: ArcSwap::default(),
+            fallback,
+        }))
     }
 
     /// Puts `certificates` in force for the handshakes that begin from now on.
@@ -47,7 +52,10 @@ impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let found = hello.server_name().and_then(|name| {
             let name = name.to_ascii_lowercase();
-            self.current.load().find(name.strip_suffix('.').unwrap_or(&name)).cloned()
+            self.current
+                .load()
+                .find(name.strip_suffix('.').unwrap_or(&name))
+                .cloned()
         });
         Some(found.unwrap_or_else(|| Arc::clone(&self.fallback)))
     }

@@ -24,8 +24,15 @@ pub struct Choice<'a> {
 impl RoundRobin {
     /// Starts at `offset`, so that workers do not all begin with the same endpoint.
     pub fn new(backend: &Backend, pool: &Pool, offset: usize) -> Self {
-        let endpoints = backend.endpoints.iter().map(|endpoint| pool.endpoint(endpoint.address)).collect();
-        Self { endpoints, next: Cell::new(offset) }
+        let endpoints = backend
+            .endpoints
+            .iter()
+            .map(|endpoint| pool.endpoint(endpoint.address))
+            .collect();
+        Self {
+            endpoints,
+            next: Cell::new(offset),
+        }
     }
 
     /// The position to go on from in a later table.
@@ -37,13 +44,19 @@ impl RoundRobin {
     pub fn pick(&self) -> Option<Choice<'_>> {
         let index = self.next.get().checked_rem(self.endpoints.len())?;
         self.next.set(index + 1);
-        self.endpoints.get(index).map(|endpoint| Choice { endpoint, index })
+        self.endpoints
+            .get(index)
+            .map(|endpoint| Choice { endpoint, index })
     }
 
     /// Picks an endpoint other than the one at `tried`, or that one again where it is alone.
     pub fn pick_other(&self, tried: usize) -> Option<Choice<'_>> {
         let choice = self.pick()?;
-        if choice.index == tried && self.endpoints.len() > 1 { self.pick() } else { Some(choice) }
+        if choice.index == tried && self.endpoints.len() > 1 {
+            self.pick()
+        } else {
+            Some(choice)
+        }
     }
 }
 
@@ -53,9 +66,18 @@ mod tests {
     use crate::model::{BackendKey, Endpoint, ObjectName, ServicePort};
 
     fn backend(ports: &[u16]) -> Backend {
-        let key = BackendKey { service: ObjectName::new("shop", "web"), port: ServicePort::Number(80) };
-        let endpoint = |port: &u16| Endpoint { address: ([192, 0, 2, 1], *port).into(), pod: None };
-        Backend { key, endpoints: ports.iter().map(endpoint).collect() }
+        let key = BackendKey {
+            service: ObjectName::new("shop", "web"),
+            port: ServicePort::Number(80),
+        };
+        let endpoint = |port: &u16| Endpoint {
+            address: ([192, 0, 2, 1], *port).into(),
+            pod: None,
+        };
+        Backend {
+            key,
+            endpoints: ports.iter().map(endpoint).collect(),
+        }
     }
 
     #[test]
@@ -73,6 +95,10 @@ mod tests {
         assert_ne!(balance.pick_other(first).unwrap().index, first);
         let alone = RoundRobin::new(&backend(&[1]), &Pool::default(), 7);
         assert_eq!(alone.pick_other(0).unwrap().index, 0);
-        assert!(RoundRobin::new(&backend(&[]), &Pool::default(), 0).pick().is_none());
+        assert!(
+            RoundRobin::new(&backend(&[]), &Pool::default(), 0)
+                .pick()
+                .is_none()
+        );
     }
 }

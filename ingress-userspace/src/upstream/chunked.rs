@@ -54,7 +54,9 @@ impl Chunked {
                     if inbound.is_empty() {
                         return Ok(Decoded::Starved);
                     }
-                    let take = usize::try_from(*left).unwrap_or(usize::MAX).min(inbound.len());
+                    let take = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(inbound.len());
                     *left -= take as u64;
                     if *left == 0 {
                         self.state = State::End;
@@ -69,18 +71,35 @@ impl Chunked {
                     }
                     self.state = State::Size;
                 }
-                State::Trailers => return trailers(inbound).map(|last| last.map_or(Decoded::Starved, Decoded::Last)),
+                State::Trailers => {
+                    return trailers(inbound)
+                        .map(|last| last.map_or(Decoded::Starved, Decoded::Last));
+                }
             }
         }
     }
 }
 
 fn size(inbound: &mut BytesMut) -> Result<Option<u64>, ResponseError> {
-    let Some(end) = inbound.iter().take(LINE_LIMIT).position(|&byte| byte == b'\n') else {
-        return if inbound.len() >= LINE_LIMIT { Err(ResponseError::Chunk) } else { Ok(None) };
+    let Some(end) = inbound
+        .iter()
+        .take(LINE_LIMIT)
+        .position(|&byte| byte == b'\n')
+    else {
+        return if inbound.len() >= LINE_LIMIT {
+            Err(ResponseError::Chunk)
+        } else {
+            Ok(None)
+        };
     };
-    let line = inbound.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(ResponseError::Chunk)?;
-    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let line = inbound
+        .get(..end)
+        .and_then(|line| line.strip_suffix(b"\r"))
+        .ok_or(ResponseError::Chunk)?;
+    let digits = line
+        .iter()
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
     let (digits, rest) = line.split_at(digits);
     if !matches!(rest.first(), None | Some(b';' | b' ' | b'\t')) || rest.contains(&b'\r') {
         return Err(ResponseError::Chunk);
@@ -101,10 +120,14 @@ fn trailers(inbound: &mut BytesMut) -> Result<Option<HeaderMap>, ResponseError> 
     };
     let mut trailers = HeaderMap::new();
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| ResponseError::Chunk)?;
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| ResponseError::Chunk)?;
         let value = HeaderValue::from_bytes(field.value).map_err(|_| ResponseError::Chunk)?;
         // RFC 9110 section 6.5.1: what frames or routes a message has no place here.
-        if !matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST | header::CONNECTION) {
+        if !matches!(
+            name,
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST | header::CONNECTION
+        ) {
             trailers.append(name, value);
         }
     }
@@ -117,7 +140,8 @@ mod tests {
     use super::*;
 
     fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>), ResponseError> {
-        let (mut decoder, mut inbound, mut body) = (Chunked::default(), BytesMut::new(), Vec::new());
+        let (mut decoder, mut inbound, mut body) =
+            (Chunked::default(), BytesMut::new(), Vec::new());
         for piece in pieces {
             inbound.extend_from_slice(piece);
             loop {
@@ -160,7 +184,11 @@ mod tests {
             b"1\rx\r\n",
             &[b'1'; 5000],
         ] {
-            assert!(decode(&[coded]).is_err(), "{:?}", String::from_utf8_lossy(coded));
+            assert!(
+                decode(&[coded]).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(coded)
+            );
         }
     }
 }

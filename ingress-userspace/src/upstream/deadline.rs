@@ -41,8 +41,12 @@ impl Deadline {
 
     /// Ready once the deadline has passed; never without one.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = self.at else { return Poll::Pending };
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        let Some(at) = self.at else {
+            return Poll::Pending;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         loop {
             std::task::ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() >= at {
@@ -64,7 +68,11 @@ mod tests {
         let start = Instant::now();
         let mut deadline = Deadline::default();
         deadline.set(start + Duration::from_secs(1));
-        assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx))).await.is_pending());
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
         deadline.set(start + Duration::from_secs(5));
         poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 5);
@@ -75,7 +83,11 @@ mod tests {
         let start = Instant::now();
         let mut deadline = Deadline::default();
         deadline.set(start + Duration::from_secs(9));
-        assert!(poll_fn(|cx| Poll::Ready(deadline.poll(cx))).await.is_pending());
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
         deadline.set(start + Duration::from_secs(2));
         poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 2);

@@ -36,10 +36,29 @@ pub struct Download {
 }
 
 impl Download {
-    pub(super) fn new(mut lease: Lease, head: Head, upload: Option<Upload>, timeouts: Timeouts) -> Self {
-        lease.connection.deadline.set(Instant::now() + timeouts.read);
-        let Head { framing, keep_alive, .. } = head;
-        Self { lease: Some(lease), framing, keep_alive, upload, timeouts, waiting: Waiting::Response }
+    pub(super) fn new(
+        mut lease: Lease,
+        head: Head,
+        upload: Option<Upload>,
+        timeouts: Timeouts,
+    ) -> Self {
+        lease
+            .connection
+            .deadline
+            .set(Instant::now() + timeouts.read);
+        let Head {
+            framing,
+            keep_alive,
+            ..
+        } = head;
+        Self {
+            lease: Some(lease),
+            framing,
+            keep_alive,
+            upload,
+            timeouts,
+            waiting: Waiting::Response,
+        }
     }
 
     fn finish(&mut self) {
@@ -54,9 +73,17 @@ impl Download {
     /// Sends on what is left of the request. A failure is the endpoint's way to say that it wants
     /// no more: the response goes on.
     fn drive_upload(&mut self, cx: &mut Context<'_>) -> Result<(), ForwardError> {
-        let Some(lease) = self.lease.as_mut().filter(|_| self.upload.is_some()) else { return Ok(()) };
+        let Some(lease) = self.lease.as_mut().filter(|_| self.upload.is_some()) else {
+            return Ok(());
+        };
         let mut progress = false;
-        match poll_send(lease, &mut self.upload, &mut self.waiting, &mut progress, cx) {
+        match poll_send(
+            lease,
+            &mut self.upload,
+            &mut self.waiting,
+            &mut progress,
+            cx,
+        ) {
             Poll::Ready(Ok(())) => self.waiting = Waiting::Response,
             Poll::Ready(Err(ForwardError::Unanswered { .. })) => {
                 self.upload = None;
@@ -64,7 +91,10 @@ impl Download {
                 self.waiting = Waiting::Response;
             }
             Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending if progress => lease.connection.deadline.set(Instant::now() + self.timeouts.of(self.waiting)),
+            Poll::Pending if progress => lease
+                .connection
+                .deadline
+                .set(Instant::now() + self.timeouts.of(self.waiting)),
             Poll::Pending => {}
         }
         Ok(())
@@ -72,23 +102,32 @@ impl Download {
 
     /// Takes a frame from what has arrived; `None` where more has to arrive first.
     fn take(&mut self) -> Result<Option<Option<Frame<Bytes>>>, ForwardError> {
-        let Some(lease) = &mut self.lease else { return Ok(Some(None)) };
+        let Some(lease) = &mut self.lease else {
+            return Ok(Some(None));
+        };
         let endpoint = lease.address();
         let inbound = &mut lease.connection.inbound;
         let (data, last) = match &mut self.framing {
             Framing::Length(0) => (Bytes::new(), true),
             Framing::Length(left) => {
-                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(inbound.len());
+                let take = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(inbound.len());
                 *left -= take as u64;
                 (inbound.split_to(take).freeze(), *left == 0)
             }
             Framing::Chunked(chunked) => {
-                match chunked.decode(inbound).map_err(|source| ForwardError::Response { endpoint, source })? {
+                match chunked
+                    .decode(inbound)
+                    .map_err(|source| ForwardError::Response { endpoint, source })?
+                {
                     Decoded::Data(data) => (data, false),
                     Decoded::Starved => (Bytes::new(), false),
                     Decoded::Last(trailers) => {
                         self.finish();
-                        return Ok(Some((!trailers.is_empty()).then(|| Frame::trailers(trailers))));
+                        return Ok(Some(
+                            (!trailers.is_empty()).then(|| Frame::trailers(trailers)),
+                        ));
                     }
                 }
             }
@@ -97,24 +136,43 @@ impl Download {
         if last {
             self.finish();
         }
-        if data.is_empty() { Ok(last.then_some(None)) } else { Ok(Some(Some(Frame::data(data)))) }
+        if data.is_empty() {
+            Ok(last.then_some(None))
+        } else {
+            Ok(Some(Some(Frame::data(data))))
+        }
     }
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ForwardError>> {
-        let Some(lease) = &mut self.lease else { return Poll::Ready(Ok(())) };
+        let Some(lease) = &mut self.lease else {
+            return Poll::Ready(Ok(()));
+        };
         let endpoint = lease.address();
         match poll_receive(lease, BODY_READ, cx) {
             Poll::Ready(Ok(0)) if matches!(self.framing, Framing::Close) => {
                 self.lease = None;
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(ForwardError::Truncated { endpoint, source: None })),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ForwardError::Truncated {
+                endpoint,
+                source: None,
+            })),
             Poll::Ready(Ok(_)) => {
-                lease.connection.deadline.set(Instant::now() + self.timeouts.read);
+                lease
+                    .connection
+                    .deadline
+                    .set(Instant::now() + self.timeouts.read);
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(ForwardError::Truncated { endpoint, source: Some(error) })),
-            Poll::Pending => lease.connection.deadline.poll(cx).map(|()| Err(timeout(lease, self.waiting))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(ForwardError::Truncated {
+                endpoint,
+                source: Some(error),
+            })),
+            Poll::Pending => lease
+                .connection
+                .deadline
+                .poll(cx)
+                .map(|()| Err(timeout(lease, self.waiting))),
         }
     }
 }
@@ -123,7 +181,10 @@ impl Body for Download {
     type Data = Bytes;
     type Error = ForwardError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ForwardError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ForwardError>>> {
         let this = self.get_mut();
         let outcome = loop {
             if let Err(error) = this.drive_upload(cx) {
@@ -140,7 +201,10 @@ impl Body for Download {
             }
         };
         if let Err(error) = &outcome {
-            tracing::debug!(error = error as &dyn std::error::Error, "response broke off");
+            tracing::debug!(
+                error = error as &dyn std::error::Error,
+                "response broke off"
+            );
             this.lease = None;
         }
         Poll::Ready(outcome.transpose())

@@ -101,19 +101,32 @@ pub async fn exchange(
             (Poll::Ready(Ok(head)), Some(_)) => {
                 *upload = None;
                 sending = false;
-                Poll::Ready(Ok(Head { keep_alive: false, ..head }))
+                Poll::Ready(Ok(Head {
+                    keep_alive: false,
+                    ..head
+                }))
             }
             (_, Some(error)) => Poll::Ready(Err(error)),
             (Poll::Ready(Err(error)), None) => Poll::Ready(Err(error)),
             (Poll::Pending, None) => {
                 if armed.is_none() && !sending {
                     // A request without a body asks for no other time than that it began at.
-                    lease.connection.deadline.set(ask.started + ask.timeouts.read);
+                    lease
+                        .connection
+                        .deadline
+                        .set(ask.started + ask.timeouts.read);
                 } else if progress || armed != Some(waiting) {
-                    lease.connection.deadline.set(Instant::now() + ask.timeouts.of(waiting));
+                    lease
+                        .connection
+                        .deadline
+                        .set(Instant::now() + ask.timeouts.of(waiting));
                 }
                 armed = Some(waiting);
-                lease.connection.deadline.poll(cx).map(|()| Err(timeout(&lease, waiting)))
+                lease
+                    .connection
+                    .deadline
+                    .poll(cx)
+                    .map(|()| Err(timeout(&lease, waiting)))
             }
         }
     })
@@ -125,7 +138,10 @@ fn answer(mut lease: Lease, head: Head, upload: Option<Upload>, ask: Ask) -> Ans
     let status = head.status;
     if status == StatusCode::SWITCHING_PROTOCOLS {
         let (stream, received) = lease.into_stream();
-        return Answer { status, body: ReplyBody::Switched(stream, received) };
+        return Answer {
+            status,
+            body: ReplyBody::Switched(stream, received),
+        };
     }
     if let (Framing::Length(length), None) = (&head.framing, &upload)
         && let Ok(length) = usize::try_from(*length)
@@ -135,9 +151,15 @@ fn answer(mut lease: Lease, head: Head, upload: Option<Upload>, ask: Ask) -> Ans
         if head.keep_alive {
             lease.give_back(ask.started);
         }
-        return Answer { status, body: ReplyBody::Whole(body) };
+        return Answer {
+            status,
+            body: ReplyBody::Whole(body),
+        };
     }
-    Answer { status, body: ReplyBody::Streamed(Download::new(lease, head, upload, ask.timeouts)) }
+    Answer {
+        status,
+        body: ReplyBody::Streamed(Download::new(lease, head, upload, ask.timeouts)),
+    }
 }
 
 fn poll_head(
@@ -147,7 +169,10 @@ fn poll_head(
     cx: &mut Context<'_>,
 ) -> Poll<Result<Head, ForwardError>> {
     let endpoint = lease.address();
-    let context = response::Context { head: ask.head, upgrade: ask.upgrade };
+    let context = response::Context {
+        head: ask.head,
+        upgrade: ask.upgrade,
+    };
     loop {
         let received = match poll_receive(lease, HEAD_READ, cx) {
             Poll::Ready(received) => received,
@@ -156,17 +181,38 @@ fn poll_head(
         let connection = &mut *lease.connection;
         match received {
             Ok(0) if connection.inbound.is_empty() => {
-                return Poll::Ready(Err(ForwardError::Unanswered { endpoint, source: None }));
+                return Poll::Ready(Err(ForwardError::Unanswered {
+                    endpoint,
+                    source: None,
+                }));
             }
             Err(error) if connection.inbound.is_empty() => {
-                return Poll::Ready(Err(ForwardError::Unanswered { endpoint, source: Some(error) }));
+                return Poll::Ready(Err(ForwardError::Unanswered {
+                    endpoint,
+                    source: Some(error),
+                }));
             }
-            Ok(0) => return Poll::Ready(Err(ForwardError::Truncated { endpoint, source: None })),
-            Err(error) => return Poll::Ready(Err(ForwardError::Truncated { endpoint, source: Some(error) })),
+            Ok(0) => {
+                return Poll::Ready(Err(ForwardError::Truncated {
+                    endpoint,
+                    source: None,
+                }));
+            }
+            Err(error) => {
+                return Poll::Ready(Err(ForwardError::Truncated {
+                    endpoint,
+                    source: Some(error),
+                }));
+            }
             Ok(_) => {}
         }
-        let head = response::take_head(&mut connection.inbound, &mut connection.spans, headers, context)
-            .map_err(|source| ForwardError::Response { endpoint, source })?;
+        let head = response::take_head(
+            &mut connection.inbound,
+            &mut connection.spans,
+            headers,
+            context,
+        )
+        .map_err(|source| ForwardError::Response { endpoint, source })?;
         if let Some(head) = head {
             return Poll::Ready(Ok(head));
         }
@@ -174,7 +220,11 @@ fn poll_head(
 }
 
 /// Reads up to `size` bytes into the connection's buffer; 0 is the end.
-pub(super) fn poll_receive(lease: &mut Lease, size: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+pub(super) fn poll_receive(
+    lease: &mut Lease,
+    size: usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     let connection = &mut *lease.connection;
     connection.inbound.reserve(size);
     // The future holds no state between polls.
@@ -215,7 +265,8 @@ mod tests {
         SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
         let pool = Pool::default();
         let endpoint = pool.endpoint(listener.local_addr().unwrap());
-        let (stream, accepted) = tokio::join!(TcpStream::connect(endpoint.address()), listener.accept());
+        let (stream, accepted) =
+            tokio::join!(TcpStream::connect(endpoint.address()), listener.accept());
         let (stream, mut server) = (stream.unwrap(), accepted.unwrap().0);
         SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
         server.write_all(response).await.unwrap();
@@ -223,9 +274,20 @@ mod tests {
         let mut lease = endpoint.adopt(stream);
         lease.head().extend_from_slice(&[b'x'; 1 << 20]);
         let second = Duration::from_secs(1);
-        let timeouts = Timeouts { read: second, send: second, body: second };
-        let ask = Ask { head: false, upgrade: false, started: Instant::now(), timeouts };
-        let answer = exchange(lease, &mut None, &mut HeaderMap::new(), ask).await.unwrap();
+        let timeouts = Timeouts {
+            read: second,
+            send: second,
+            body: second,
+        };
+        let ask = Ask {
+            head: false,
+            upgrade: false,
+            started: Instant::now(),
+            timeouts,
+        };
+        let answer = exchange(lease, &mut None, &mut HeaderMap::new(), ask)
+            .await
+            .unwrap();
         drop(server);
         (pool, endpoint, answer)
     }
@@ -239,7 +301,10 @@ mod tests {
             let (pool, _endpoint, answer) = answered_early(response).await;
             if let ReplyBody::Streamed(mut download) = answer.body {
                 use http_body::Body;
-                while poll_fn(|cx| std::pin::Pin::new(&mut download).poll_frame(cx)).await.is_some() {}
+                while poll_fn(|cx| std::pin::Pin::new(&mut download).poll_frame(cx))
+                    .await
+                    .is_some()
+                {}
             }
             assert_eq!(pool.idle(), 0, "{}", String::from_utf8_lossy(response));
         }

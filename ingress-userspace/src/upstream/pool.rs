@@ -39,7 +39,10 @@ pub(super) struct Connection {
 pub struct EndpointPool {
     address: SocketAddr,
     /// Last in, first out: the warmest connection is used, the others may grow old.
-    #[expect(clippy::vec_box, reason = "the box is what moves between pool and request")]
+    #[expect(
+        clippy::vec_box,
+        reason = "the box is what moves between pool and request"
+    )]
     idle: RefCell<Vec<Box<Connection>>>,
     /// Set once no table names the address: connections that come back are closed.
     retired: Cell<bool>,
@@ -58,7 +61,11 @@ impl EndpointPool {
             let connection = self.idle.borrow_mut().pop()?;
             self.worker_idle.set(self.worker_idle.get() - 1);
             if connection.is_quiet() {
-                return Some(Lease { connection, endpoint: Rc::clone(self), reused: true });
+                return Some(Lease {
+                    connection,
+                    endpoint: Rc::clone(self),
+                    reused: true,
+                });
             }
         }
     }
@@ -74,14 +81,21 @@ impl EndpointPool {
             deadline: Deadline::default(),
             idle_since: Instant::now(),
         });
-        Lease { connection, endpoint: Rc::clone(self), reused: false }
+        Lease {
+            connection,
+            endpoint: Rc::clone(self),
+            reused: false,
+        }
     }
 
     fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
-        idle.retain(|connection| connection.is_quiet() && now.duration_since(connection.idle_since) < IDLE_TIME);
-        self.worker_idle.set(self.worker_idle.get() - (before - idle.len()));
+        idle.retain(|connection| {
+            connection.is_quiet() && now.duration_since(connection.idle_since) < IDLE_TIME
+        });
+        self.worker_idle
+            .set(self.worker_idle.get() - (before - idle.len()));
     }
 
     fn retire(&self) {
@@ -117,7 +131,8 @@ impl Lease {
         &mut self.connection.outbound
     }
 
-    /// Whether the connection has carried a request before: then its death tells nothing about the endpoint.
+    /// Whether the connection has carried a request before: then its death tells nothing about the
+    /// endpoint.
     pub fn reused(&self) -> bool {
         self.reused
     }
@@ -134,13 +149,14 @@ impl Lease {
 
     /// Puts the connection back for the next request, unless there is no more use for it.
     ///
-    /// A connection on which a request was only half sent is closed: the endpoint still waits for the
-    /// rest and would read the next request, another client's, as a part of this one.
+    /// A connection on which a request was only half sent is closed: the endpoint still waits for
+    /// the rest and would read the next request, another client's, as a part of this one.
     pub(super) fn give_back(mut self, now: Instant) {
         let endpoint = &self.endpoint;
         let half_sent = self.connection.sent < self.connection.outbound.len();
         let unread = !self.connection.inbound.is_empty();
-        if half_sent || unread || endpoint.retired.get() || endpoint.worker_idle.get() >= IDLE_LIMIT {
+        if half_sent || unread || endpoint.retired.get() || endpoint.worker_idle.get() >= IDLE_LIMIT
+        {
             return;
         }
         self.connection.idle_since = now;
@@ -186,7 +202,10 @@ impl Pool {
     /// Closes what was idle for too long or was closed by its endpoint.
     pub fn sweep(&self) {
         let now = Instant::now();
-        self.endpoints.borrow().values().for_each(|endpoint| endpoint.sweep(now));
+        self.endpoints
+            .borrow()
+            .values()
+            .for_each(|endpoint| endpoint.sweep(now));
     }
 
     /// Idle connections now.
@@ -234,6 +253,10 @@ mod tests {
         pool.keep(|_| false);
         assert_eq!(pool.idle(), 0);
         busy.give_back(Instant::now());
-        assert_eq!(pool.idle(), 0, "a connection came back to a retired endpoint");
+        assert_eq!(
+            pool.idle(),
+            0,
+            "a connection came back to a retired endpoint"
+        );
     }
 }

@@ -63,7 +63,9 @@ pub(super) fn take_head(
     context: Context,
 ) -> Result<Option<Head>, ResponseError> {
     loop {
-        let Some((length, status, http11)) = parse(inbound, spans)? else { return Ok(None) };
+        let Some((length, status, http11)) = parse(inbound, spans)? else {
+            return Ok(None);
+        };
         let head = inbound.split_to(length).freeze();
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             continue;
@@ -73,9 +75,14 @@ pub(super) fn take_head(
         }
         headers.clear();
         headers.reserve(spans.len() + 2);
-        let mut fields = Fields { keep_alive: http11, ..Fields::default() };
+        let mut fields = Fields {
+            keep_alive: http11,
+            ..Fields::default()
+        };
         for span in spans.iter() {
-            let name = head.get(span.name.0..span.name.1).ok_or(ResponseError::Head)?;
+            let name = head
+                .get(span.name.0..span.name.1)
+                .ok_or(ResponseError::Head)?;
             let name = HeaderName::from_bytes(name).map_err(|_| ResponseError::Head)?;
             let value = HeaderValue::from_maybe_shared(head.slice(span.value.0..span.value.1))
                 .map_err(|_| ResponseError::Head)?;
@@ -87,26 +94,34 @@ pub(super) fn take_head(
 }
 
 /// Length of the head, its status, and whether it is HTTP/1.1.
-fn parse(inbound: &[u8], spans: &mut Vec<Span>) -> Result<Option<(usize, StatusCode, bool)>, ResponseError> {
+fn parse(
+    inbound: &[u8],
+    spans: &mut Vec<Span>,
+) -> Result<Option<(usize, StatusCode, bool)>, ResponseError> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let length = match config.parse_response_with_uninit_headers(&mut response, inbound, &mut fields) {
-        Ok(httparse::Status::Complete(length)) if length <= HEAD_LIMIT => length,
-        Ok(httparse::Status::Partial) if inbound.len() < HEAD_LIMIT => return Ok(None),
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(ResponseError::TooLarge),
-        Err(_) => return Err(ResponseError::Head),
-    };
+    let length =
+        match config.parse_response_with_uninit_headers(&mut response, inbound, &mut fields) {
+            Ok(httparse::Status::Complete(length)) if length <= HEAD_LIMIT => length,
+            Ok(httparse::Status::Partial) if inbound.len() < HEAD_LIMIT => return Ok(None),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(ResponseError::TooLarge),
+            Err(_) => return Err(ResponseError::Head),
+        };
     let base = inbound.as_ptr() as usize;
     let place = |part: &[u8]| {
         let start = part.as_ptr() as usize - base;
         (start, start + part.len())
     };
     spans.clear();
-    spans.extend(
-        response.headers.iter().map(|field| Span { name: place(field.name.as_bytes()), value: place(field.value) }),
-    );
-    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(ResponseError::Head)?;
+    spans.extend(response.headers.iter().map(|field| Span {
+        name: place(field.name.as_bytes()),
+        value: place(field.value),
+    }));
+    let status = response
+        .code
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .ok_or(ResponseError::Head)?;
     Ok(Some((length, status, response.version == Some(1))))
 }
 
@@ -123,7 +138,12 @@ struct Fields {
 
 impl Fields {
     /// Takes a hop-by-hop field for itself and puts any other into `headers`.
-    fn take(&mut self, name: HeaderName, value: HeaderValue, headers: &mut HeaderMap) -> Result<(), ResponseError> {
+    fn take(
+        &mut self,
+        name: HeaderName,
+        value: HeaderValue,
+        headers: &mut HeaderMap,
+    ) -> Result<(), ResponseError> {
         match name {
             header::CONTENT_LENGTH => {
                 let length = length(&value).ok_or(ResponseError::ContentLength)?;
@@ -149,35 +169,60 @@ impl Fields {
     }
 
     fn connection(&mut self, value: &HeaderValue) {
-        for option in value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+        for option in value
+            .as_bytes()
+            .split(|&byte| byte == b',')
+            .map(<[u8]>::trim_ascii)
+        {
             if option.eq_ignore_ascii_case(b"close") {
                 self.keep_alive = false;
-            } else if !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"upgrade") {
+            } else if !option.eq_ignore_ascii_case(b"keep-alive")
+                && !option.eq_ignore_ascii_case(b"upgrade")
+            {
                 self.named.extend(HeaderName::from_bytes(option));
             }
         }
     }
 
     fn strip(&mut self, headers: &mut HeaderMap) {
-        for name in self.named.drain(..).filter(|name| *name != header::CONTENT_LENGTH) {
+        for name in self
+            .named
+            .drain(..)
+            .filter(|name| *name != header::CONTENT_LENGTH)
+        {
             headers.remove(name);
         }
     }
 
-    fn finish(mut self, status: StatusCode, headers: &mut HeaderMap, context: Context) -> Result<Head, ResponseError> {
+    fn finish(
+        mut self,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        context: Context,
+    ) -> Result<Head, ResponseError> {
         if status == StatusCode::SWITCHING_PROTOCOLS {
-            let websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
-            let upgrade = self.upgrade.take().filter(websocket).ok_or(ResponseError::Unasked)?;
+            let websocket =
+                |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+            let upgrade = self
+                .upgrade
+                .take()
+                .filter(websocket)
+                .ok_or(ResponseError::Unasked)?;
             headers.insert(header::UPGRADE, upgrade);
             headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            return Ok(Head { status, framing: Framing::Close, keep_alive: false });
+            return Ok(Head {
+                status,
+                framing: Framing::Close,
+                keep_alive: false,
+            });
         }
         if self.chunked && self.length.is_some() {
             // RFC 9112 section 6.3: the coding wins, and the sender is not to be trusted further.
             headers.remove(header::CONTENT_LENGTH);
             self.keep_alive = false;
         }
-        let bodiless = context.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless =
+            context.head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let framing = match (bodiless, self.chunked, self.length) {
             (true, ..) => Framing::Length(0),
             (false, true, _) => Framing::Chunked(Chunked::default()),
@@ -185,7 +230,11 @@ impl Fields {
             (false, false, None) => Framing::Close,
         };
         let keep_alive = self.keep_alive && !matches!(framing, Framing::Close);
-        Ok(Head { status, framing, keep_alive })
+        Ok(Head {
+            status,
+            framing,
+            keep_alive,
+        })
     }
 }
 
@@ -202,9 +251,15 @@ fn length(value: &HeaderValue) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const PLAIN: Context = Context { head: false, upgrade: false };
+    const PLAIN: Context = Context {
+        head: false,
+        upgrade: false,
+    };
 
-    fn head(bytes: &str, context: Context) -> Result<Option<(Head, HeaderMap, BytesMut)>, ResponseError> {
+    fn head(
+        bytes: &str,
+        context: Context,
+    ) -> Result<Option<(Head, HeaderMap, BytesMut)>, ResponseError> {
         let mut headers = HeaderMap::new();
         headers.insert("x-of-the-request", HeaderValue::from_static("1"));
         let mut inbound = BytesMut::from(bytes);
@@ -215,23 +270,81 @@ mod tests {
     #[test]
     fn framing_follows_the_precedence_of_rfc_9112() {
         for (context, bytes, framing, keep_alive) in [
-            (PLAIN, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "Length(5)", true),
-            (PLAIN, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", "Length(5)", true),
-            (PLAIN, "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", "Chunked", true),
-            (PLAIN, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", "Chunked", false),
-            (PLAIN, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", "Chunked", false),
+            (
+                PLAIN,
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+                "Length(5)",
+                true,
+            ),
+            (
+                PLAIN,
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+                "Length(5)",
+                true,
+            ),
+            (
+                PLAIN,
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                "Chunked",
+                true,
+            ),
+            (
+                PLAIN,
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+                "Chunked",
+                false,
+            ),
+            (
+                PLAIN,
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "Chunked",
+                false,
+            ),
             (PLAIN, "HTTP/1.1 200 OK\r\n\r\n", "Close", false),
             (PLAIN, "HTTP/1.1 204 No Content\r\n\r\n", "Length(0)", true),
-            (PLAIN, "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", "Length(0)", true),
-            (PLAIN, "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", "Length(5)", false),
-            (PLAIN, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: x, Close\r\n\r\n", "Length(5)", false),
-            (Context { head: true, ..PLAIN }, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "Length(0)", true),
+            (
+                PLAIN,
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n",
+                "Length(0)",
+                true,
+            ),
+            (
+                PLAIN,
+                "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n",
+                "Length(5)",
+                false,
+            ),
+            (
+                PLAIN,
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: x, Close\r\n\r\n",
+                "Length(5)",
+                false,
+            ),
+            (
+                Context {
+                    head: true,
+                    ..PLAIN
+                },
+                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+                "Length(0)",
+                true,
+            ),
         ] {
             let (head, headers, _) = head(bytes, context).unwrap().unwrap();
-            assert!(format!("{:?}", head.framing).starts_with(framing), "{bytes:?} gave {:?}", head.framing);
+            assert!(
+                format!("{:?}", head.framing).starts_with(framing),
+                "{bytes:?} gave {:?}",
+                head.framing
+            );
             assert_eq!(head.keep_alive, keep_alive, "{bytes:?}");
-            assert!(!headers.contains_key("transfer-encoding") && !headers.contains_key("x-of-the-request"));
-            assert!(!(framing == "Chunked" && headers.contains_key("content-length")), "{bytes:?}");
+            assert!(
+                !headers.contains_key("transfer-encoding")
+                    && !headers.contains_key("x-of-the-request")
+            );
+            assert!(
+                !(framing == "Chunked" && headers.contains_key("content-length")),
+                "{bytes:?}"
+            );
         }
     }
 
@@ -256,14 +369,20 @@ mod tests {
     fn informational_responses_are_passed_over() {
         let bytes = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
         let (head, headers, rest) = head(bytes, PLAIN).unwrap().unwrap();
-        assert_eq!((head.status, headers.len(), &rest[..]), (StatusCode::OK, 1, &b"ok"[..]));
+        assert_eq!(
+            (head.status, headers.len(), &rest[..]),
+            (StatusCode::OK, 1, &b"ok"[..])
+        );
     }
 
     #[test]
     fn a_head_is_the_same_however_it_is_cut() {
         let bytes = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: X-Secret\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nA: b\r\n\r\n";
         for cut in 0..bytes.len() {
-            assert!(head(&bytes[..cut], PLAIN).unwrap().is_none(), "complete at {cut}");
+            assert!(
+                head(&bytes[..cut], PLAIN).unwrap().is_none(),
+                "complete at {cut}"
+            );
         }
         let (_, headers, _) = head(bytes, PLAIN).unwrap().unwrap();
         assert_eq!(headers.len(), 2, "{headers:?}");
@@ -271,8 +390,12 @@ mod tests {
 
     #[test]
     fn a_switch_that_was_asked_for_keeps_its_upgrade() {
-        let context = Context { upgrade: true, head: false };
-        let bytes = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n";
+        let context = Context {
+            upgrade: true,
+            head: false,
+        };
+        let bytes =
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n\r\n";
         let (_, headers, _) = head(bytes, context).unwrap().unwrap();
         assert_eq!(headers["upgrade"], "WebSocket");
         assert!(head(&bytes.replace("WebSocket", "h2c"), context).is_err());

@@ -41,7 +41,15 @@ pub(super) enum Waiting {
 impl Upload {
     /// Sends `body` with the framing that the head announced: `chunked`, or by its length.
     pub fn new(body: Incoming, chunked: bool, limit: Option<u64>) -> Self {
-        Self { body, chunked, left: limit, data: Bytes::new(), tail: b"", ended: false, touched: false }
+        Self {
+            body,
+            chunked,
+            left: limit,
+            data: Bytes::new(),
+            tail: b"",
+            ended: false,
+            touched: false,
+        }
     }
 
     /// Whether a part of the body has been taken from the client, so that it cannot be sent twice.
@@ -50,9 +58,15 @@ impl Upload {
     }
 
     /// Fetches the next piece once the last one is on its way; `false` while the client has none.
-    fn fetch(&mut self, outbound: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<bool, ForwardError> {
+    fn fetch(
+        &mut self,
+        outbound: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, ForwardError> {
         while self.data.is_empty() && self.tail.is_empty() && !self.ended {
-            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { return Ok(false) };
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                return Ok(false);
+            };
             self.touched = true;
             match frame {
                 // Trailers of requests go no further.
@@ -77,7 +91,9 @@ impl Upload {
 
     fn count(&mut self) -> Result<(), ForwardError> {
         if let Some(left) = &mut self.left {
-            *left = left.checked_sub(self.data.len() as u64).ok_or(ForwardError::BodyTooLarge)?;
+            *left = left
+                .checked_sub(self.data.len() as u64)
+                .ok_or(ForwardError::BodyTooLarge)?;
         }
         Ok(())
     }
@@ -100,8 +116,13 @@ pub(super) fn poll_send(
         if let Some(upload) = upload {
             fed = upload.fetch(&mut connection.outbound, cx)?;
         }
-        let head = connection.outbound.get(connection.sent..).unwrap_or_default();
-        let (data, tail) = upload.as_ref().map_or((&b""[..], &b""[..]), |upload| (&upload.data, upload.tail));
+        let head = connection
+            .outbound
+            .get(connection.sent..)
+            .unwrap_or_default();
+        let (data, tail) = upload
+            .as_ref()
+            .map_or((&b""[..], &b""[..]), |upload| (&upload.data, upload.tail));
         if head.is_empty() && data.is_empty() && tail.is_empty() {
             connection.outbound.clear();
             connection.sent = 0;
@@ -117,7 +138,10 @@ pub(super) fn poll_send(
         let written = if data.is_empty() && tail.is_empty() {
             ready!(stream.poll_write(cx, head))
         } else {
-            ready!(stream.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(data), IoSlice::new(tail)]))
+            ready!(stream.poll_write_vectored(
+                cx,
+                &[IoSlice::new(head), IoSlice::new(data), IoSlice::new(tail)]
+            ))
         };
         let mut written = match written {
             Ok(0) => return Poll::Ready(Err(unsent(address, io::ErrorKind::WriteZero.into()))),
@@ -137,5 +161,8 @@ pub(super) fn poll_send(
 }
 
 fn unsent(endpoint: std::net::SocketAddr, source: io::Error) -> ForwardError {
-    ForwardError::Unanswered { endpoint, source: Some(source) }
+    ForwardError::Unanswered {
+        endpoint,
+        source: Some(source),
+    }
 }

@@ -46,19 +46,33 @@ impl Worker {
     }
 
     fn install(&self, table: Arc<RouteTable>) {
-        let routes = Routes::build(table, self.id, &self.pool, &self.metrics, Some(&self.routes()));
+        let routes = Routes::build(
+            table,
+            self.id,
+            &self.pool,
+            &self.metrics,
+            Some(&self.routes()),
+        );
         *self.routes.borrow_mut() = Rc::new(routes);
     }
 }
 
 /// Runs a worker until it has drained.
 pub(super) fn run(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
     runtime.block_on(work(id, listeners, inputs))
 }
 
 async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<()> {
-    let Inputs { mut tables, tls, metrics, mut shutdown, settings } = inputs;
+    let Inputs {
+        mut tables,
+        tls,
+        metrics,
+        mut shutdown,
+        settings,
+    } = inputs;
     let table = Arc::clone(&tables.borrow_and_update());
     let pool = Pool::default();
     let routes = Routes::build(table, id, &pool, &metrics, None);
@@ -74,7 +88,12 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
     let mut accepting = Vec::with_capacity(listeners.len());
     for Listener { socket, transport } in listeners {
         let listener = TcpListener::from_std(socket)?;
-        accepting.push(spawn_local(accept(Rc::clone(&worker), listener, transport, shutdown.clone())));
+        accepting.push(spawn_local(accept(
+            Rc::clone(&worker),
+            listener,
+            transport,
+            shutdown.clone(),
+        )));
     }
     spawn_local(follow_tables(Rc::clone(&worker), tables));
     spawn_local(sweep(Rc::clone(&worker)));
@@ -86,14 +105,27 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
         // Fails where the task panicked: then its listener is closed.
         let _ = accepting.await;
     }
-    if timeout(worker.settings.shutdown_grace, worker.drain.finished()).await.is_err() {
-        tracing::warn!(worker = id, connections = worker.drain.open(), "connections cut at the end of the grace");
+    if timeout(worker.settings.shutdown_grace, worker.drain.finished())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            worker = id,
+            connections = worker.drain.open(),
+            "connections cut at the end of the grace"
+        );
     }
     Ok(())
 }
 
-/// Accepts until shutdown has begun, then what waits in the queue: closing the listener would reset it.
-async fn accept(worker: Rc<Worker>, listener: TcpListener, transport: Transport, mut shutdown: watch::Receiver<bool>) {
+/// Accepts until shutdown has begun, then what waits in the queue: closing the listener would reset
+/// it.
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    transport: Transport,
+    mut shutdown: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -109,11 +141,16 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, transport: Transport,
         }
     }
     // Asked directly: the runtime may not have heard of the last arrivals yet.
-    let Ok(listener) = listener.into_std() else { return };
+    let Ok(listener) = listener.into_std() else {
+        return;
+    };
     loop {
         match listener.accept() {
             Ok((stream, peer)) => {
-                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                if let Ok(stream) = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpStream::from_std(stream))
+                {
                     welcome(&worker, stream, peer, transport);
                 }
             }
@@ -125,13 +162,21 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, transport: Transport,
 
 fn welcome(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, transport: Transport) {
     worker.counters().accepted.increment();
-    spawn_local(connection::serve(Rc::clone(worker), stream, peer, transport));
+    spawn_local(connection::serve(
+        Rc::clone(worker),
+        stream,
+        peer,
+        transport,
+    ));
 }
 
 /// Whether the connection died before it was accepted, so that the next may be fine.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }
 
 async fn follow_tables(worker: Rc<Worker>, mut tables: watch::Receiver<Arc<RouteTable>>) {

@@ -52,7 +52,12 @@ pub(super) struct Client {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, transport: Transport) {
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    transport: Transport,
+) {
     let _open = Open::new(&worker);
     let member = worker.drain.join();
     if let Err(error) = serve_transport(&worker, stream, peer, transport, member).await {
@@ -75,7 +80,11 @@ async fn serve_transport(
         Transport::Tls => 443,
     };
     let secure = transport == Transport::Tls;
-    let client = Rc::new(Client { worker: Rc::clone(worker), secure, forwarded: forwarded(peer.ip(), port, secure) });
+    let client = Rc::new(Client {
+        worker: Rc::clone(worker),
+        secure,
+        forwarded: forwarded(peer.ip(), port, secure),
+    });
     let head_timeout = worker.settings.head_timeout;
     let (socket, ahead, is_http2) = match transport {
         Transport::Plain => {
@@ -91,7 +100,11 @@ async fn serve_transport(
         }
     };
     let stream = Stream::new(socket, ahead, worker.settings.write_timeout);
-    if is_http2 { serve_http2(client, stream, member).await } else { serve_http1(client, stream, member).await }
+    if is_http2 {
+        serve_http2(client, stream, member).await
+    } else {
+        serve_http1(client, stream, member).await
+    }
 }
 
 async fn handshake(worker: &Worker, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
@@ -104,7 +117,10 @@ async fn handshake(worker: &Worker, stream: TcpStream) -> io::Result<TlsStream<T
 }
 
 /// Reads until the first bytes tell HTTP/2 from HTTP/1.1, or shutdown begins.
-async fn read_ahead(stream: &mut (impl AsyncRead + Unpin), member: &mut Member) -> io::Result<Bytes> {
+async fn read_ahead(
+    stream: &mut (impl AsyncRead + Unpin),
+    member: &mut Member,
+) -> io::Result<Bytes> {
     let mut ahead = BytesMut::with_capacity(2048);
     loop {
         let read = {
@@ -162,7 +178,8 @@ async fn serve_http2(client: Rc<Client>, stream: Stream, mut member: Member) -> 
     let mut deadline = Deadline::default();
     deadline.set(Instant::now() + idle);
     let service = service_fn(move |incoming| request::handle(Rc::clone(&client), incoming));
-    // What one connection can make us hold is its window, and for each stream a head and a send buffer.
+    // What one connection can make us hold is its window, and for each stream a head and a send
+    // buffer.
     let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAM_LIMIT)
@@ -221,7 +238,11 @@ struct Streams {
 
 impl Streams {
     fn new(metrics: Arc<WorkerMetrics>) -> Self {
-        Self { metrics, open: Rc::default(), begun: Rc::default() }
+        Self {
+            metrics,
+            open: Rc::default(),
+            begun: Rc::default(),
+        }
     }
 
     /// Whether no stream is open and none has begun since the last time this was asked.
@@ -234,7 +255,10 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         self.begun.set(true);
         self.open.set(self.open.get() + 1);
-        let open = OpenStream { open: Rc::clone(&self.open), _count: PanicCount(Arc::clone(&self.metrics)) };
+        let open = OpenStream {
+            open: Rc::clone(&self.open),
+            _count: PanicCount(Arc::clone(&self.metrics)),
+        };
         spawn_local(async move {
             let _open = open;
             stream.await;
@@ -263,7 +287,10 @@ struct Open {
 impl Open {
     fn new(worker: &Rc<Worker>) -> Self {
         worker.counters().open.increment();
-        Self { worker: Rc::clone(worker), _count: PanicCount(Arc::clone(&worker.metrics)) }
+        Self {
+            worker: Rc::clone(worker),
+            _count: PanicCount(Arc::clone(&worker.metrics)),
+        }
     }
 }
 

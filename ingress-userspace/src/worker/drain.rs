@@ -47,7 +47,12 @@ impl Drain {
         self.0.open.set(self.0.open.get() + 1);
         let mut first_request = Deadline::default();
         first_request.set(Instant::now() + FIRST_REQUEST);
-        Member { drain: self.clone(), id, registered: false, first_request: Some(first_request) }
+        Member {
+            drain: self.clone(),
+            id,
+            registered: false,
+            first_request: Some(first_request),
+        }
     }
 
     /// Starts the shutdown.
@@ -71,15 +76,23 @@ impl Drain {
 }
 
 impl Member {
-    /// Whether the connection is to end: shutdown has begun, and a new connection has had time for its
-    /// first request. If not, this task is woken when it is. A connection stays on one task, so the
-    /// waker is kept once.
+    /// Whether the connection is to end: shutdown has begun, and a new connection has had time for
+    /// its first request. If not, this task is woken when it is. A connection stays on one task, so
+    /// the waker is kept once.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.registered {
             self.registered = true;
-            self.drain.0.wakers.borrow_mut().insert(self.id, cx.waker().clone());
+            self.drain
+                .0
+                .wakers
+                .borrow_mut()
+                .insert(self.id, cx.waker().clone());
         }
-        self.drain.0.begun.get() && self.first_request.as_mut().is_none_or(|until| until.poll(cx).is_ready())
+        self.drain.0.begun.get()
+            && self
+                .first_request
+                .as_mut()
+                .is_none_or(|until| until.poll(cx).is_ready())
     }
 
     /// Notes that the first request has arrived: the connection is a new one no longer.

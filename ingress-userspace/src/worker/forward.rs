@@ -1,4 +1,5 @@
-//! Sends a routed request to an endpoint of its backend, and to another one where the first is not there.
+//! Sends a routed request to an endpoint of its backend, and to another one where the first is not
+//! there.
 
 use std::{io::Write, time::Duration};
 
@@ -8,10 +9,15 @@ use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::{task::spawn_local, time::Instant};
 
-use super::{connection::Client, request::RequestId, respond::Payload, routes::Target, sanitize::Sanitized, tunnel};
+use super::{
+    connection::Client, request::RequestId, respond::Payload, routes::Target, sanitize::Sanitized,
+    tunnel,
+};
 use crate::{
     table::Entry,
-    upstream::{Answer, Ask, Choice, ForwardError, Lease, ReplyBody, Timeouts, Upload, connect, exchange},
+    upstream::{
+        Answer, Ask, Choice, ForwardError, Lease, ReplyBody, Timeouts, Upload, connect, exchange,
+    },
 };
 
 /// What is sent, worked out before an endpoint is chosen.
@@ -31,17 +37,37 @@ pub(super) struct Forwarded {
 }
 
 /// Writes the head that goes upstream.
-pub(super) fn plan(client: &Client, entry: &Entry, sanitized: &Sanitized<'_>, id: &RequestId, parts: &Parts) -> Plan {
+pub(super) fn plan(
+    client: &Client,
+    entry: &Entry,
+    sanitized: &Sanitized<'_>,
+    id: &RequestId,
+    parts: &Parts,
+) -> Plan {
     let mut head = Vec::with_capacity(1024);
-    let mut put = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| head.extend_from_slice(piece));
+    let mut put = |pieces: &[&[u8]]| {
+        pieces
+            .iter()
+            .for_each(|piece| head.extend_from_slice(piece))
+    };
     let path = entry.upstream_path(sanitized.raw_path, &sanitized.path);
     put(&[parts.method.as_str().as_bytes(), b" ", path.as_bytes()]);
     if let Some(query) = sanitized.query {
         put(&[b"?", query.as_bytes()]);
     }
     let authority = sanitized.authority.as_bytes();
-    put(&[b" HTTP/1.1\r\nhost: ", authority, b"\r\nx-forwarded-host: ", authority]);
-    put(&[b"\r\nx-request-id: ", id.as_bytes(), b"\r\n", &client.forwarded]);
+    put(&[
+        b" HTTP/1.1\r\nhost: ",
+        authority,
+        b"\r\nx-forwarded-host: ",
+        authority,
+    ]);
+    put(&[
+        b"\r\nx-request-id: ",
+        id.as_bytes(),
+        b"\r\n",
+        &client.forwarded,
+    ]);
     for (name, value) in &parts.headers {
         if sanitized.passes(name) {
             put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
@@ -50,7 +76,11 @@ pub(super) fn plan(client: &Client, entry: &Entry, sanitized: &Sanitized<'_>, id
     // HTTP/2 clients may cut a cookie into crumbs (RFC 9113 section 8.2.3).
     for (field, name, between) in [
         (header::COOKIE, &b"cookie: "[..], &b"; "[..]),
-        (super::sanitize::X_FORWARDED_FOR, b"x-original-forwarded-for: ", b", "),
+        (
+            super::sanitize::X_FORWARDED_FOR,
+            b"x-original-forwarded-for: ",
+            b", ",
+        ),
     ] {
         for (position, value) in parts.headers.get_all(&field).iter().enumerate() {
             put(&[if position == 0 { name } else { between }, value.as_bytes()]);
@@ -65,7 +95,11 @@ pub(super) fn plan(client: &Client, entry: &Entry, sanitized: &Sanitized<'_>, id
     if sanitized.upgrade {
         put(&[b"connection: upgrade\r\nupgrade: websocket\r\n"]);
     }
-    Plan { head, upgrade: sanitized.upgrade, content_length: sanitized.content_length }
+    Plan {
+        head,
+        upgrade: sanitized.upgrade,
+        content_length: sanitized.content_length,
+    }
 }
 
 /// Forwards the request; `parts.headers` holds the response's fields afterwards, if there is one.
@@ -83,7 +117,10 @@ pub(super) async fn forward(
 ) -> Forwarded {
     let mut upload = frame_body(&mut plan, body, entry);
     let Some(mut choice) = target.balance.pick() else {
-        return Forwarded { outcome: Err(ForwardError::NoEndpoint), endpoint: None };
+        return Forwarded {
+            outcome: Err(ForwardError::NoEndpoint),
+            endpoint: None,
+        };
     };
     let policy = &entry.route.policy;
     let settings = &client.worker.settings;
@@ -91,7 +128,11 @@ pub(super) async fn forward(
         head: parts.method == Method::HEAD,
         upgrade: plan.upgrade,
         started,
-        timeouts: Timeouts { read: policy.read_timeout, send: policy.send_timeout, body: settings.body_timeout },
+        timeouts: Timeouts {
+            read: policy.read_timeout,
+            send: policy.send_timeout,
+            body: settings.body_timeout,
+        },
     };
     let mut attempt = Attempt::First;
     let outcome = loop {
@@ -112,7 +153,10 @@ pub(super) async fn forward(
             }
             // The endpoint closed an idle connection just as we used it.
             Err(ForwardError::Unanswered { .. })
-                if reused && attempt == Attempt::First && !touched && parts.method.is_idempotent() =>
+                if reused
+                    && attempt == Attempt::First
+                    && !touched
+                    && parts.method.is_idempotent() =>
             {
                 attempt = Attempt::Fresh;
             }
@@ -121,7 +165,10 @@ pub(super) async fn forward(
         client.worker.counters().retries.increment();
     };
     let outcome = outcome.map(|answer| settle(client, parts, answer, policy.read_timeout));
-    Forwarded { outcome, endpoint: Some(choice.index) }
+    Forwarded {
+        outcome,
+        endpoint: Some(choice.index),
+    }
 }
 
 /// Which try this is; there is one retry.
@@ -148,14 +195,20 @@ fn frame_body(plan: &mut Plan, body: Incoming, entry: &Entry) -> Option<Upload> 
         let _ = write!(plan.head, "content-length: {length}\r\n");
         Some(Upload::new(body, false, limit))
     } else {
-        plan.head.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        plan.head
+            .extend_from_slice(b"transfer-encoding: chunked\r\n");
         Some(Upload::new(body, true, limit))
     };
     plan.head.extend_from_slice(b"\r\n");
     upload
 }
 
-async fn lease(client: &Client, choice: Choice<'_>, limit: Duration, fresh: bool) -> Result<Lease, ForwardError> {
+async fn lease(
+    client: &Client,
+    choice: Choice<'_>,
+    limit: Duration,
+    fresh: bool,
+) -> Result<Lease, ForwardError> {
     let counters = client.worker.counters();
     if let Some(lease) = choice.endpoint.checkout().filter(|_| !fresh) {
         counters.upstream_reused.increment();
@@ -171,7 +224,12 @@ async fn lease(client: &Client, choice: Choice<'_>, limit: Duration, fresh: bool
     }
 }
 
-fn settle(client: &Client, parts: &mut Parts, answer: Answer, idle: Duration) -> (StatusCode, Payload) {
+fn settle(
+    client: &Client,
+    parts: &mut Parts,
+    answer: Answer,
+    idle: Duration,
+) -> (StatusCode, Payload) {
     let payload = match answer.body {
         ReplyBody::Whole(body) => Payload::whole(body),
         ReplyBody::Streamed(download) => Payload::Streamed(download),
@@ -181,7 +239,8 @@ fn settle(client: &Client, parts: &mut Parts, answer: Answer, idle: Duration) ->
                 let member = client.worker.drain.join();
                 spawn_local(async move {
                     let _member = member;
-                    if let Err(error) = tunnel::run(upgrade, stream, received.freeze(), idle).await {
+                    if let Err(error) = tunnel::run(upgrade, stream, received.freeze(), idle).await
+                    {
                         tracing::debug!(error = &*error, "tunnel ended");
                     }
                 });

@@ -32,7 +32,11 @@ struct State {
 
 impl HeadTimer {
     pub(super) fn new() -> Self {
-        Self(Arc::new(State { epoch: Instant::now(), deadline: AtomicU64::new(0), expired: AtomicBool::new(false) }))
+        Self(Arc::new(State {
+            epoch: Instant::now(),
+            deadline: AtomicU64::new(0),
+            expired: AtomicBool::new(false),
+        }))
     }
 
     /// Ready once when the head that is awaited is overdue: then the connection has to be polled
@@ -43,7 +47,9 @@ impl HeadTimer {
             return Poll::Pending;
         }
         deadline.set((self.0.epoch + Duration::from_millis(at)).into());
-        deadline.poll(cx).map(|()| self.0.expired.store(true, Relaxed))
+        deadline
+            .poll(cx)
+            .map(|()| self.0.expired.store(true, Relaxed))
     }
 }
 
@@ -54,7 +60,9 @@ impl hyper::rt::Timer for HeadTimer {
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
         let after = deadline.saturating_duration_since(self.0.epoch).as_millis();
-        self.0.deadline.store(u64::try_from(after).unwrap_or(u64::MAX).max(1), Relaxed);
+        self.0
+            .deadline
+            .store(u64::try_from(after).unwrap_or(u64::MAX).max(1), Relaxed);
         Box::pin(HeadSleep(Arc::clone(&self.0)))
     }
 }
@@ -65,7 +73,11 @@ impl Future for HeadSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<()> {
-        if self.0.expired.load(Relaxed) { Poll::Ready(()) } else { Poll::Pending }
+        if self.0.expired.load(Relaxed) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -90,7 +102,11 @@ mod tests {
         let timer = HeadTimer::new();
         let mut deadline = Deadline::default();
         let answered = timer.sleep(Duration::from_secs(5));
-        assert!(poll_fn(|cx| Poll::Ready(timer.poll(&mut deadline, cx))).await.is_pending());
+        assert!(
+            poll_fn(|cx| Poll::Ready(timer.poll(&mut deadline, cx)))
+                .await
+                .is_pending()
+        );
         drop(answered);
         let overdue = timer.sleep(Duration::from_secs(9));
         poll_fn(|cx| timer.poll(&mut deadline, cx)).await;

@@ -100,9 +100,11 @@ pub fn spawn(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<
     for listener in &listeners {
         listener.socket.set_nonblocking(true)?;
     }
-    std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-        if let Err(error) = accept::run(id, listeners, inputs) {
-            tracing::error!(worker = id, %error, "worker ended");
-        }
-    })
+    std::thread::Builder::new()
+        .name(format!("worker-{id}"))
+        .spawn(move || {
+            if let Err(error) = accept::run(id, listeners, inputs) {
+                tracing::error!(worker = id, %error, "worker ended");
+            }
+        })
 }

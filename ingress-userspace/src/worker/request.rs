@@ -30,7 +30,9 @@ pub(super) enum RequestId {
 
 impl RequestId {
     fn of(sanitized: &Sanitized<'_>) -> Self {
-        sanitized.request_id.map_or_else(Self::random, |given| Self::Given(given.clone()))
+        sanitized
+            .request_id
+            .map_or_else(Self::random, |given| Self::Given(given.clone()))
     }
 
     fn random() -> Self {
@@ -38,7 +40,10 @@ impl RequestId {
         let random = fastrand::u128(..).to_le_bytes();
         let mut text = [0; 32];
         for (digits, byte) in text.chunks_exact_mut(2).zip(random) {
-            digits.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            digits.copy_from_slice(&[
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ]);
         }
         Self::Made(text)
     }
@@ -56,7 +61,10 @@ impl RequestId {
 ///
 /// # Cancel safety
 /// Dropping the future, as hyper does when the client goes away, stops the endpoint too.
-pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Result<Response<Payload>, Infallible> {
+pub(super) async fn handle(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<Payload>, Infallible> {
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
     let routes = client.worker.routes();
@@ -72,7 +80,11 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
     };
     let id = RequestId::of(&sanitized);
     let Some((entry, target)) = routes.lookup(&sanitized.host, &sanitized.path) else {
-        return Ok(unrouted(&client, started, respond::status(StatusCode::NOT_FOUND, &id, version)));
+        return Ok(unrouted(
+            &client,
+            started,
+            respond::status(StatusCode::NOT_FOUND, &id, version),
+        ));
     };
     let response = if let Some(location) = redirect(&client, entry, &sanitized) {
         respond::redirect(location, &id, version)
@@ -80,14 +92,21 @@ pub(super) async fn handle(client: Rc<Client>, request: Request<Incoming>) -> Re
         respond::status(StatusCode::PAYLOAD_TOO_LARGE, &id, version)
     } else {
         let plan = forward::plan(&client, entry, &sanitized, &id, &parts);
-        let forwarded = forward::forward(&client, entry, target, plan, &mut parts, body, started).await;
+        let forwarded =
+            forward::forward(&client, entry, target, plan, &mut parts, body, started).await;
         answer(&client, entry, forwarded, parts, &id)
     };
     record(target, started, &response);
     Ok(response)
 }
 
-fn answer(client: &Client, entry: &Entry, forwarded: Forwarded, parts: Parts, id: &RequestId) -> Response<Payload> {
+fn answer(
+    client: &Client,
+    entry: &Entry,
+    forwarded: Forwarded,
+    parts: Parts,
+    id: &RequestId,
+) -> Response<Payload> {
     let mut response = match forwarded.outcome {
         Ok((status, payload)) => respond::forwarded(status, parts.headers, payload),
         Err(error) => {
@@ -98,7 +117,13 @@ fn answer(client: &Client, entry: &Entry, forwarded: Forwarded, parts: Parts, id
         }
     };
     if let Some(node) = &client.worker.settings.trace_node {
-        let trace = Trace { node, worker: client.worker.id, entry, endpoint: forwarded.endpoint }.to_string();
+        let trace = Trace {
+            node,
+            worker: client.worker.id,
+            entry,
+            endpoint: forwarded.endpoint,
+        }
+        .to_string();
         if let Ok(trace) = HeaderValue::from_maybe_shared(Bytes::from(trace)) {
             response.headers_mut().insert("x-forebay", trace);
         }
@@ -109,7 +134,10 @@ fn answer(client: &Client, entry: &Entry, forwarded: Forwarded, parts: Parts, id
 /// Where to send a plain request that belongs on https: host without port, raw target, less one
 /// final slash, as ingress-nginx does.
 fn redirect(client: &Client, entry: &Entry, sanitized: &Sanitized<'_>) -> Option<String> {
-    if client.secure || !entry.redirect_to_https || sanitized.path.as_str().starts_with(ACME_CHALLENGES) {
+    if client.secure
+        || !entry.redirect_to_https
+        || sanitized.path.as_str().starts_with(ACME_CHALLENGES)
+    {
         return None;
     }
     let mut location = format!("https://{}{}", sanitized.host.as_str(), sanitized.raw_path);
@@ -131,12 +159,18 @@ fn is_too_large(entry: &Entry, sanitized: &Sanitized<'_>) -> bool {
 }
 
 fn unrouted(client: &Client, started: Instant, response: Response<Payload>) -> Response<Payload> {
-    client.worker.counters().unrouted.record(response.status().as_u16(), started.elapsed());
+    client
+        .worker
+        .counters()
+        .unrouted
+        .record(response.status().as_u16(), started.elapsed());
     response
 }
 
 fn record(target: &Target, started: Instant, response: &Response<Payload>) {
-    target.counters.record(response.status().as_u16(), started.elapsed());
+    target
+        .counters
+        .record(response.status().as_u16(), started.elapsed());
 }
 
 /// The value of `x-forebay`: which way a request went.
@@ -150,10 +184,27 @@ struct Trace<'a> {
 
 impl fmt::Display for Trace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, worker, entry, .. } = self;
-        write!(f, "node={node} worker={worker} ingress={} backend={}", entry.route.ingress, entry.backend.key)?;
-        let Some(endpoint) = self.endpoint.and_then(|index| entry.backend.endpoints.get(index)) else { return Ok(()) };
+        let Self {
+            node,
+            worker,
+            entry,
+            ..
+        } = self;
+        write!(
+            f,
+            "node={node} worker={worker} ingress={} backend={}",
+            entry.route.ingress, entry.backend.key
+        )?;
+        let Some(endpoint) = self
+            .endpoint
+            .and_then(|index| entry.backend.endpoints.get(index))
+        else {
+            return Ok(());
+        };
         write!(f, " endpoint={}", endpoint.address)?;
-        endpoint.pod.as_ref().map_or(Ok(()), |pod| write!(f, " pod={pod}"))
+        endpoint
+            .pod
+            .as_ref()
+            .map_or(Ok(()), |pod| write!(f, " pod={pod}"))
     }
 }

@@ -34,7 +34,10 @@ impl Body for Payload {
     type Data = Bytes;
     type Error = ForwardError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ForwardError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ForwardError>>> {
         match self.get_mut() {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Streamed(download) => Pin::new(download).poll_frame(cx),
@@ -50,14 +53,20 @@ impl Body for Payload {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64)),
+            Self::Whole(body) => {
+                SizeHint::with_exact(body.as_ref().map_or(0, |body| body.len() as u64))
+            }
             Self::Streamed(download) => download.size_hint(),
         }
     }
 }
 
 /// Passes on what an endpoint answered.
-pub(super) fn forwarded(status: StatusCode, mut headers: HeaderMap, payload: Payload) -> Response<Payload> {
+pub(super) fn forwarded(
+    status: StatusCode,
+    mut headers: HeaderMap,
+    payload: Payload,
+) -> Response<Payload> {
     headers.insert(header::SERVER, SERVER);
     let mut response = Response::new(payload);
     *response.status_mut() = status;
@@ -73,9 +82,9 @@ pub(super) fn error(error: &ForwardError, id: &RequestId, version: Version) -> R
         | ForwardError::Unanswered { .. }
         | ForwardError::Response { .. }
         | ForwardError::Truncated { .. } => StatusCode::BAD_GATEWAY,
-        ForwardError::ConnectTimeout { .. } | ForwardError::SendTimeout { .. } | ForwardError::ReadTimeout { .. } => {
-            StatusCode::GATEWAY_TIMEOUT
-        }
+        ForwardError::ConnectTimeout { .. }
+        | ForwardError::SendTimeout { .. }
+        | ForwardError::ReadTimeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         ForwardError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ForwardError::Body(_) => StatusCode::BAD_REQUEST,
         ForwardError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -86,14 +95,24 @@ pub(super) fn error(error: &ForwardError, id: &RequestId, version: Version) -> R
 /// A small page with the status and the request's identity.
 pub(super) fn status(code: StatusCode, id: &RequestId, version: Version) -> Response<Payload> {
     let reason = code.canonical_reason().unwrap_or("Error");
-    let page = format!("{} {reason}\nrequest {}\n", code.as_str(), String::from_utf8_lossy(id.as_bytes()));
+    let page = format!(
+        "{} {reason}\nrequest {}\n",
+        code.as_str(),
+        String::from_utf8_lossy(id.as_bytes())
+    );
     let mut response = Response::new(Payload::whole(page.into()));
     *response.status_mut() = code;
     let headers = response.headers_mut();
     headers.insert(header::SERVER, SERVER);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     if code == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        headers.insert(
+            header::ALLOW,
+            HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        );
     }
     if closes(code) && version < Version::HTTP_2 {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -136,9 +155,21 @@ mod tests {
         let id = RequestId::Made([b'0'; 32]);
         for (failure, code) in [
             (ForwardError::NoEndpoint, 503),
-            (ForwardError::Connect { endpoint, source: refused() }, 502),
+            (
+                ForwardError::Connect {
+                    endpoint,
+                    source: refused(),
+                },
+                502,
+            ),
             (ForwardError::ConnectTimeout { endpoint }, 504),
-            (ForwardError::Unanswered { endpoint, source: None }, 502),
+            (
+                ForwardError::Unanswered {
+                    endpoint,
+                    source: None,
+                },
+                502,
+            ),
             (ForwardError::SendTimeout { endpoint }, 504),
             (ForwardError::ReadTimeout { endpoint }, 504),
             (ForwardError::BodyTooLarge, 413),
@@ -146,8 +177,17 @@ mod tests {
         ] {
             let response = error(&failure, &id, Version::HTTP_11);
             assert_eq!(response.status(), code, "{failure}");
-            assert_eq!(response.headers().contains_key("connection"), matches!(code, 408 | 413), "{failure}");
-            assert!(!error(&failure, &id, Version::HTTP_2).headers().contains_key("connection"), "{failure}");
+            assert_eq!(
+                response.headers().contains_key("connection"),
+                matches!(code, 408 | 413),
+                "{failure}"
+            );
+            assert!(
+                !error(&failure, &id, Version::HTTP_2)
+                    .headers()
+                    .contains_key("connection"),
+                "{failure}"
+            );
         }
     }
 }

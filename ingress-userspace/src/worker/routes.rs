@@ -35,8 +35,11 @@ impl Routes {
         previous: Option<&Self>,
     ) -> Self {
         let entries = table.entries();
-        let named: AHashSet<_> =
-            entries.iter().flat_map(|entry| &entry.backend.endpoints).map(|endpoint| endpoint.address).collect();
+        let named: AHashSet<_> = entries
+            .iter()
+            .flat_map(|entry| &entry.backend.endpoints)
+            .map(|endpoint| endpoint.address)
+            .collect();
         pool.keep(|address| named.contains(address));
         let mut balances = BTreeMap::new();
         let mut targets = Vec::with_capacity(entries.len());
@@ -44,15 +47,30 @@ impl Routes {
             let key = &entry.backend.key;
             let balance = balances.entry(key.clone()).or_insert_with(|| {
                 let before = previous.and_then(|previous| previous.balances.get(key));
-                Rc::new(RoundRobin::new(&entry.backend, pool, before.map_or(worker, |before| before.position())))
+                Rc::new(RoundRobin::new(
+                    &entry.backend,
+                    pool,
+                    before.map_or(worker, |before| before.position()),
+                ))
             });
-            targets.push(Target { counters: metrics.route(labels(entry)), balance: Rc::clone(balance) });
+            targets.push(Target {
+                counters: metrics.route(labels(entry)),
+                balance: Rc::clone(balance),
+            });
         }
-        Self { table, targets, balances }
+        Self {
+            table,
+            targets,
+            balances,
+        }
     }
 
     /// The route of a request and what this worker keeps of it.
-    pub(super) fn lookup(&self, host: &CanonicalHost<'_>, path: &CanonicalPath<'_>) -> Option<(&Entry, &Target)> {
+    pub(super) fn lookup(
+        &self,
+        host: &CanonicalHost<'_>,
+        path: &CanonicalPath<'_>,
+    ) -> Option<(&Entry, &Target)> {
         let entry = self.table.lookup(host, path)?;
         Some((entry, self.targets.get(entry.index)?))
     }

@@ -3,7 +3,9 @@
 //! hyper has parsed the head and refused what breaks RFC 9112's grammar; this is what it leaves to
 //! us. Everything after this file works on [`Sanitized`].
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header, request::Parts,
+};
 
 use crate::table::{CanonicalHost, CanonicalPath};
 
@@ -57,7 +59,9 @@ impl Rejection {
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Target | Self::Host | Self::Connection | Self::ContentLength => StatusCode::BAD_REQUEST,
+            Self::Target | Self::Host | Self::Connection | Self::ContentLength => {
+                StatusCode::BAD_REQUEST
+            }
             Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
         }
@@ -99,10 +103,14 @@ fn authority<'r>(parts: &'r Parts, fields: &Fields<'r>) -> Result<&'r str, Rejec
         None => None,
     };
     match (parts.uri.authority(), host, parts.version) {
-        (Some(target), Some(host), Version::HTTP_2) if !target.as_str().eq_ignore_ascii_case(host) => {
+        (Some(target), Some(host), Version::HTTP_2)
+            if !target.as_str().eq_ignore_ascii_case(host) =>
+        {
             Err(Rejection::Host)
         }
-        (Some(_), None, Version::HTTP_11) | (None, None, Version::HTTP_11 | Version::HTTP_2) => Err(Rejection::Host),
+        (Some(_), None, Version::HTTP_11) | (None, None, Version::HTTP_11 | Version::HTTP_2) => {
+            Err(Rejection::Host)
+        }
         (Some(target), ..) => Ok(target.as_str()),
         (None, Some(host), _) => Ok(host),
         (None, None, _) => Ok(""),
@@ -136,8 +144,13 @@ impl<'r> Fields<'r> {
                 }
                 header::CONTENT_LENGTH => fields.content_length(value)?,
                 header::CONNECTION => fields.connection(value)?,
-                header::UPGRADE => fields.websocket = value.as_bytes().eq_ignore_ascii_case(b"websocket"),
-                header::TE => fields.trailers |= options(value).any(|option| option.eq_ignore_ascii_case(b"trailers")),
+                header::UPGRADE => {
+                    fields.websocket = value.as_bytes().eq_ignore_ascii_case(b"websocket")
+                }
+                header::TE => {
+                    fields.trailers |=
+                        options(value).any(|option| option.eq_ignore_ascii_case(b"trailers"))
+                }
                 header::EXPECT if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
                     return Err(Rejection::Expectation);
                 }
@@ -152,7 +165,9 @@ impl<'r> Fields<'r> {
     }
 
     fn host(&mut self, value: &'r HeaderValue) -> Result<(), Rejection> {
-        self.host.replace(value).map_or(Ok(()), |_| Err(Rejection::Host))
+        self.host
+            .replace(value)
+            .map_or(Ok(()), |_| Err(Rejection::Host))
     }
 
     fn content_length(&mut self, value: &HeaderValue) -> Result<(), Rejection> {
@@ -172,7 +187,9 @@ impl<'r> Fields<'r> {
                 self.upgrades = true;
             } else if is_protected(option) {
                 return Err(Rejection::Connection);
-            } else if !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"close") {
+            } else if !option.eq_ignore_ascii_case(b"keep-alive")
+                && !option.eq_ignore_ascii_case(b"close")
+            {
                 self.named.push(option);
             }
         }
@@ -186,20 +203,38 @@ impl<'r> Fields<'r> {
             && parts.version == Version::HTTP_11
             && !self.chunked
             && self.content_length.unwrap_or(0) == 0
-            && parts.headers.get(header::SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13")
+            && parts
+                .headers
+                .get(header::SEC_WEBSOCKET_VERSION)
+                .is_some_and(|version| version == "13")
     }
 }
 
 fn options(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
+    value
+        .as_bytes()
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.is_empty())
 }
 
-/// Fields that a client may not have removed by naming them in `Connection`: an endpoint decides by them.
+/// Fields that a client may not have removed by naming them in `Connection`: an endpoint decides by
+/// them.
 fn is_protected(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 5] = [b"host", b"content-length", b"transfer-encoding", b"cookie", b"authorization"];
+    const NAMES: [&[u8]; 5] = [
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"cookie",
+        b"authorization",
+    ];
     const PREFIX: &[u8] = b"x-forwarded-";
-    NAMES.iter().any(|protected| name.eq_ignore_ascii_case(protected))
-        || name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+    NAMES
+        .iter()
+        .any(|protected| name.eq_ignore_ascii_case(protected))
+        || name
+            .get(..PREFIX.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
 impl Sanitized<'_> {
@@ -219,14 +254,17 @@ impl Sanitized<'_> {
             | header::FORWARDED => false,
             _ => {
                 !is_ours(name.as_str())
-                    && !self.named.iter().any(|own| own.eq_ignore_ascii_case(name.as_str().as_bytes()))
+                    && !self
+                        .named
+                        .iter()
+                        .any(|own| own.eq_ignore_ascii_case(name.as_str().as_bytes()))
             }
         }
     }
 }
 
-/// Names that only we write, hop-by-hop names without a constant, `Proxy` (CVE-2016-5385), and names
-/// with `_`, which CGI-like endpoints confuse with `-`.
+/// Names that only we write, hop-by-hop names without a constant, `Proxy` (CVE-2016-5385), and
+/// names with `_`, which CGI-like endpoints confuse with `-`.
 fn is_ours(name: &str) -> bool {
     matches!(
         name,
@@ -251,7 +289,10 @@ mod tests {
     use super::*;
 
     fn parts(version: Version, method: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
-        let mut request = http::Request::builder().version(version).method(method).uri(target);
+        let mut request = http::Request::builder()
+            .version(version)
+            .method(method)
+            .uri(target);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
@@ -264,7 +305,12 @@ mod tests {
         for (version, target, fields, expected) in [
             (V::HTTP_11, "/", &[("host", "a.b:80")][..], Ok("a.b")),
             (V::HTTP_11, "/", &[], Err(Rejection::Host)),
-            (V::HTTP_11, "/", &[("host", "a"), ("host", "a")], Err(Rejection::Host)),
+            (
+                V::HTTP_11,
+                "/",
+                &[("host", "a"), ("host", "a")],
+                Err(Rejection::Host),
+            ),
             (V::HTTP_11, "/", &[("host", "a b")], Err(Rejection::Host)),
             (V::HTTP_11, "/", &[("host", "u@a")], Err(Rejection::Host)),
             (V::HTTP_11, "http://x.y/", &[("host", "a")], Ok("x.y")),
@@ -272,12 +318,21 @@ mod tests {
             (V::HTTP_10, "/", &[], Ok("")),
             (V::HTTP_2, "http://x.y/", &[], Ok("x.y")),
             (V::HTTP_2, "http://x.y/", &[("host", "X.y")], Ok("x.y")),
-            (V::HTTP_2, "http://x.y/", &[("host", "other")], Err(Rejection::Host)),
+            (
+                V::HTTP_2,
+                "http://x.y/",
+                &[("host", "other")],
+                Err(Rejection::Host),
+            ),
             (V::HTTP_2, "/", &[], Err(Rejection::Host)),
         ] {
             let parts = parts(version, "GET", target, fields);
             let host = sanitize(&parts).map(|sanitized| sanitized.host.as_str().to_owned());
-            assert_eq!(host.as_deref().map_err(|error| *error), expected, "{version:?} {target} {fields:?}");
+            assert_eq!(
+                host.as_deref().map_err(|error| *error),
+                expected,
+                "{version:?} {target} {fields:?}"
+            );
         }
     }
 
@@ -290,21 +345,49 @@ mod tests {
             ("GET", "foo", ("x", "y"), Rejection::Target),
             ("GET", "/a/../../b", ("x", "y"), Rejection::Target),
             ("GET", "/%00", ("x", "y"), Rejection::Target),
-            ("POST", "/", ("transfer-encoding", "gzip, chunked"), Rejection::TransferCoding),
-            ("POST", "/", ("transfer-encoding", "chunked, chunked"), Rejection::TransferCoding),
-            ("POST", "/", ("transfer-encoding", "x"), Rejection::TransferCoding),
+            (
+                "POST",
+                "/",
+                ("transfer-encoding", "gzip, chunked"),
+                Rejection::TransferCoding,
+            ),
+            (
+                "POST",
+                "/",
+                ("transfer-encoding", "chunked, chunked"),
+                Rejection::TransferCoding,
+            ),
+            (
+                "POST",
+                "/",
+                ("transfer-encoding", "x"),
+                Rejection::TransferCoding,
+            ),
             ("POST", "/", ("expect", "200-ok"), Rejection::Expectation),
-            ("GET", "/", ("connection", "close, X-Forwarded-For"), Rejection::Connection),
+            (
+                "GET",
+                "/",
+                ("connection", "close, X-Forwarded-For"),
+                Rejection::Connection,
+            ),
             ("GET", "/", ("connection", "Host"), Rejection::Connection),
         ] {
             let parts = parts(Version::HTTP_11, method, target, &[("host", "a"), field]);
-            assert_eq!(sanitize(&parts).map(drop), Err(rejection), "{method} {target} {field:?}");
+            assert_eq!(
+                sanitize(&parts).map(drop),
+                Err(rejection),
+                "{method} {target} {field:?}"
+            );
         }
     }
 
     #[test]
     fn fields_of_one_hop_and_forged_ones_go_no_further() {
-        let fields = [("host", "a"), ("connection", "keep-alive, X-Secret"), ("x-secret", "1")];
+        let fields = [
+            ("host", "a"),
+            ("connection", "keep-alive, X-Secret"),
+            ("x-secret", "1"),
+        ];
         let parts = parts(Version::HTTP_11, "GET", "/", &fields);
         let sanitized = sanitize(&parts).unwrap();
         for (name, passes) in [
@@ -320,16 +403,26 @@ mod tests {
             ("forwarded", false),
             ("te", false),
         ] {
-            assert_eq!(sanitized.passes(&HeaderName::from_static(name)), passes, "{name}");
+            assert_eq!(
+                sanitized.passes(&HeaderName::from_static(name)),
+                passes,
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn only_a_whole_websocket_request_upgrades() {
-        let whole =
-            [("host", "a"), ("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
+        let whole = [
+            ("host", "a"),
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+        ];
         let upgrade = |method: &str, fields: &[(&str, &str)]| {
-            sanitize(&parts(Version::HTTP_11, method, "/", fields)).unwrap().upgrade
+            sanitize(&parts(Version::HTTP_11, method, "/", fields))
+                .unwrap()
+                .upgrade
         };
         assert!(upgrade("GET", &whole));
         assert!(!upgrade("POST", &whole));
@@ -338,7 +431,13 @@ mod tests {
             let (name, _) = fields.remove(missing);
             assert!(!upgrade("GET", &fields), "without {name}");
         }
-        assert!(!upgrade("GET", &[&whole[..2], &[("upgrade", "h2c")], &whole[3..]].concat()));
-        assert!(!upgrade("GET", &[&whole[..], &[("content-length", "1")]].concat()));
+        assert!(!upgrade(
+            "GET",
+            &[&whole[..2], &[("upgrade", "h2c")], &whole[3..]].concat()
+        ));
+        assert!(!upgrade(
+            "GET",
+            &[&whole[..], &[("content-length", "1")]].concat()
+        ));
     }
 }

@@ -1,4 +1,5 @@
-//! The client's side of a connection: TCP or TLS, with what was read ahead, and a limit on standing still.
+//! The client's side of a connection: TCP or TLS, with what was read ahead, and a limit on standing
+//! still.
 
 use std::{
     io::{self, IoSlice},
@@ -38,11 +39,21 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(socket: Socket, ahead: Bytes, write_timeout: Duration) -> Self {
-        Self { socket, ahead, gathered: Vec::new(), stalled: Deadline::default(), write_timeout }
+        Self {
+            socket,
+            ahead,
+            gathered: Vec::new(),
+            stalled: Deadline::default(),
+            write_timeout,
+        }
     }
 
     /// Turns a write that stands still for too long into an error.
-    fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn watch<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled.clear();
             return written;
@@ -50,12 +61,18 @@ impl Stream {
         if !self.stalled.is_set() {
             self.stalled.set(Instant::now() + self.write_timeout);
         }
-        self.stalled.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.stalled
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.ahead.is_empty() {
             let take = this.ahead.len().min(buf.remaining());
@@ -70,7 +87,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = match &mut this.socket {
             Socket::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -89,7 +110,8 @@ impl AsyncWrite for Stream {
             Socket::Plain(stream) => {
                 if bufs.iter().map(|buf| buf.len()).sum::<usize>() <= GATHER_LIMIT {
                     this.gathered.clear();
-                    bufs.iter().for_each(|buf| this.gathered.extend_from_slice(buf));
+                    bufs.iter()
+                        .for_each(|buf| this.gathered.extend_from_slice(buf));
                     Pin::new(stream).poll_write(cx, &this.gathered)
                 } else {
                     Pin::new(stream).poll_write_vectored(cx, bufs)

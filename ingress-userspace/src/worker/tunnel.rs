@@ -1,4 +1,5 @@
-//! A connection that became a WebSocket: bytes both ways, until both sides have ended or nothing moves.
+//! A connection that became a WebSocket: bytes both ways, until both sides have ended or nothing
+//! moves.
 
 use std::{
     cell::Cell,
@@ -30,7 +31,10 @@ pub(super) async fn run(
     let mut client = TokioIo::new(upgrade.await?);
     client.write_all(&received).await?;
     let moved = Rc::new(Cell::new(false));
-    let mut endpoint = Watched { stream: endpoint, moved: Rc::clone(&moved) };
+    let mut endpoint = Watched {
+        stream: endpoint,
+        moved: Rc::clone(&moved),
+    };
     let mut copy = std::pin::pin!(copy_bidirectional(&mut client, &mut endpoint));
     loop {
         select! {
@@ -49,7 +53,11 @@ struct Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         this.moved.set(this.moved.get() || read.is_ready());
@@ -58,7 +66,11 @@ impl AsyncRead for Watched {
 }
 
 impl AsyncWrite for Watched {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.moved.set(this.moved.get() || written.is_ready());

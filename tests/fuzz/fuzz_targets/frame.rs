@@ -1,4 +1,5 @@
-//! Any frame, against tables in which everything is found: no read past the end, no verdict that points outside.
+//! Any frame, against tables in which everything is found: no read past the end, no verdict that
+//! points outside.
 #![no_main]
 
 use ingress_ebpf::{
@@ -9,7 +10,8 @@ use ingress_ebpf::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Every address is a VIP and a peer; the first byte of the input says who owns it and how it is reached.
+/// Every address is a VIP and a peer; the first byte of the input says who owns it and how it is
+/// reached.
 struct Everything {
     meta: Meta,
     this_node: SelfNode,
@@ -73,7 +75,8 @@ impl Tables for Everything {
     }
 }
 
-/// Makes most frames plausible: a guess of the right ethertype, version, protocol and length takes for ever.
+/// Makes most frames plausible: a guess of the right ethertype, version, protocol and length takes
+/// for ever.
 fn plausible(choice: u8, bytes: &[u8]) -> Vec<u8> {
     let mut frame = bytes.to_vec();
     let length = u16::try_from(frame.len().saturating_sub(14)).unwrap_or(u16::MAX);

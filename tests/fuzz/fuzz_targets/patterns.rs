@@ -1,4 +1,5 @@
-//! Any host and path of a rule: what is accepted matches the hosts it names, and a path stays as it was written.
+//! Any host and path of a rule: what is accepted matches the hosts it names, and a path stays as it
+//! was written.
 #![no_main]
 
 use ingress_userspace::{

@@ -1,4 +1,5 @@
-//! Any request path: the canonical form is a path without dot segments, empty segments and control characters.
+//! Any request path: the canonical form is a path without dot segments, empty segments and control
+//! characters.
 #![no_main]
 
 use ingress_userspace::table::CanonicalPath;

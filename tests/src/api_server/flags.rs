@@ -48,7 +48,10 @@ pub(super) fn server(dir: &Path, port: u16) -> Vec<String> {
         "--service-cluster-ip-range=10.96.0.0/16".into(),
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         format!("--service-account-key-file={}", path("accounts.pub")),
-        format!("--service-account-signing-key-file={}", path("accounts.key")),
+        format!(
+            "--service-account-signing-key-file={}",
+            path("accounts.key")
+        ),
         format!("--tls-cert-file={}", path("server.crt")),
         format!("--tls-private-key-file={}", path("server.key")),
         format!("--token-auth-file={}", path("tokens.csv")),
@@ -59,7 +62,10 @@ pub(super) fn manager(dir: &Path) -> Vec<String> {
     let path = |name: &str| dir.join(name).display().to_string();
     vec![
         format!("--kubeconfig={}", path("admin.kubeconfig")),
-        format!("--service-account-private-key-file={}", path("accounts.key")),
+        format!(
+            "--service-account-private-key-file={}",
+            path("accounts.key")
+        ),
         format!("--root-ca-file={}", path("server.crt")),
         "--leader-elect=false".into(),
         format!("--controllers={}", CONTROLLERS.join(",")),
@@ -78,7 +84,10 @@ pub(super) fn write_credentials(dir: &Path) -> Result<()> {
     let accounts = rcgen::KeyPair::generate()?;
     fs::write(dir.join("accounts.key"), accounts.serialize_pem())?;
     fs::write(dir.join("accounts.pub"), accounts.public_key_pem())?;
-    fs::write(dir.join("tokens.csv"), format!("{ADMIN},admin,1,\"system:masters\"\n"))?;
+    fs::write(
+        dir.join("tokens.csv"),
+        format!("{ADMIN},admin,1,\"system:masters\"\n"),
+    )?;
     fs::write(dir.join("admin.kubeconfig"), kubeconfig(dir, ADMIN))?;
     Ok(())
 }

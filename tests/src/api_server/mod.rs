@@ -1,7 +1,7 @@
 //! A real Kubernetes API server with etcd and the controller manager, on a machine of the lab.
 //!
-//! No kubelet and no scheduler: nodes and pods do not exist, EndpointSlices are written by the tests.
-//! Every process ends with the namespace, also when the test process is killed.
+//! No kubelet and no scheduler: nodes and pods do not exist, EndpointSlices are written by the
+//! tests. Every process ends with the namespace, also when the test process is killed.
 
 mod binaries;
 mod flags;
@@ -51,7 +51,9 @@ pub struct ApiServer {
 
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiServer").field("dir", &self.dir.path()).finish_non_exhaustive()
+        f.debug_struct("ApiServer")
+            .field("dir", &self.dir.path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,7 +72,9 @@ pub fn available() -> Result<(), String> {
 
 /// The top of the repository.
 fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
 }
 
 impl ApiServer {
@@ -80,11 +84,16 @@ impl ApiServer {
     /// As [`start`](Self::start).
     pub fn shared() -> Result<Arc<Self>> {
         static SHARED: OnceLock<Result<Arc<ApiServer>, String>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| Self::start().map(Arc::new).map_err(|error| format!("{error:#}")));
+        let shared = SHARED.get_or_init(|| {
+            Self::start()
+                .map(Arc::new)
+                .map_err(|error| format!("{error:#}"))
+        });
         shared.clone().map_err(anyhow::Error::msg)
     }
 
-    /// Starts etcd, the API server and the controller manager at once and waits until they are ready.
+    /// Starts etcd, the API server and the controller manager at once and waits until they are
+    /// ready.
     ///
     /// # Errors
     /// A binary is missing, no namespace can be made, or the server is not ready in time; the error has its log.
@@ -99,18 +108,36 @@ impl ApiServer {
         }
         let dir = Folder::new()?;
         flags::write_credentials(dir.path())?;
-        let machine = Machine { namespace: &namespace, binaries: &binaries, dir: dir.path() };
+        let machine = Machine {
+            namespace: &namespace,
+            binaries: &binaries,
+            dir: dir.path(),
+        };
         let etcd = machine.start("etcd", &flags::etcd(dir.path()))?;
-        let server = Mutex::new(Some(machine.start("kube-apiserver", &flags::server(dir.path(), flags::PORT))?));
+        let server = Mutex::new(Some(
+            machine.start("kube-apiserver", &flags::server(dir.path(), flags::PORT))?,
+        ));
         // KUBEBUILDER_ASSETS of others may lack it; only default ServiceAccounts are missing then.
         let manager = match binaries.join("kube-controller-manager").is_file() {
             true => Some(machine.start("kube-controller-manager", &flags::manager(dir.path()))?),
             false => None,
         };
         let (port, kubeconfig) = (AtomicU16::new(flags::PORT), OnceLock::new());
-        let running = Self { manager, server, port, etcd, namespace, binaries, dir, kubeconfig };
+        let running = Self {
+            manager,
+            server,
+            port,
+            etcd,
+            namespace,
+            binaries,
+            dir,
+            kubeconfig,
+        };
         running.wait_until_ready()?;
-        say(&format!("API server ready after {:.1} s", started.elapsed().as_secs_f64()));
+        say(&format!(
+            "API server ready after {:.1} s",
+            started.elapsed().as_secs_f64()
+        ));
         Ok(running)
     }
 
@@ -121,10 +148,15 @@ impl ApiServer {
 
     /// Kills the API server, as a crash would; etcd lives on.
     pub fn kill_server(&self) {
-        end(&mut self.server.lock().unwrap_or_else(PoisonError::into_inner).take());
+        end(&mut self
+            .server
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take());
     }
 
-    /// Starts the API server again after [`kill_server`](Self::kill_server) and waits until it is ready.
+    /// Starts the API server again after [`kill_server`](Self::kill_server) and waits until it is
+    /// ready.
     ///
     /// # Errors
     /// It is not ready in time.
@@ -132,8 +164,8 @@ impl ApiServer {
         self.start_server(flags::PORT)
     }
 
-    /// As [`restart_server`](Self::restart_server), but on a port that only [`kubectl`](Self::kubectl) knows:
-    /// what is changed then has happened behind Forebay's back.
+    /// As [`restart_server`](Self::restart_server), but on a port that only
+    /// [`kubectl`](Self::kubectl) knows: what is changed then has happened behind Forebay's back.
     ///
     /// # Errors
     /// It is not ready in time.
@@ -142,7 +174,11 @@ impl ApiServer {
     }
 
     fn start_server(&self, port: u16) -> Result<()> {
-        let machine = Machine { namespace: &self.namespace, binaries: &self.binaries, dir: self.dir.path() };
+        let machine = Machine {
+            namespace: &self.namespace,
+            binaries: &self.binaries,
+            dir: self.dir.path(),
+        };
         let child = machine.start("kube-apiserver", &flags::server(self.dir.path(), port))?;
         self.port.store(port, Ordering::SeqCst);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
@@ -162,10 +198,15 @@ impl ApiServer {
                 return Ok(());
             }
             let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-            let ended = server.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
+            let ended = server
+                .as_mut()
+                .is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))));
             drop(server);
             if ended || Instant::now() > deadline {
-                bail!("API server is not ready (ended: {ended}):\n{}", self.log("kube-apiserver"));
+                bail!(
+                    "API server is not ready (ended: {ended}):\n{}",
+                    self.log("kube-apiserver")
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -173,9 +214,13 @@ impl ApiServer {
 
     /// The end of a process's log.
     pub fn log(&self, name: &str) -> String {
-        let text = fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
+        let text =
+            fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+        lines
+            .get(lines.len().saturating_sub(40)..)
+            .unwrap_or_default()
+            .join("\n")
     }
 
     /// Asks etcd to forget every revision but the last, so that watches from before get 410.
@@ -186,13 +231,25 @@ impl ApiServer {
         let post = |path: &str, body: &str| {
             let url = format!("{}{path}", flags::ETCD);
             client::curl_in(&self.namespace, &["--data", body, &url]).and_then(|answer| {
-                ensure!(answer.status == 200, "etcd {path}: {} {}", answer.status, answer.text());
+                ensure!(
+                    answer.status == 200,
+                    "etcd {path}: {} {}",
+                    answer.status,
+                    answer.text()
+                );
                 answer.json::<serde_json::Value>()
             })
         };
         let range = post("/v3/kv/range", r#"{"key": "AA=="}"#)?;
-        let revision = range["header"]["revision"].as_str().context("etcd names no revision")?.to_owned();
-        post("/v3/kv/compaction", &format!(r#"{{"revision": "{revision}", "physical": true}}"#)).map(drop)
+        let revision = range["header"]["revision"]
+            .as_str()
+            .context("etcd names no revision")?
+            .to_owned();
+        post(
+            "/v3/kv/compaction",
+            &format!(r#"{{"revision": "{revision}", "physical": true}}"#),
+        )
+        .map(drop)
     }
 
     /// Runs kubectl as the administrator, with `stdin`, and returns what it prints.
@@ -202,8 +259,13 @@ impl ApiServer {
     pub fn kubectl(&self, args: &[&str], stdin: &str) -> Result<String> {
         let mut command = Command::new(self.binaries.join("kubectl"));
         command.args(["--server", &self.address()]).args(args);
-        command.env("KUBECONFIG", self.dir.path().join("admin.kubeconfig")).env("HOME", self.dir.path());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env("KUBECONFIG", self.dir.path().join("admin.kubeconfig"))
+            .env("HOME", self.dir.path());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = self.namespace.spawn(command).context("start kubectl")?;
         if let Some(mut pipe) = child.stdin.take() {
             // A kubectl that ends early says why itself.
@@ -211,7 +273,11 @@ impl ApiServer {
         }
         let output = child.wait_with_output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "kubectl {}: {errors}", args.join(" "));
+        ensure!(
+            output.status.success(),
+            "kubectl {}: {errors}",
+            args.join(" ")
+        );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -220,7 +286,11 @@ impl ApiServer {
     /// # Errors
     /// The API server refuses one.
     pub fn apply(&self, manifests: &str) -> Result<()> {
-        self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], manifests).map(drop)
+        self.kubectl(
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+            manifests,
+        )
+        .map(drop)
     }
 
     /// Deletes an object, such as `ingress/web`, and waits until it is gone.
@@ -228,10 +298,12 @@ impl ApiServer {
     /// # Errors
     /// There is no such object.
     pub fn delete(&self, namespace: &str, object: &str) -> Result<()> {
-        self.kubectl(&["delete", "--namespace", namespace, object], "").map(drop)
+        self.kubectl(&["delete", "--namespace", namespace, object], "")
+            .map(drop)
     }
 
-    /// Applies `deploy/base/rbac.yaml` and gives the path of a kubeconfig with a token of its ServiceAccount.
+    /// Applies `deploy/base/rbac.yaml` and gives the path of a kubeconfig with a token of its
+    /// ServiceAccount.
     ///
     /// # Errors
     /// The file is refused, or no token is to be had.
@@ -240,23 +312,31 @@ impl ApiServer {
             return Ok(path.clone());
         }
         let token = self.token()?;
-        let mut file =
-            tempfile::Builder::new().prefix("forebay-").suffix(".kubeconfig").tempfile_in(self.dir.path())?;
+        let mut file = tempfile::Builder::new()
+            .prefix("forebay-")
+            .suffix(".kubeconfig")
+            .tempfile_in(self.dir.path())?;
         file.write_all(flags::kubeconfig(self.dir.path(), &token).as_bytes())?;
         // Kept until the folder goes. Of two tests that come here at once, either's will do.
         let path = file.into_temp_path().keep()?;
         Ok(self.kubeconfig.get_or_init(|| path).clone())
     }
 
-    /// Puts the token of that ServiceAccount where the kubelet puts it in a pod, on this machine only, and gives
-    /// the variables that a pod has.
+    /// Puts the token of that ServiceAccount where the kubelet puts it in a pod, on this machine
+    /// only, and gives the variables that a pod has.
     ///
     /// # Errors
     /// As [`forebay_kubeconfig`](Self::forebay_kubeconfig), or the place cannot be mounted.
     pub fn pod_credentials(&self) -> Result<[(&'static str, &'static str); 2]> {
         let (token, authority) = (self.token()?, fs::read(self.dir.path().join("server.crt"))?);
         self.namespace.run(move || -> Result<()> {
-            rustix::mount::mount("tmpfs", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
+            rustix::mount::mount(
+                "tmpfs",
+                "/run",
+                "tmpfs",
+                MountFlags::NOSUID | MountFlags::NODEV,
+                None,
+            )?;
             // `/var/run` is a link to `/run`.
             let folder = Path::new("/run/secrets/kubernetes.io/serviceaccount");
             fs::create_dir_all(folder)?;
@@ -264,7 +344,10 @@ impl ApiServer {
             fs::write(folder.join("namespace"), "forebay-system")?;
             Ok(fs::write(folder.join("token"), token)?)
         })?;
-        Ok([("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", "6443")])
+        Ok([
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "6443"),
+        ])
     }
 
     /// A token of the ServiceAccount, after its rules were applied.
@@ -272,7 +355,16 @@ impl ApiServer {
         let rbac = fs::read_to_string(workspace().join("deploy/base/rbac.yaml"))?;
         self.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: forebay-system}\n")?;
         self.apply(&rbac)?;
-        let token = self.kubectl(&["create", "token", "forebay", "--namespace", "forebay-system"], "")?;
+        let token = self.kubectl(
+            &[
+                "create",
+                "token",
+                "forebay",
+                "--namespace",
+                "forebay-system",
+            ],
+            "",
+        )?;
         Ok(token.trim().to_owned())
     }
 }
@@ -303,10 +395,20 @@ struct Machine<'a> {
 
 impl Machine<'_> {
     fn start(&self, name: &str, flags: &[String]) -> Result<Child> {
-        let log = File::options().create(true).append(true).open(self.dir.join(format!("{name}.log")))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join(format!("{name}.log")))?;
         let mut command = Command::new(self.binaries.join(name));
-        command.args(flags).env("HOME", self.dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.namespace.spawn(command).with_context(|| format!("start {name}"))
+        command
+            .args(flags)
+            .env("HOME", self.dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        self.namespace
+            .spawn(command)
+            .with_context(|| format!("start {name}"))
     }
 }
 

@@ -1,7 +1,8 @@
-//! What each verdict of `steer` costs: nanoseconds a frame beside `return XDP_PASS` in the same process.
+//! What each verdict of `steer` costs: nanoseconds a frame beside `return XDP_PASS` in the same
+//! process.
 //!
-//! Absolute times say little about another machine; the ratio to the floor does. Rounds are interleaved, so that
-//! what else the machine does meets all cases alike; the median counts.
+//! Absolute times say little about another machine; the ratio to the floor does. Rounds are
+//! interleaved, so that what else the machine does meets all cases alike; the median counts.
 
 use std::{
     fmt::Write as _,
@@ -58,35 +59,81 @@ struct Row {
 /// its limit.
 pub fn run(options: &Options) -> Result<()> {
     let world = World::new();
-    let programs = Programs::load(&world, true).context("bench steer needs root and the kernel object")?;
+    let programs =
+        Programs::load(&world, true).context("bench steer needs root and the kernel object")?;
     let subjects = subjects(&world)?;
     let rows = rows(&subjects, &measure(&programs, &subjects, options)?);
     report(&rows);
     fs::create_dir_all(&options.out)?;
-    write(&options.out, "steer.json", &serde_json::to_string_pretty(&rows)?)?;
+    write(
+        &options.out,
+        "steer.json",
+        &serde_json::to_string_pretty(&rows)?,
+    )?;
     write(&options.out, "steer.svg", &chart(&rows))?;
-    let over: Vec<_> = rows.iter().filter(|row| row.limit.is_some_and(|limit| row.ratio > limit)).collect();
-    ensure!(over.is_empty(), "over the limit: {:?}", over.iter().map(|row| row.name).collect::<Vec<_>>());
+    let over: Vec<_> = rows
+        .iter()
+        .filter(|row| row.limit.is_some_and(|limit| row.ratio > limit))
+        .collect();
+    ensure!(
+        over.is_empty(),
+        "over the limit: {:?}",
+        over.iter().map(|row| row.name).collect::<Vec<_>>()
+    );
     Ok(())
 }
 
-/// The verdicts and their limits: 1.3 times what a trial of this design cost, over a floor of 22 ns.
+/// The verdicts and their limits: 1.3 times what a trial of this design cost, over a floor of 22
+/// ns.
 fn subjects(world: &World) -> Result<Vec<Subject>> {
     let limit = |nanoseconds: f64| Some(nanoseconds / 22.0 * 1.3);
-    let short = Packet { payload: vec![], padding: 6, ..Packet::default() };
-    let from = |owner| Packet { source_port: world.port_owned_by(short.source, owner), ..short.clone() }.bytes();
-    let elsewhere = Packet { destination: ELSEWHERE, ..short.clone() };
-    let udp = Packet { protocol: 17, payload: vec![0; 12], ..elsewhere.clone() };
-    let decapsulated = cases(world).into_iter().find(|case| case.name == "a peer's packet");
-    let steer = |name, frame, limit| Subject { name, program: "steer", frame, limit };
+    let short = Packet {
+        payload: vec![],
+        padding: 6,
+        ..Packet::default()
+    };
+    let from = |owner| {
+        Packet {
+            source_port: world.port_owned_by(short.source, owner),
+            ..short.clone()
+        }
+        .bytes()
+    };
+    let elsewhere = Packet {
+        destination: ELSEWHERE,
+        ..short.clone()
+    };
+    let udp = Packet {
+        protocol: 17,
+        payload: vec![0; 12],
+        ..elsewhere.clone()
+    };
+    let decapsulated = cases(world)
+        .into_iter()
+        .find(|case| case.name == "a peer's packet");
+    let steer = |name, frame, limit| Subject {
+        name,
+        program: "steer",
+        frame,
+        limit,
+    };
     let subjects = vec![
-        Subject { name: "floor: return XDP_PASS", program: "pass", frame: from(Owner::Own), limit: None },
+        Subject {
+            name: "floor: return XDP_PASS",
+            program: "pass",
+            frame: from(Owner::Own),
+            limit: None,
+        },
         steer("not ours, UDP", udp.bytes(), limit(25.0)),
         steer("not ours, TCP", elsewhere.bytes(), limit(48.0)),
         steer("own, local", from(Owner::Own), limit(66.0)),
         steer("forward, L2", from(Owner::L2), limit(84.0)),
         steer("forward, UDP", from(Owner::Udp), limit(96.0)),
-        steer("decapsulate, local", decapsulated.context("the case has gone")?.frame, limit(106.0)),
+        steer(
+            "decapsulate, local",
+            decapsulated.context("the case has gone")?.frame,
+            limit(106.0),
+        ),
     ];
     Ok(subjects)
 }
@@ -98,10 +145,19 @@ fn measure(programs: &Programs, subjects: &[Subject], options: &Options) -> Resu
     for round in 0..=options.rounds {
         for (subject, times) in subjects.iter().zip(&mut rounds) {
             let run = programs.run(subject.program, &subject.frame, options.repeat)?;
-            ensure!(run.frame == subject.frame, "{}: the frame was not put back", subject.name);
+            ensure!(
+                run.frame == subject.frame,
+                "{}: the frame was not put back",
+                subject.name
+            );
             if subject.program == "steer" {
                 let Outcome { action, .. } = outcome(&world, &subject.frame);
-                ensure!(run.action == action, "{}: {:?} instead of {action:?}", subject.name, run.action);
+                ensure!(
+                    run.action == action,
+                    "{}: {:?} instead of {action:?}",
+                    subject.name,
+                    run.action
+                );
             }
             // The first round warms up.
             if round > 0 {
@@ -132,10 +188,18 @@ fn median(times: &[f64]) -> f64 {
 
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]
 fn report(rows: &[Row]) {
-    println!("{:<24} {:>8} {:>8} {:>8}", "verdict", "ns", "x floor", "limit");
+    println!(
+        "{:<24} {:>8} {:>8} {:>8}",
+        "verdict", "ns", "x floor", "limit"
+    );
     for row in rows {
-        let limit = row.limit.map_or_else(String::new, |limit| format!("{limit:.2}"));
-        println!("{:<24} {:>8.0} {:>8.2} {:>8}", row.name, row.nanoseconds, row.ratio, limit);
+        let limit = row
+            .limit
+            .map_or_else(String::new, |limit| format!("{limit:.2}"));
+        println!(
+            "{:<24} {:>8.0} {:>8.2} {:>8}",
+            row.name, row.nanoseconds, row.ratio, limit
+        );
     }
 }
 
@@ -152,7 +216,10 @@ fn chart(rows: &[Row]) -> String {
         let y = 24 * index + 34;
         let width = row.ratio * SCALE;
         let _ = writeln!(svg, "<text x=\"10\" y=\"{}\">{}</text>", y + 13, row.name);
-        let _ = writeln!(svg, "<rect x=\"180\" y=\"{y}\" width=\"{width:.1}\" height=\"16\" fill=\"#2a7de1\"/>");
+        let _ = writeln!(
+            svg,
+            "<rect x=\"180\" y=\"{y}\" width=\"{width:.1}\" height=\"16\" fill=\"#2a7de1\"/>"
+        );
         let _ = writeln!(
             svg,
             "<text x=\"{:.1}\" y=\"{}\">{:.2} ({:.0} ns)</text>",

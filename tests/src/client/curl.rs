@@ -35,9 +35,13 @@ impl Answer {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// Parts of the header `x-forebay` by name: `node`, `worker`, `ingress`, `backend`, `endpoint`, `pod`.
+    /// Parts of the header `x-forebay` by name: `node`, `worker`, `ingress`, `backend`, `endpoint`,
+    /// `pod`.
     pub fn trace(&self) -> BTreeMap<&str, &str> {
-        self.header("x-forebay").split(' ').filter_map(|part| part.split_once('=')).collect()
+        self.header("x-forebay")
+            .split(' ')
+            .filter_map(|part| part.split_once('='))
+            .collect()
     }
 
     /// The body as text.
@@ -50,7 +54,8 @@ impl Answer {
     /// # Errors
     /// The body is not the JSON of a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body).with_context(|| format!("answer {}: {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("answer {}: {}", self.status, self.text()))
     }
 }
 
@@ -94,14 +99,28 @@ pub fn start_curl<S: AsRef<str>>(namespace: Option<&Namespace>, args: &[S]) -> R
         Some(namespace) => namespace.spawn(command),
         None => command.spawn(),
     };
-    child.map(PendingCurl).context("start curl (is it installed?)")
+    child
+        .map(PendingCurl)
+        .context("start curl (is it installed?)")
 }
 
 fn curl_command<S: AsRef<str>>(args: &[S]) -> Command {
     let mut command = Command::new("curl");
     command
-        .args(["-q", "--silent", "--show-error", "--include", "--max-time", CURL_LIMIT])
-        .args(["--noproxy", "*", "--write-out", "%{stderr}took=%{time_total}\n"])
+        .args([
+            "-q",
+            "--silent",
+            "--show-error",
+            "--include",
+            "--max-time",
+            CURL_LIMIT,
+        ])
+        .args([
+            "--noproxy",
+            "*",
+            "--write-out",
+            "%{stderr}took=%{time_total}\n",
+        ])
         .args(args.iter().map(AsRef::as_ref))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -112,28 +131,45 @@ fn curl_command<S: AsRef<str>>(args: &[S]) -> Command {
 fn finish(child: Child) -> Result<Answer> {
     let output = child.wait_with_output().context("wait for curl")?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "curl: {}: {}", output.status, stderr.trim());
-    let took = stderr.lines().find_map(|line| line.strip_prefix("took=")?.parse().ok()).unwrap_or(0.0);
+    ensure!(
+        output.status.success(),
+        "curl: {}: {}",
+        output.status,
+        stderr.trim()
+    );
+    let took = stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("took=")?.parse().ok())
+        .unwrap_or(0.0);
     parse(&output.stdout, Duration::from_secs_f64(took))
 }
 
 /// Reads what `curl --include` prints: heads, of which all but the last are interim, and a body.
 fn parse(mut bytes: &[u8], took: Duration) -> Result<Answer> {
     loop {
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").context("answer without a head")?;
+        let end = bytes
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .context("answer without a head")?;
         let (head, rest) = bytes.split_at(end);
         let head = std::str::from_utf8(head).context("head is not text")?;
         let mut lines = head.split("\r\n");
         let mut start = lines.next().unwrap_or_default().split(' ');
         let version = start.next().unwrap_or_default().to_owned();
-        let status: u16 = start.next().unwrap_or_default().parse().with_context(|| format!("status in {head:?}"))?;
+        let status: u16 = start
+            .next()
+            .unwrap_or_default()
+            .parse()
+            .with_context(|| format!("status in {head:?}"))?;
         bytes = rest.get(4..).unwrap_or_default();
         if (100..200).contains(&status) && status != 101 {
             continue;
         }
         let mut headers = BTreeMap::<String, String>::new();
         for line in lines {
-            let Some((name, value)) = line.split_once(':') else { bail!("header line {line:?}") };
+            let Some((name, value)) = line.split_once(':') else {
+                bail!("header line {line:?}")
+            };
             headers
                 .entry(name.to_ascii_lowercase())
                 .and_modify(|joined| {
@@ -142,7 +178,13 @@ fn parse(mut bytes: &[u8], took: Duration) -> Result<Answer> {
                 })
                 .or_insert_with(|| value.trim().to_owned());
         }
-        return Ok(Answer { status, version, headers, body: bytes.to_vec(), took });
+        return Ok(Answer {
+            status,
+            version,
+            headers,
+            body: bytes.to_vec(),
+            took,
+        });
     }
 }
 
@@ -154,6 +196,9 @@ mod tests {
     fn interim_answers_are_left_out() {
         let bytes = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nA: 1\r\na: 2\r\n\r\nbody\r\n\r\nend";
         let answer = parse(bytes, Duration::ZERO).unwrap();
-        assert_eq!((answer.status, answer.header("a"), answer.body.as_slice()), (404, "1, 2", &b"body\r\n\r\nend"[..]));
+        assert_eq!(
+            (answer.status, answer.header("a"), answer.body.as_slice()),
+            (404, "1, 2", &b"body\r\n\r\nend"[..])
+        );
     }
 }

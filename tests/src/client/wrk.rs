@@ -36,7 +36,10 @@ pub fn wrk(
     let mut command = Command::new("wrk");
     command
         .args(["-t1", "--timeout", "5s"])
-        .args([format!("-c{connections}"), format!("-d{}s", duration.as_secs().max(1))])
+        .args([
+            format!("-c{connections}"),
+            format!("-d{}s", duration.as_secs().max(1)),
+        ])
         .args(headers.iter().flat_map(|header| ["-H", header]))
         .arg(url)
         .stdout(Stdio::piped())
@@ -45,9 +48,17 @@ pub fn wrk(
         Some(namespace) => namespace.spawn(command),
         None => command.spawn(),
     };
-    let output = child.context("start wrk (is it installed?)")?.wait_with_output().context("wait for wrk")?;
+    let output = child
+        .context("start wrk (is it installed?)")?
+        .wait_with_output()
+        .context("wait for wrk")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "wrk: {}: {text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "wrk: {}: {text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     parse_wrk(&text)
 }
 
@@ -56,14 +67,26 @@ fn parse_wrk(text: &str) -> Result<Load> {
     let mut counted = false;
     for line in text.lines().map(str::trim) {
         if let Some((count, _)) = line.split_once(" requests in ") {
-            load.requests = count.trim().parse().with_context(|| format!("wrk line {line:?}"))?;
+            load.requests = count
+                .trim()
+                .parse()
+                .with_context(|| format!("wrk line {line:?}"))?;
             counted = true;
         } else if let Some(rate) = line.strip_prefix("Requests/sec:") {
-            load.rate = rate.trim().parse().with_context(|| format!("wrk line {line:?}"))?;
+            load.rate = rate
+                .trim()
+                .parse()
+                .with_context(|| format!("wrk line {line:?}"))?;
         } else if let Some(count) = line.strip_prefix("Non-2xx or 3xx responses:") {
-            load.wrong = count.trim().parse().with_context(|| format!("wrk line {line:?}"))?;
+            load.wrong = count
+                .trim()
+                .parse()
+                .with_context(|| format!("wrk line {line:?}"))?;
         } else if let Some(errors) = line.strip_prefix("Socket errors:") {
-            load.failed = errors.split(',').filter_map(|part| part.rsplit(' ').next()?.parse::<u64>().ok()).sum();
+            load.failed = errors
+                .split(',')
+                .filter_map(|part| part.rsplit(' ').next()?.parse::<u64>().ok())
+                .sum();
         }
     }
     ensure!(counted, "wrk printed no count: {text}");
@@ -78,7 +101,15 @@ mod tests {
     fn wrk_counts_every_kind_of_failure() {
         let text = "  120 requests in 1.00s, 20KB read\n  Socket errors: connect 1, read 2, write 3, timeout 4\n  \
                     Non-2xx or 3xx responses: 7\nRequests/sec:    119.90\n";
-        assert_eq!(parse_wrk(text).unwrap(), Load { requests: 120, rate: 119.9, wrong: 7, failed: 10 });
+        assert_eq!(
+            parse_wrk(text).unwrap(),
+            Load {
+                requests: 120,
+                rate: 119.9,
+                wrong: 7,
+                failed: 10
+            }
+        );
         assert!(parse_wrk("unable to connect").is_err());
     }
 }

@@ -34,12 +34,29 @@ fn build() -> Result<PathBuf> {
     }
     // target/PROFILE/deps/test-0123 or target/PROFILE/demo
     let running = std::env::current_exe()?;
-    let folder = running.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).context("no target folder")?;
-    let profile = folder.file_name().and_then(|name| name.to_str()).context("no profile folder")?;
+    let folder = running
+        .ancestors()
+        .skip(1)
+        .find(|folder| !folder.ends_with("deps"))
+        .context("no target folder")?;
+    let profile = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("no profile folder")?;
     let target = folder.parent().context("no target folder")?;
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        // One set of features with what `cargo xtask` builds, so that neither undoes the other's work.
-        .args(["build", "--quiet", "--workspace", "--exclude", "xtask", "--bin", "forebay", "--profile"])
+        // One set of features with what `cargo xtask` builds, so that neither undoes the other's
+        // work.
+        .args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--bin",
+            "forebay",
+            "--profile",
+        ])
         .arg(if profile == "debug" { "dev" } else { profile })
         .arg("--target-dir")
         .arg(target)
@@ -59,7 +76,11 @@ pub fn run_to_end<S: AsRef<str>>(args: &[S]) -> Result<Output> {
     let mut command = Command::new(binary()?);
     command.args(args.iter().map(AsRef::as_ref));
     clean_environment(&mut command);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     let pid = Pid::from_child(&child);
     let (done, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || done.send(child.wait_with_output()));
@@ -85,7 +106,9 @@ pub struct Launch {
 impl Launch {
     /// `forebay run --log-format json ARGS`.
     pub fn new<S: AsRef<str>>(args: &[S]) -> Self {
-        let args = ["run", "--log-format", "json"].into_iter().chain(args.iter().map(AsRef::as_ref));
+        let args = ["run", "--log-format", "json"]
+            .into_iter()
+            .chain(args.iter().map(AsRef::as_ref));
         Self {
             program: None,
             args: args.map(OsString::from).collect(),
@@ -97,8 +120,15 @@ impl Launch {
 
     /// Serves a folder of manifests on ports that the kernel picks.
     pub fn manifests(folder: &Path) -> Self {
-        let mut launch =
-            Self::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--manifests"]);
+        let mut launch = Self::new(&[
+            "--http",
+            "127.0.0.1:0",
+            "--https",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--manifests",
+        ]);
         launch.args.push(folder.into());
         launch
     }
@@ -106,7 +136,8 @@ impl Launch {
     /// Adds arguments.
     #[must_use]
     pub fn args<S: AsRef<str>>(mut self, args: &[S]) -> Self {
-        self.args.extend(args.iter().map(|arg| OsString::from(arg.as_ref())));
+        self.args
+            .extend(args.iter().map(|arg| OsString::from(arg.as_ref())));
         self
     }
 
@@ -155,7 +186,11 @@ impl Launch {
     pub fn start_unready(self) -> Result<Forebay> {
         let log = Log::default();
         let running = Some(Running::start(&self, &log)?);
-        Ok(Forebay { launch: self, log, running })
+        Ok(Forebay {
+            launch: self,
+            log,
+            running,
+        })
     }
 
     fn command(&self) -> Result<Command> {
@@ -163,12 +198,19 @@ impl Launch {
             Some(program) => program,
             None => binary()?,
         };
-        let mut words = self.wrapper.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(OsString::as_os_str)
+            .chain([program.as_os_str()]);
         let mut command = Command::new(words.next().context("no program")?);
         command.args(words).args(&self.args);
         clean_environment(&mut command);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         Ok(command)
     }
 }
@@ -176,8 +218,9 @@ impl Launch {
 /// Keeps the caller's own settings away from the process under test.
 fn clean_environment(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| name.starts_with("FOREBAY_") || name == "KUBECONFIG" || name == "RUST_LOG")
-        {
+        if name.to_str().is_some_and(|name| {
+            name.starts_with("FOREBAY_") || name == "KUBECONFIG" || name == "RUST_LOG"
+        }) {
             command.env_remove(name);
         }
     }
@@ -206,7 +249,10 @@ impl Running {
             }
             log.close();
         });
-        Ok(Self { child, reader: Some(reader) })
+        Ok(Self {
+            child,
+            reader: Some(reader),
+        })
     }
 }
 

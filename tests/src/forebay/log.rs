@@ -34,7 +34,12 @@ impl Log {
     }
 
     pub(super) fn lines(&self) -> Vec<String> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
+        self.0
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lines
+            .clone()
     }
 
     pub(super) fn text(&self) -> String {
@@ -42,7 +47,9 @@ impl Log {
     }
 
     pub(super) fn find<T>(&self, find: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        self.lines().iter().find_map(|line| find(&serde_json::from_str(line).ok()?))
+        self.lines()
+            .iter()
+            .find_map(|line| find(&serde_json::from_str(line).ok()?))
     }
 
     /// Waits for a line; `false` when the process closed its stderr or 20 s went by without it.
@@ -61,7 +68,12 @@ impl Log {
             if log.closed || left.is_zero() {
                 return false;
             }
-            log = self.0.1.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
+            log = self
+                .0
+                .1
+                .wait_timeout(log, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }

@@ -9,18 +9,28 @@ impl Metrics {
         Self(text)
     }
 
-    /// Sum over the samples of metric `name` whose labels hold every label and value of `labels`; `None` when there
-    /// is no such sample.
+    /// Sum over the samples of metric `name` whose labels hold every label and value of `labels`;
+    /// `None` when there is no such sample.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut total = None;
         for line in self.0.lines() {
-            let Some(rest) = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' '])) else { continue };
+            let Some(rest) = line
+                .strip_prefix(name)
+                .filter(|rest| rest.starts_with(['{', ' ']))
+            else {
+                continue;
+            };
             let wanted = |(label, value): &(&str, &str)| {
                 let pair = format!("{label}=\"{value}\"");
-                [format!("{{{pair}"), format!(",{pair}")].iter().any(|pair| rest.contains(pair))
+                [format!("{{{pair}"), format!(",{pair}")]
+                    .iter()
+                    .any(|pair| rest.contains(pair))
             };
             if labels.iter().all(wanted)
-                && let Some(value) = rest.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok())
+                && let Some(value) = rest
+                    .rsplit(' ')
+                    .next()
+                    .and_then(|value| value.parse::<f64>().ok())
             {
                 *total.get_or_insert(0.0) += value;
             }

@@ -63,9 +63,15 @@ impl Forebay {
         self.log
             .find(|line| {
                 let listening = line["message"] == "listening" && line["listener"] == name;
-                if listening { line["address"].as_str()?.parse().ok() } else { None }
+                if listening {
+                    line["address"].as_str()?.parse().ok()
+                } else {
+                    None
+                }
             })
-            .unwrap_or_else(|| unreachable!("forebay logged no {name} listener:\n{}", self.log.text()))
+            .unwrap_or_else(|| {
+                unreachable!("forebay logged no {name} listener:\n{}", self.log.text())
+            })
     }
 
     /// Asks the admin address for `path`; returns status and body.
@@ -104,7 +110,11 @@ impl Forebay {
 
     /// Lines logged so far that are JSON, oldest first.
     pub fn log(&self) -> Vec<Value> {
-        self.log.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.log
+            .lines()
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
     }
 
     /// Everything logged so far.
@@ -117,7 +127,10 @@ impl Forebay {
     /// # Panics
     /// When it was stopped.
     pub fn pid(&self) -> u32 {
-        self.running.as_ref().map_or_else(|| unreachable!("forebay was stopped"), |running| running.child.id())
+        self.running.as_ref().map_or_else(
+            || unreachable!("forebay was stopped"),
+            |running| running.child.id(),
+        )
     }
 
     /// Waits for the line `ready`.
@@ -150,7 +163,11 @@ impl Forebay {
             if let Some(status) = running.child.try_wait()? {
                 return Ok(status);
             }
-            ensure!(Instant::now() < deadline, "forebay still runs after {LIMIT:?}:\n{}", self.log.text());
+            ensure!(
+                Instant::now() < deadline,
+                "forebay still runs after {LIMIT:?}:\n{}",
+                self.log.text()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }
@@ -178,7 +195,11 @@ impl Drop for Forebay {
     fn drop(&mut self) {
         self.running = None;
         if std::thread::panicking() {
-            eprintln!("--- log of forebay {:?}\n{}---", self.launch.args, self.log.text());
+            eprintln!(
+                "--- log of forebay {:?}\n{}---",
+                self.launch.args,
+                self.log.text()
+            );
         }
     }
 }

@@ -41,12 +41,17 @@ impl Cluster {
         let lab = Lab::new(steering.next_hop)?;
         let folder = TempDir::new()?;
         lab.write_manifests(folder.path())?;
-        let forebays = (0..lab.nodes.len()).map(|node| launch(&lab, node, steering, folder.path()).start_unready());
+        let forebays = (0..lab.nodes.len())
+            .map(|node| launch(&lab, node, steering, folder.path()).start_unready());
         let mut forebays = forebays.collect::<Result<Vec<_>>>()?;
         for forebay in &mut forebays {
             forebay.wait_for_ready()?;
         }
-        Ok(Self { forebays, lab, folder })
+        Ok(Self {
+            forebays,
+            lab,
+            folder,
+        })
     }
 
     /// Where the manifests stand that all nodes serve.
@@ -61,7 +66,11 @@ impl Cluster {
     /// curl is not installed.
     pub fn request(&self, tls: bool, port: u16, path: &str, args: &[&str]) -> Result<PendingCurl> {
         let ca = self.manifests().join("ca.crt").display().to_string();
-        let url = if tls { format!("https://{TLS_HOST}{path}") } else { format!("http://{PLAIN_HOST}{path}") };
+        let url = if tls {
+            format!("https://{TLS_HOST}{path}")
+        } else {
+            format!("http://{PLAIN_HOST}{path}")
+        };
         let port = port.to_string();
         let mut all = vec!["--local-port", &port, "--cacert", &ca];
         all.extend(args);
@@ -80,10 +89,22 @@ impl Cluster {
 
 fn launch(lab: &Lab, node: usize, steering: Steering, manifests: &Path) -> Launch {
     let node = &lab.nodes[node];
-    Launch::new(&["--manifests", &manifests.display().to_string(), "--admin", "127.0.0.1:10354"])
-        .args(&["--vip", &VIP.to_string(), "--xdp-interface", "eth0", "--node-name", &node.name])
-        .args(&["--xdp-mode", steering.mode, "--forward", steering.forward])
-        .args(&lab.node_flags())
-        .args(&["--workers", "2", "--trace-responses"])
-        .within(&node.namespace)
+    Launch::new(&[
+        "--manifests",
+        &manifests.display().to_string(),
+        "--admin",
+        "127.0.0.1:10354",
+    ])
+    .args(&[
+        "--vip",
+        &VIP.to_string(),
+        "--xdp-interface",
+        "eth0",
+        "--node-name",
+        &node.name,
+    ])
+    .args(&["--xdp-mode", steering.mode, "--forward", steering.forward])
+    .args(&lab.node_flags())
+    .args(&["--workers", "2", "--trace-responses"])
+    .within(&node.namespace)
 }

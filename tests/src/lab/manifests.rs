@@ -40,22 +40,34 @@ impl Lab {
 pub fn write_manifests(folder: &Path, pods: &[(&str, &str, SocketAddr)]) -> Result<()> {
     write_services(folder, pods)?;
     let certified = rcgen::generate_simple_self_signed([TLS_HOST.to_owned()])?;
-    let secret = secret_yaml("secure-tls", &certified.cert.pem(), &certified.signing_key.serialize_pem());
-    for (name, text) in [("ingresses.yaml", INGRESSES), ("secret.yaml", &secret), ("ca.crt", &certified.cert.pem())] {
+    let secret = secret_yaml(
+        "secure-tls",
+        &certified.cert.pem(),
+        &certified.signing_key.serialize_pem(),
+    );
+    for (name, text) in [
+        ("ingresses.yaml", INGRESSES),
+        ("secret.yaml", &secret),
+        ("ca.crt", &certified.cert.pem()),
+    ] {
         fs::write(folder.join(name), text).with_context(|| format!("write {name}"))?;
     }
     Ok(())
 }
 
-/// Writes `services.yaml`: the Services `s1` and `s2` with an EndpointSlice a pod, given by Service, name
-/// and address.
+/// Writes `services.yaml`: the Services `s1` and `s2` with an EndpointSlice a pod, given by
+/// Service, name and address.
 ///
 /// # Errors
 /// The folder cannot be written to.
 pub fn write_services(folder: &Path, pods: &[(&str, &str, SocketAddr)]) -> Result<()> {
     let mut services = String::new();
     for service in ["s1", "s2"] {
-        service_yaml(&mut services, service, pods.iter().filter(|(of, ..)| *of == service))?;
+        service_yaml(
+            &mut services,
+            service,
+            pods.iter().filter(|(of, ..)| *of == service),
+        )?;
     }
     fs::write(folder.join("services.yaml"), services).context("write services.yaml")
 }
@@ -142,9 +154,13 @@ spec:
     Ok(())
 }
 
-/// A Secret of type `kubernetes.io/tls` in the namespace `default`, as `kubectl create secret tls` prints it.
+/// A Secret of type `kubernetes.io/tls` in the namespace `default`, as `kubectl create secret tls`
+/// prints it.
 pub fn secret_yaml(name: &str, certificate_pem: &str, key_pem: &str) -> String {
-    let (certificate, key) = (base64(certificate_pem.as_bytes()), base64(key_pem.as_bytes()));
+    let (certificate, key) = (
+        base64(certificate_pem.as_bytes()),
+        base64(key_pem.as_bytes()),
+    );
     format!(
         "\
 apiVersion: v1
@@ -165,10 +181,18 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = chunk.iter().chain(&[0, 0]).take(3).fold(0, |group, &byte| group << 8 | usize::from(byte));
+        let group = chunk
+            .iter()
+            .chain(&[0, 0])
+            .take(3)
+            .fold(0, |group, &byte| group << 8 | usize::from(byte));
         for position in 0..4 {
             let digit = ALPHABET[group >> (18 - 6 * position) & 63];
-            text.push(if position <= chunk.len() { char::from(digit) } else { '=' });
+            text.push(if position <= chunk.len() {
+                char::from(digit)
+            } else {
+                '='
+            });
         }
     }
     text
@@ -181,7 +205,13 @@ mod tests {
     /// Source: RFC 4648 section 10.
     #[test]
     fn base64_pads_to_groups_of_four() {
-        for (plain, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(plain.as_bytes()), encoded, "{plain:?}");
         }
     }

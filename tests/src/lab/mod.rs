@@ -27,5 +27,7 @@ pub fn available() -> Result<(), String> {
     if !rustix::process::geteuid().is_root() {
         return Err("network namespaces need root".to_owned());
     }
-    Namespace::new("probe").map(drop).map_err(|error| format!("no network namespaces here: {error:#}"))
+    Namespace::new("probe")
+        .map(drop)
+        .map_err(|error| format!("no network namespaces here: {error:#}"))
 }

@@ -1,8 +1,8 @@
 //! One machine of the lab: a thread in network and mount namespaces of its own.
 //!
 //! The namespaces live as long as the thread and the processes started from it, so nothing is left
-//! behind, not even when the test process is killed. `/sys` and `/sys/fs/bpf` are the machine's own:
-//! what Forebay pins there outlives Forebay, and ends with the machine.
+//! behind, not even when the test process is killed. `/sys` and `/sys/fs/bpf` are the machine's
+//! own: what Forebay pins there outlives Forebay, and ends with the machine.
 
 use std::{
     io::{self, Write},
@@ -37,21 +37,28 @@ impl Namespace {
     pub fn new(name: &str) -> Result<Self> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (started, tid) = mpsc::channel();
-        let thread = std::thread::Builder::new().name(format!("lab {name}")).spawn(move || {
-            let entered = enter();
-            let failed = entered.is_err();
-            if started.send(entered).is_err() || failed {
-                return;
-            }
-            while let Ok(job) = inbox.recv() {
-                job();
-            }
-        })?;
+        let thread = std::thread::Builder::new()
+            .name(format!("lab {name}"))
+            .spawn(move || {
+                let entered = enter();
+                let failed = entered.is_err();
+                if started.send(entered).is_err() || failed {
+                    return;
+                }
+                while let Ok(job) = inbox.recv() {
+                    job();
+                }
+            })?;
         let tid = tid
             .recv()
             .map_err(|_| anyhow!("the thread of namespace {name} ended"))?
             .with_context(|| format!("make the namespace {name}"))?;
-        Ok(Self { name: name.to_owned(), tid, jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self {
+            name: name.to_owned(),
+            tid,
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
     }
 
     /// Name given to [`Namespace::new`].
@@ -71,7 +78,11 @@ impl Namespace {
             let _ = sender.send(std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)));
         });
         let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
-        assert!(matches!(sent, Some(Ok(()))), "the thread of namespace {} ended", self.name);
+        assert!(
+            matches!(sent, Some(Ok(()))),
+            "the thread of namespace {} ended",
+            self.name
+        );
         match result.recv() {
             Ok(Ok(value)) => value,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
@@ -79,7 +90,8 @@ impl Namespace {
         }
     }
 
-    /// Starts `command` in the namespace; it is killed when the namespace is dropped or this process dies.
+    /// Starts `command` in the namespace; it is killed when the namespace is dropped or this
+    /// process dies.
     ///
     /// # Errors
     /// As [`Command::spawn`].
@@ -105,7 +117,8 @@ impl Namespace {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{key}");
         let (to, value) = (path.clone(), value.to_owned());
-        self.run(move || std::fs::write(to, value)).with_context(|| format!("write {path} in {}", self.name))
+        self.run(move || std::fs::write(to, value))
+            .with_context(|| format!("write {path} in {}", self.name))
     }
 
     /// Gives names to addresses: lines of this machine's `/etc/hosts`, which replace the file's.
@@ -153,8 +166,11 @@ impl Drop for Namespace {
 /// Moves the calling thread into namespaces of its own; returns its thread id.
 fn enter() -> Result<i32> {
     sys::unshare_network_and_mounts().context("unshare")?;
-    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
-        .context("make the mounts private")?;
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+    )
+    .context("make the mounts private")?;
     // The machine's /sys shows the machine's interfaces; a fresh one shows this network's.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount("sysfs", "/sys", "sysfs", flags, None).context("mount /sys")?;
@@ -173,15 +189,23 @@ mod tests {
         }
         let namespace = Namespace::new("alone").unwrap();
         let interfaces = namespace.run(|| {
-            let names = std::fs::read_dir("/sys/class/net").unwrap().map(|entry| entry.unwrap().file_name());
+            let names = std::fs::read_dir("/sys/class/net")
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name());
             names.collect::<Vec<_>>()
         });
         assert_eq!(interfaces, ["lo"]);
         let pins = "/sys/fs/bpf/forebay-namespace-test";
         namespace.run(move || std::fs::create_dir(pins).unwrap());
-        assert!(!std::path::Path::new(pins).exists(), "{pins} shows outside the namespace");
+        assert!(
+            !std::path::Path::new(pins).exists(),
+            "{pins} shows outside the namespace"
+        );
         let outside = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        assert_ne!(namespace.run(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()), outside);
+        assert_ne!(
+            namespace.run(|| std::fs::read_link("/proc/thread-self/ns/net").unwrap()),
+            outside
+        );
     }
 
     #[test]
@@ -195,6 +219,8 @@ mod tests {
         let mut child = namespace.spawn(command).unwrap();
         assert!(child.try_wait().unwrap().is_none());
         drop(namespace);
-        crate::eventually("the process is gone", || child.try_wait().unwrap().is_some());
+        crate::eventually("the process is gone", || {
+            child.try_wait().unwrap().is_some()
+        });
     }
 }

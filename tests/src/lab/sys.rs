@@ -1,5 +1,5 @@
-//! The lab's few kernel calls that have no safe wrapper: namespaces, death with the parent, the `pass`
-//! program, offloads.
+//! The lab's few kernel calls that have no safe wrapper: namespaces, death with the parent, the
+//! `pass` program, offloads.
 
 #![allow(unsafe_code, reason = "the one file of the tests that may")]
 
@@ -20,14 +20,19 @@ use rustix::{process::Signal, thread::UnshareFlags};
 /// # Errors
 /// The process lacks CAP_SYS_ADMIN.
 pub(super) fn unshare_network_and_mounts() -> io::Result<()> {
-    // SAFETY: `FILES` is not among the flags, so every thread keeps sharing one table of descriptors.
+    // SAFETY: `FILES` is not among the flags, so every thread keeps sharing one table of
+    // descriptors.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS)? };
     Ok(())
 }
 
 /// Makes the command's process die with the thread that starts it.
 pub(super) fn end_with_starter(command: &mut Command) {
-    let die = || Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?);
+    let die = || {
+        Ok(rustix::process::set_parent_process_death_signal(Some(
+            Signal::KILL,
+        ))?)
+    };
     // SAFETY: between fork and exec this makes one system call and allocates nothing.
     unsafe { command.pre_exec(die) };
 }
@@ -83,9 +88,16 @@ pub(super) fn attach_pass(interface: u32) -> io::Result<OwnedFd> {
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: `attributes` is `repr(C)`, lives through the call, and its size is passed with it; the
-    // pointers in it are to constants. Both commands only read it.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    // SAFETY: `attributes` is `repr(C)`, lives through the call, and its size is passed with it;
+    // the pointers in it are to constants. Both commands only read it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
     let fd = i32::try_from(result).map_err(io::Error::other)?;
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -101,7 +113,8 @@ struct EthtoolValue {
     data: u32,
 }
 
-/// Makes an interface of the caller's network namespace send whole checksums (`ethtool -K … tx off`).
+/// Makes an interface of the caller's network namespace send whole checksums (`ethtool -K … tx
+/// off`).
 ///
 /// A frame that XDP sends on has lost the note that its checksum is still to be computed.
 ///
@@ -109,18 +122,33 @@ struct EthtoolValue {
 /// There is no such interface, or it cannot.
 pub(super) fn disable_tx_checksum_offload(interface: &str) -> io::Result<()> {
     const ETHTOOL_STXCSUM: u32 = 0x17;
-    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
-    let mut value = EthtoolValue { cmd: ETHTOOL_STXCSUM, data: 0 };
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    let mut value = EthtoolValue {
+        cmd: ETHTOOL_STXCSUM,
+        data: 0,
+    };
     // SAFETY: an all-zero `ifreq` is valid: it holds integers, bytes and a pointer.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     if interface.len() >= request.ifr_name.len() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "interface name is too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "interface name is too long",
+        ));
     }
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
         *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_data = std::ptr::from_mut(&mut value).cast();
-    // SAFETY: the kernel reads the name and reads and writes one `EthtoolValue`, which outlives the call.
+    // SAFETY: the kernel reads the name and reads and writes one `EthtoolValue`, which outlives the
+    // call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -74,31 +74,58 @@ impl Lab {
     /// # Errors
     /// The process may not: see [`super::available`].
     pub fn new(next_hop: NextHop) -> Result<Self> {
-        let (client, router) = (Arc::new(Namespace::new("client")?), Arc::new(Namespace::new("router")?));
+        let (client, router) = (
+            Arc::new(Namespace::new("client")?),
+            Arc::new(Namespace::new("router")?),
+        );
         let nodes = [11, 12, 13].map(|number| Node::new(&router, number));
         let nodes = nodes.into_iter().collect::<Result<Vec<_>>>()?;
         join_router(&client, &router, &nodes)?;
         let hops: Vec<_> = nodes.iter().map(|node| node.address).collect();
-        router.route(VIP, 32, if next_hop == NextHop::Single { &hops[..1] } else { &hops })?;
+        router.route(
+            VIP,
+            32,
+            if next_hop == NextHop::Single {
+                &hops[..1]
+            } else {
+                &hops
+            },
+        )?;
         for node in &nodes {
             node.namespace.route(Ipv4Addr::UNSPECIFIED, 0, &[GATEWAY])?;
             for other in nodes.iter().filter(|other| other.name != node.name) {
-                node.namespace.route(pod_network(other.address), 24, &[other.address])?;
+                node.namespace
+                    .route(pod_network(other.address), 24, &[other.address])?;
             }
         }
-        let ports = nodes.iter().map(|node| router.accept_xdp_frames(&node.name)).collect::<Result<_>>()?;
-        Ok(Self { client, router, nodes, _ports: ports })
+        let ports = nodes
+            .iter()
+            .map(|node| router.accept_xdp_frames(&node.name))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            client,
+            router,
+            nodes,
+            _ports: ports,
+        })
     }
 
     /// `NAME=ADDRESS` of every node, as `--node` takes it.
     pub fn node_flags(&self) -> Vec<String> {
-        let flag = |node: &Node| ["--node".to_owned(), format!("{}={}", node.name, node.address)];
+        let flag = |node: &Node| {
+            [
+                "--node".to_owned(),
+                format!("{}={}", node.name, node.address),
+            ]
+        };
         self.nodes.iter().flat_map(flag).collect()
     }
 }
 
 fn join_router(client: &Namespace, router: &Namespace, nodes: &[Node]) -> Result<()> {
-    client.hosts(&format!("{VIP} {PLAIN_HOST} {TLS_HOST}\n127.0.0.1 localhost\n"))?;
+    client.hosts(&format!(
+        "{VIP} {PLAIN_HOST} {TLS_HOST}\n127.0.0.1 localhost\n"
+    ))?;
     client.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
     client.veth("eth0", router, "client")?;
     client.address("eth0", CLIENT, 24)?;
@@ -132,8 +159,15 @@ impl Node {
         namespace.veth("eth0", router, &name)?;
         namespace.address("eth0", address, 24)?;
         let pods = ["s1", "s2"].into_iter().enumerate();
-        let pods = pods.map(|(index, service)| Pod::new(&namespace, address, index, service)).collect::<Result<_>>()?;
-        Ok(Self { name, address, namespace, pods })
+        let pods = pods
+            .map(|(index, service)| Pod::new(&namespace, address, index, service))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            name,
+            address,
+            namespace,
+            pods,
+        })
     }
 }
 
@@ -142,7 +176,10 @@ impl Pod {
     fn new(node: &Namespace, node_address: Ipv4Addr, index: usize, service: &str) -> Result<Self> {
         let name = format!("{service}-{}", node.name());
         let namespace = Namespace::new(&name)?;
-        let (port, network) = (format!("pod{index}"), u32::from(pod_network(node_address)) + 4 * index as u32);
+        let (port, network) = (
+            format!("pod{index}"),
+            u32::from(pod_network(node_address)) + 4 * index as u32,
+        );
         let (gateway, address) = (Ipv4Addr::from(network + 1), Ipv4Addr::from(network + 2));
         namespace.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
         namespace.veth("eth0", node, &port)?;
@@ -150,7 +187,11 @@ impl Pod {
         namespace.address("eth0", address, 30)?;
         namespace.route(Ipv4Addr::UNSPECIFIED, 0, &[gateway])?;
         let origin = namespace.origin(&name, SocketAddr::from((address, POD_PORT)))?;
-        Ok(Self { service: service.to_owned(), origin, _namespace: namespace })
+        Ok(Self {
+            service: service.to_owned(),
+            origin,
+            _namespace: namespace,
+        })
     }
 }
 
@@ -172,13 +213,30 @@ mod tests {
         let lab = Lab::new(NextHop::Single).unwrap();
         for from in &lab.nodes {
             for pod in lab.nodes.iter().flat_map(|node| &node.pods) {
-                let answer = curl_in(&from.namespace, &[format!("http://{}/", pod.origin.address())]).unwrap();
-                assert_eq!(answer.json::<Echo>().unwrap().pod, pod.origin.pod(), "from {}", from.name);
+                let answer = curl_in(
+                    &from.namespace,
+                    &[format!("http://{}/", pod.origin.address())],
+                )
+                .unwrap();
+                assert_eq!(
+                    answer.json::<Echo>().unwrap().pod,
+                    pod.origin.pod(),
+                    "from {}",
+                    from.name
+                );
             }
         }
-        let origin = lab.client.origin("client", SocketAddr::from((CLIENT, 80))).unwrap();
+        let origin = lab
+            .client
+            .origin("client", SocketAddr::from((CLIENT, 80)))
+            .unwrap();
         for from in &lab.nodes {
-            assert_eq!(curl_in(&from.namespace, &[format!("http://{CLIENT}/")]).unwrap().status, 200);
+            assert_eq!(
+                curl_in(&from.namespace, &[format!("http://{CLIENT}/")])
+                    .unwrap()
+                    .status,
+                200
+            );
         }
         assert_eq!(origin.requests(), 3);
     }
@@ -193,15 +251,24 @@ mod tests {
             let origins: Vec<_> = (lab.nodes.iter())
                 .map(|node| {
                     node.namespace.address("lo", VIP, 32).unwrap();
-                    node.namespace.origin(&node.name, SocketAddr::from((VIP, 80))).unwrap()
+                    node.namespace
+                        .origin(&node.name, SocketAddr::from((VIP, 80)))
+                        .unwrap()
                 })
                 .collect();
             for port in 40_000..40_030 {
-                let args = ["--local-port".to_owned(), port.to_string(), format!("http://{VIP}/")];
+                let args = [
+                    "--local-port".to_owned(),
+                    port.to_string(),
+                    format!("http://{VIP}/"),
+                ];
                 let echo: Echo = curl_in(&lab.client, &args).unwrap().json().unwrap();
                 assert_eq!(echo.peer, SocketAddr::from((CLIENT, port)));
             }
-            let reached = origins.iter().filter(|origin| origin.requests() > 0).count();
+            let reached = origins
+                .iter()
+                .filter(|origin| origin.requests() > 0)
+                .count();
             assert_eq!(reached, expected, "{next_hop:?}");
         }
     }

@@ -22,9 +22,13 @@ pub(crate) struct Load {
 impl Load {
     pub(crate) fn start(site: &Site, host: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (address, host, stopped) = (site.forebay.http_addr(), host.to_owned(), Arc::clone(&stop));
+        let (address, host, stopped) =
+            (site.forebay.http_addr(), host.to_owned(), Arc::clone(&stop));
         // Started from the namespace, it stays in there.
-        let thread = site.api.namespace().run(move || thread::spawn(move || load(address, &host, &stopped)));
+        let thread = site
+            .api
+            .namespace()
+            .run(move || thread::spawn(move || load(address, &host, &stopped)));
         Self { stop, thread }
     }
 

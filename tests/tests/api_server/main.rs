@@ -1,6 +1,8 @@
-//! Forebay and a real API server; Forebay under its own ServiceAccount and the ClusterRole of `deploy/`.
+//! Forebay and a real API server; Forebay under its own ServiceAccount and the ClusterRole of
+//! `deploy/`.
 //!
-//! Times are counted from the moment kubectl has returned to the first request that sees the change.
+//! Times are counted from the moment kubectl has returned to the first request that sees the
+//! change.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
@@ -66,9 +68,16 @@ fn endpoints_that_come_drain_and_go_are_followed_within_a_second() {
     let site = Site::new("endpoints", api);
     site.ingress("web", "endpoints.test", "");
     within_a_second("Ingress created", || site.pod("endpoints.test") == "a");
-    let pods = || (0..4).map(|_| site.pod("endpoints.test")).collect::<BTreeSet<_>>();
-    let (only_a, only_b, both) =
-        (BTreeSet::from(["a".to_owned()]), BTreeSet::from(["b".to_owned()]), BTreeSet::from(["a".into(), "b".into()]));
+    let pods = || {
+        (0..4)
+            .map(|_| site.pod("endpoints.test"))
+            .collect::<BTreeSet<_>>()
+    };
+    let (only_a, only_b, both) = (
+        BTreeSet::from(["a".to_owned()]),
+        BTreeSet::from(["b".to_owned()]),
+        BTreeSet::from(["a".into(), "b".into()]),
+    );
     let draining = "ready: false, serving: true, terminating: true";
     site.endpoints(&[("a", "ready: true"), ("b", "ready: true")]);
     within_a_second("second endpoint", || pods() == both);
@@ -85,16 +94,27 @@ fn certificate_of_a_changed_secret_is_served_within_a_second() {
     let Some(api) = api() else { return };
     let site = Site::new("certificate", api);
     let host = "certificate.test";
-    site.ingress("web", host, &format!("tls: [{{hosts: [{host}], secretName: tls}}],"));
+    site.ingress(
+        "web",
+        host,
+        &format!("tls: [{{hosts: [{host}], secretName: tls}}],"),
+    );
     within_a_second("redirect without a Secret", || site.get(host).status == 308);
     let first = site.certificate(host, "first.pem");
     within_a_second("Secret created", || site.verifies(host, &first));
     let second = site.certificate(host, "second.pem");
     within_a_second("Secret changed", || site.verifies(host, &second));
-    assert!(!site.verifies(host, &first), "the first certificate is still served");
+    assert!(
+        !site.verifies(host, &first),
+        "the first certificate is still served"
+    );
     site.api.delete(site.name, "secret/tls").unwrap();
     within_a_second("Secret deleted", || !site.verifies(host, &second));
-    assert_eq!(site.get(host).status, 308, "a missing Secret does not turn the redirect off");
+    assert_eq!(
+        site.get(host).status,
+        308,
+        "a missing Secret does not turn the redirect off"
+    );
 }
 
 #[test]
@@ -102,8 +122,11 @@ fn the_cluster_role_gives_what_is_used_and_nothing_else() {
     let Some(api) = api() else { return };
     api.forebay_kubeconfig().unwrap();
     let account = "--as=system:serviceaccount:forebay-system:forebay";
-    let list = api.kubectl(&["auth", "can-i", "--list", account, "--no-headers"], "").unwrap();
-    // Every account may ask about itself and read the version; those lines name other groups or paths.
+    let list = api
+        .kubectl(&["auth", "can-i", "--list", account, "--no-headers"], "")
+        .unwrap();
+    // Every account may ask about itself and read the version; those lines name other groups or
+    // paths.
     let ours: BTreeSet<_> = list
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -130,7 +153,9 @@ fn a_killed_and_restarted_api_server_costs_no_request_and_no_change() {
         site.ingress(name, &format!("{name}.outage.test"), "");
     }
     within_a_second("Ingresses created", || site.pod("goes.outage.test") == "a");
-    eventually("the source is in sync", || state(&site.forebay) == "in-sync");
+    eventually("the source is in sync", || {
+        state(&site.forebay) == "in-sync"
+    });
 
     let load = Load::start(&site, "stays.outage.test");
     site.api.kill_server();
@@ -141,18 +166,32 @@ fn a_killed_and_restarted_api_server_costs_no_request_and_no_change() {
     site.ingress("comes", "comes.outage.test", "");
     site.api.compact().unwrap();
     site.api.kill_server();
-    assert_eq!(site.pod("goes.outage.test"), "a", "the last table stays in force");
+    assert_eq!(
+        site.pod("goes.outage.test"),
+        "a",
+        "the last table stays in force"
+    );
     site.api.restart_server().unwrap();
     let since = Instant::now();
     eventually("what happened meanwhile is seen", || {
         site.pod("comes.outage.test") == "a" && site.pod("goes.outage.test") == "404"
     });
-    println!("caught up {} ms after the API server was back", since.elapsed().as_millis());
+    println!(
+        "caught up {} ms after the API server was back",
+        since.elapsed().as_millis()
+    );
     site.ingress("later", "later.outage.test", "");
-    eventually("new changes are seen", || site.pod("later.outage.test") == "a");
-    eventually("the source is in sync again", || state(&site.forebay) == "in-sync");
+    eventually("new changes are seen", || {
+        site.pod("later.outage.test") == "a"
+    });
+    eventually("the source is in sync again", || {
+        state(&site.forebay) == "in-sync"
+    });
     let (requests, failures) = load.stop();
-    println!("{requests} requests during the outage, {} failed", failures.len());
+    println!(
+        "{requests} requests during the outage, {} failed",
+        failures.len()
+    );
     assert_eq!(failures, [] as [String; 0]);
     assert!(requests > 100, "only {requests} requests");
 }
@@ -161,20 +200,31 @@ fn state(forebay: &Forebay) -> String {
     let status = forebay.status().unwrap();
     let state = &status["source"]["state"];
     // A name, or an object with one, as the status has it.
-    state.as_str().or_else(|| state["state"].as_str()).unwrap_or_default().to_owned()
+    state
+        .as_str()
+        .or_else(|| state["state"].as_str())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[test]
 fn credentials_of_a_pod_are_found_without_a_flag() {
     let Some(api) = api() else { return };
     let [host, port] = api.pod_credentials().unwrap();
-    let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .env(host.0, host.1)
-        .env(port.0, port.1)
-        .env("HOME", "/nonexistent")
-        .within(api.namespace())
-        .start()
-        .unwrap();
+    let forebay = Launch::new(&[
+        "--http",
+        "127.0.0.1:0",
+        "--https",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ])
+    .env(host.0, host.1)
+    .env(port.0, port.1)
+    .env("HOME", "/nonexistent")
+    .within(api.namespace())
+    .start()
+    .unwrap();
     eventually("the source is in sync", || state(&forebay) == "in-sync");
     assert_eq!(forebay.status().unwrap()["source"]["kind"], "cluster");
 }
@@ -183,8 +233,17 @@ fn credentials_of_a_pod_are_found_without_a_flag() {
 fn deploy_base_is_taken_by_a_real_api_server() {
     let Some(api) = api() else { return };
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base");
-    let applied = api.kubectl(&["apply", "--server-side", "--force-conflicts", "-k", base], "").unwrap();
-    for object in ["clusterrole.rbac.authorization.k8s.io/forebay", "daemonset.apps/forebay", "ingressclass"] {
+    let applied = api
+        .kubectl(
+            &["apply", "--server-side", "--force-conflicts", "-k", base],
+            "",
+        )
+        .unwrap();
+    for object in [
+        "clusterrole.rbac.authorization.k8s.io/forebay",
+        "daemonset.apps/forebay",
+        "ingressclass",
+    ] {
         assert!(applied.contains(object), "{object} is not in: {applied}");
     }
 }

@@ -25,13 +25,35 @@ impl Site {
         let kubeconfig = api.forebay_kubeconfig().unwrap();
         let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
         let pods = vec![pod("a"), pod("b")];
-        let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(&["--workers", "1", "--kubeconfig", kubeconfig.to_str().unwrap()])
-            .within(api.namespace())
-            .start()
+        let forebay = Launch::new(&[
+            "--http",
+            "127.0.0.1:0",
+            "--https",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ])
+        .args(&[
+            "--workers",
+            "1",
+            "--kubeconfig",
+            kubeconfig.to_str().unwrap(),
+        ])
+        .within(api.namespace())
+        .start()
+        .unwrap();
+        let site = Self {
+            name,
+            forebay,
+            pods,
+            dir: tempfile::tempdir().unwrap(),
+            api,
+        };
+        site.api
+            .apply(&format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"
+            ))
             .unwrap();
-        let site = Self { name, forebay, pods, dir: tempfile::tempdir().unwrap(), api };
-        site.api.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")).unwrap();
         site.apply("{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{name: http, port: 80}]}}");
         site.endpoints(&[("a", "ready: true")]);
         site
@@ -39,7 +61,11 @@ impl Site {
 
     /// Applies one object, in flow YAML without a namespace.
     fn apply(&self, object: &str) {
-        let placed = object.replacen("metadata: {", &format!("metadata: {{namespace: {}, ", self.name), 1);
+        let placed = object.replacen(
+            "metadata: {",
+            &format!("metadata: {{namespace: {}, ", self.name),
+            1,
+        );
         self.api.apply(&placed).unwrap();
     }
 
@@ -74,7 +100,8 @@ impl Site {
         ));
     }
 
-    /// Makes a certificate for `host`, puts it into the Secret `tls`, and gives it as a file to trust.
+    /// Makes a certificate for `host`, puts it into the Secret `tls`, and gives it as a file to
+    /// trust.
     pub(crate) fn certificate(&self, host: &str, file: &str) -> PathBuf {
         let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
         let secret = secret_yaml("tls", &made.cert.pem(), &made.signing_key.serialize_pem())
@@ -87,20 +114,34 @@ impl Site {
 
     pub(crate) fn get(&self, host: &str) -> Answer {
         let url = format!("http://{}/", self.forebay.http_addr());
-        client::curl_in(self.api.namespace(), &["-H", &format!("Host: {host}"), &url]).unwrap()
+        client::curl_in(
+            self.api.namespace(),
+            &["-H", &format!("Host: {host}"), &url],
+        )
+        .unwrap()
     }
 
     /// The name of the pod that answers for `host`, or the status.
     pub(crate) fn pod(&self, host: &str) -> String {
         let answer = self.get(host);
-        if answer.status == 200 { answer.json::<Echo>().unwrap().pod } else { answer.status.to_string() }
+        if answer.status == 200 {
+            answer.json::<Echo>().unwrap().pod
+        } else {
+            answer.status.to_string()
+        }
     }
 
     /// Tells whether a TLS client that trusts only `certificate` gets an answer from `host`.
     pub(crate) fn verifies(&self, host: &str, certificate: &std::path::Path) -> bool {
         let at = format!("{host}:443:{}", self.forebay.https_addr());
-        let (file, url) = (certificate.display().to_string(), format!("https://{host}/"));
-        let answer = client::curl_in(self.api.namespace(), &["--connect-to", &at, "--cacert", &file, &url]);
+        let (file, url) = (
+            certificate.display().to_string(),
+            format!("https://{host}/"),
+        );
+        let answer = client::curl_in(
+            self.api.namespace(),
+            &["--connect-to", &at, "--cacert", &file, &url],
+        );
         answer.is_ok_and(|answer| answer.status == 200)
     }
 }
@@ -108,6 +149,8 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         // Nobody waits for it: the control plane goes with the last test anyway.
-        let _ = self.api.kubectl(&["delete", "namespace", self.name, "--wait=false"], "");
+        let _ = self
+            .api
+            .kubectl(&["delete", "namespace", self.name, "--wait=false"], "");
     }
 }

@@ -17,8 +17,15 @@ const SIZE: usize = 64 * 1024 * 1024;
 /// Most of this process' memory that was ever resident, in bytes.
 fn peak_memory() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<usize>()
+        .unwrap()
+        * 1024
 }
 
 #[test]
@@ -26,9 +33,14 @@ fn large_bodies_stream_both_ways_in_little_memory() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
     let before = peak_memory();
-    for framing in [format!("Content-Length: {SIZE}"), "Transfer-Encoding: chunked".to_owned()] {
+    for framing in [
+        format!("Content-Length: {SIZE}"),
+        "Transfer-Encoding: chunked".to_owned(),
+    ] {
         let mut wire = Wire::connect(proxy.http);
-        wire.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n"));
+        wire.send(format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{framing}\r\n\r\n"
+        ));
         let mut sender = wire.stream().try_clone().unwrap();
         let chunked = framing.contains("chunked");
         let thread = std::thread::spawn(move || {
@@ -42,7 +54,9 @@ fn large_bodies_stream_both_ways_in_little_memory() {
                     sender.write_all(b"\r\n").unwrap();
                 }
             }
-            sender.write_all(if chunked { b"0\r\n\r\n" } else { b"" }).unwrap();
+            sender
+                .write_all(if chunked { b"0\r\n\r\n" } else { b"" })
+                .unwrap();
         });
         let head = wire.head();
         assert_eq!(head.status, 200);
@@ -57,7 +71,10 @@ fn large_bodies_stream_both_ways_in_little_memory() {
         }
         thread.join().unwrap();
         // What `BufReader` took along with the head is short of the whole.
-        assert!(received > SIZE - 64 * 1024, "{received} of {SIZE} with {framing}");
+        assert!(
+            received > SIZE - 64 * 1024,
+            "{received} of {SIZE} with {framing}"
+        );
     }
     let grown = peak_memory() - before;
     assert!(grown < SIZE / 2, "{grown} bytes for bodies of {SIZE}");
@@ -67,12 +84,18 @@ fn large_bodies_stream_both_ways_in_little_memory() {
 fn a_body_without_a_length_ends_with_its_connection() {
     let endpoint = Endpoint::start(|_, mut stream| {
         read_head(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nuntil the end").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+            .unwrap();
     });
     let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
     let mut wire = Wire::connect(proxy.http);
     assert_eq!(wire.get("/", "").text(), "until the end");
-    assert_eq!(wire.get("/", "").text(), "until the end", "the client's connection lived on");
+    assert_eq!(
+        wire.get("/", "").text(),
+        "until the end",
+        "the client's connection lived on"
+    );
 }
 
 #[test]
@@ -97,7 +120,10 @@ fn answers_to_head_and_without_content_have_no_body() {
     wire.send("GET /304 HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(wire.head().status, 304);
     assert_eq!(wire.get("/", "").status, 204);
-    assert_eq!(proxy.metric("forebay_upstream_connects_total{worker=\"0\"}"), 1);
+    assert_eq!(
+        proxy.metric("forebay_upstream_connects_total{worker=\"0\"}"),
+        1
+    );
 }
 
 #[test]
@@ -105,7 +131,9 @@ fn a_client_that_waits_for_100_is_told_to_go_on() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
     let mut wire = Wire::connect(proxy.http);
-    wire.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    wire.send(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+    );
     assert_eq!(wire.head().status, 100);
     wire.send("body");
     assert_eq!(wire.answer().text(), "body");
@@ -142,6 +170,10 @@ fn a_client_that_goes_away_stops_the_endpoint() {
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     is_closed.recv().unwrap();
     wire.stream().shutdown(Shutdown::Both).unwrap();
-    is_closed.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
-    eventually("no connection is open", || proxy.metric("forebay_downstream_connections{worker=\"0\"}") == 0);
+    is_closed
+        .recv_timeout(std::time::Duration::from_secs(10))
+        .unwrap();
+    eventually("no connection is open", || {
+        proxy.metric("forebay_downstream_connections{worker=\"0\"}") == 0
+    });
 }

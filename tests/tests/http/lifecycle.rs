@@ -24,7 +24,9 @@ fn a_connection_outlives_a_change_of_the_table() {
     assert_eq!(wire.get("/", "").header("x-pod"), "a");
     eventually("the endpoint holds a request", || first.held() == 1);
     proxy.publish(&Cluster::of(&[second.address()]));
-    eventually("requests go to the new endpoint", || wire.get("/", "").header("x-pod") == "b");
+    eventually("requests go to the new endpoint", || {
+        wire.get("/", "").header("x-pod") == "b"
+    });
     first.release();
     assert_eq!(waiting.answer().header("x-pod"), "a");
     proxy.publish(&Cluster::default().0);
@@ -36,7 +38,10 @@ fn shutdown_lets_requests_finish_and_takes_no_new_ones() {
     let origin = origin("a");
     let proxy = Proxy::start_with(
         &Cluster::of(&[origin.address()]),
-        Settings { shutdown_grace: Duration::from_secs(20), ..settings() },
+        Settings {
+            shutdown_grace: Duration::from_secs(20),
+            ..settings()
+        },
     );
     let mut idle = Wire::connect(proxy.http);
     assert_eq!(idle.get("/", "").status, 200);
@@ -46,7 +51,9 @@ fn shutdown_lets_requests_finish_and_takes_no_new_ones() {
     eventually("the endpoint holds a request", || origin.held() == 1);
     proxy.shut_down();
     assert!(idle.is_closed() && silent.is_closed());
-    eventually("no new connection is taken", || std::net::TcpStream::connect(proxy.http).is_err());
+    eventually("no new connection is taken", || {
+        std::net::TcpStream::connect(proxy.http).is_err()
+    });
     assert!(!proxy.has_ended());
     origin.release();
     let answer = busy.answer();
@@ -58,7 +65,13 @@ fn shutdown_lets_requests_finish_and_takes_no_new_ones() {
 fn shutdown_ends_with_the_grace() {
     let origin = origin("a");
     let grace = Duration::from_millis(200);
-    let proxy = Proxy::start_with(&Cluster::of(&[origin.address()]), Settings { shutdown_grace: grace, ..settings() });
+    let proxy = Proxy::start_with(
+        &Cluster::of(&[origin.address()]),
+        Settings {
+            shutdown_grace: grace,
+            ..settings()
+        },
+    );
     let mut busy = Wire::connect(proxy.http);
     busy.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("the endpoint holds a request", || origin.held() == 1);
@@ -78,10 +91,26 @@ fn a_websocket_survives_changes_of_the_table() {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     );
     let answer = wire.head();
-    assert_eq!((answer.status, answer.header("upgrade").to_ascii_lowercase().as_str()), (101, "websocket"));
+    assert_eq!(
+        (
+            answer.status,
+            answer.header("upgrade").to_ascii_lowercase().as_str()
+        ),
+        (101, "websocket")
+    );
     for turn in 0..100_u8 {
         if turn % 10 == 0 {
-            proxy.publish(&Cluster::default().route(&format!("h{turn}.example"), "/", "x", &[], Policy::default()).0);
+            proxy.publish(
+                &Cluster::default()
+                    .route(
+                        &format!("h{turn}.example"),
+                        "/",
+                        "x",
+                        &[],
+                        Policy::default(),
+                    )
+                    .0,
+            );
         }
         wire.send([turn; 3]);
         let mut back = [0; 3];
@@ -89,14 +118,23 @@ fn a_websocket_survives_changes_of_the_table() {
         assert_eq!(back, [turn; 3]);
     }
     drop(wire);
-    eventually("the tunnel has ended", || proxy.metric("forebay_downstream_connections{worker=\"0\"}") == 0);
+    eventually("the tunnel has ended", || {
+        proxy.metric("forebay_downstream_connections{worker=\"0\"}") == 0
+    });
 }
 
 #[test]
 fn a_websocket_in_which_nothing_moves_ends() {
     let origin = origin("a");
-    let policy = Policy { read_timeout: Duration::from_secs(1), ..Policy::default() };
-    let proxy = Proxy::start(&Cluster::default().route("", "/", "web", &[origin.address()], policy).0);
+    let policy = Policy {
+        read_timeout: Duration::from_secs(1),
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(
+        &Cluster::default()
+            .route("", "/", "web", &[origin.address()], policy)
+            .0,
+    );
     let mut wire = Wire::connect(proxy.http);
     wire.send(
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
@@ -111,11 +149,16 @@ fn an_upgrade_that_is_no_websocket_is_a_plain_request() {
     let origin = origin("a");
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
     let mut wire = Wire::connect(proxy.http);
-    let answer =
-        wire.get("/", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n");
+    let answer = wire.get(
+        "/",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n",
+    );
     assert_eq!(answer.status, 200);
     let headers = answer.echo().headers;
-    assert!(!headers.contains_key("upgrade") && !headers.contains_key("http2-settings"), "{headers:?}");
+    assert!(
+        !headers.contains_key("upgrade") && !headers.contains_key("http2-settings"),
+        "{headers:?}"
+    );
 }
 
 #[test]

@@ -2,7 +2,11 @@
 //!
 //! `proxy` starts a worker on a table made by the test; `wire` speaks raw HTTP/1.1 to it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what stands around a test fails by panicking too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what stands around a test fails by panicking too"
+)]
 
 mod proxy;
 mod wire;

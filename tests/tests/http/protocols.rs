@@ -45,26 +45,45 @@ fn connector(trusted: &[u8], protocols: &[&[u8]]) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn tls(connector: &TlsConnector, address: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+async fn tls(
+    connector: &TlsConnector,
+    address: SocketAddr,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.unwrap();
-    connector.connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
+    connector
+        .connect(ServerName::try_from(name.to_owned()).unwrap(), stream)
+        .await
 }
 
 /// Asks for `/` on an open TLS connection and checks that an answer comes.
 async fn ask(stream: &mut TlsStream<TcpStream>) {
-    stream.write_all(b"GET /bytes/0 HTTP/1.1\r\nHost: shop.example\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /bytes/0 HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        .await
+        .unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "the connection ended");
+        assert_ne!(
+            stream.read_buf(&mut answer).await.unwrap(),
+            0,
+            "the connection ended"
+        );
     }
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert!(
+        answer.starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
 }
 
 async fn http2(
     io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 ) -> SendRequest<Full<Bytes>> {
     let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io))
+            .await
+            .unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -81,9 +100,18 @@ async fn echo(response: Response<Incoming>) -> Echo {
 #[tokio::test]
 async fn a_new_certificate_is_served_while_old_connections_go_on() {
     let origin = origin();
-    let base = Cluster::default().route("shop.example", "/", "web", &[origin.address()], Policy::default());
+    let base = Cluster::default().route(
+        "shop.example",
+        "/",
+        "web",
+        &[origin.address()],
+        Policy::default(),
+    );
     let (mut first, mut second) = (base.clone(), base);
-    let (old, new) = (first.certificate("shop.example"), second.certificate("shop.example"));
+    let (old, new) = (
+        first.certificate("shop.example"),
+        second.certificate("shop.example"),
+    );
     let proxy = Proxy::start(&first.0);
     let (trusts_old, trusts_new) = (connector(&old, &[]), connector(&new, &[]));
     let mut open = tls(&trusts_old, proxy.https, "shop.example").await.unwrap();
@@ -91,38 +119,72 @@ async fn a_new_certificate_is_served_while_old_connections_go_on() {
     assert!(tls(&trusts_new, proxy.https, "shop.example").await.is_err());
     proxy.publish(&second.0);
     ask(&mut tls(&trusts_new, proxy.https, "shop.example").await.unwrap()).await;
-    assert!(tls(&connector(&old, &[]), proxy.https, "shop.example").await.is_err());
+    assert!(
+        tls(&connector(&old, &[]), proxy.https, "shop.example")
+            .await
+            .is_err()
+    );
     ask(&mut open).await;
 }
 
 #[tokio::test]
 async fn other_names_get_the_default_certificate() {
     let origin = origin();
-    let mut cluster = Cluster::default().route("shop.example", "/", "web", &[origin.address()], Policy::default());
+    let mut cluster = Cluster::default().route(
+        "shop.example",
+        "/",
+        "web",
+        &[origin.address()],
+        Policy::default(),
+    );
     let certificate = cluster.certificate("shop.example");
     let proxy = Proxy::start(&cluster.0);
-    let error = tls(&connector(&certificate, &[]), proxy.https, "other.example").await.unwrap_err();
+    let error = tls(&connector(&certificate, &[]), proxy.https, "other.example")
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("certificate"), "{error}");
 }
 
 #[tokio::test]
 async fn http2_is_chosen_by_alpn_and_says_https() {
     let origin = origin();
-    let mut cluster = Cluster::default().route("shop.example", "/", "web", &[origin.address()], Policy::default());
+    let mut cluster = Cluster::default().route(
+        "shop.example",
+        "/",
+        "web",
+        &[origin.address()],
+        Policy::default(),
+    );
     let certificate = cluster.certificate("shop.example");
     let proxy = Proxy::start(&cluster.0);
-    let stream = tls(&connector(&certificate, &[b"h2", b"http/1.1"]), proxy.https, "shop.example").await.unwrap();
+    let stream = tls(
+        &connector(&certificate, &[b"h2", b"http/1.1"]),
+        proxy.https,
+        "shop.example",
+    )
+    .await
+    .unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let mut sender = http2(stream).await;
     let mut request = get("https://shop.example/a?b=c");
     for crumb in ["a=1", "b=2"] {
-        request.headers_mut().append("cookie", crumb.parse().unwrap());
+        request
+            .headers_mut()
+            .append("cookie", crumb.parse().unwrap());
     }
     let echo = echo(sender.send_request(request).await.unwrap()).await;
-    for (name, value) in
-        [("host", "shop.example"), ("cookie", "a=1; b=2"), ("x-forwarded-proto", "https"), ("x-forwarded-port", "443")]
-    {
-        assert_eq!(echo.headers.get(name).map(String::as_str), Some(value), "{name} of {:?}", echo.headers);
+    for (name, value) in [
+        ("host", "shop.example"),
+        ("cookie", "a=1; b=2"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-port", "443"),
+    ] {
+        assert_eq!(
+            echo.headers.get(name).map(String::as_str),
+            Some(value),
+            "{name} of {:?}",
+            echo.headers
+        );
     }
     assert_eq!(echo.path, "/a?b=c");
 }
@@ -133,10 +195,15 @@ async fn http2_by_prior_knowledge_serves_streams_side_by_side() {
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
     let mut sender = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
     let held = sender.send_request(get("http://shop.example/hold"));
-    let quick = sender.send_request(get("http://shop.example/quick")).await.unwrap();
+    let quick = sender
+        .send_request(get("http://shop.example/quick"))
+        .await
+        .unwrap();
     assert_eq!(echo(quick).await.path, "/quick");
     let body = Bytes::from(vec![b'x'; 3_000_000]);
-    let upload = Request::post("http://shop.example/echo").body(Full::new(body.clone())).unwrap();
+    let upload = Request::post("http://shop.example/echo")
+        .body(Full::new(body.clone()))
+        .unwrap();
     let back = sender.send_request(upload).await.unwrap();
     assert_eq!(back.into_body().collect().await.unwrap().to_bytes(), body);
     origin.release();
@@ -149,7 +216,9 @@ async fn http2_with_two_hosts_is_refused() {
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
     let mut sender = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
     let mut request = get("http://shop.example/");
-    request.headers_mut().insert("host", "other.example".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("host", "other.example".parse().unwrap());
     assert_eq!(sender.send_request(request).await.unwrap().status(), 400);
     assert_eq!(origin.requests(), 0);
 }
@@ -162,7 +231,14 @@ async fn trailers_of_an_endpoint_reach_an_http2_client() {
     );
     let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
     let mut sender = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
-    let body = sender.send_request(get("http://shop.example/")).await.unwrap().into_body().collect().await.unwrap();
+    let body = sender
+        .send_request(get("http://shop.example/"))
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(body.to_bytes(), "abc");
 }
@@ -178,25 +254,39 @@ async fn shutdown_says_goaway_and_lets_streams_finish() {
     }
     let began = std::time::Instant::now();
     proxy.shut_down();
-    eventually("no new connection is taken", || std::net::TcpStream::connect(proxy.http).is_err());
+    eventually("no new connection is taken", || {
+        std::net::TcpStream::connect(proxy.http).is_err()
+    });
     origin.release();
     assert_eq!(held.await.unwrap().unwrap().status(), 200);
     // Only GOAWAY makes the client let go of a connection that it could still use.
     while !sender.is_closed() {
         tokio::task::yield_now().await;
     }
-    assert!(began.elapsed() < settings().shutdown_grace, "cut at the end of the grace");
+    assert!(
+        began.elapsed() < settings().shutdown_grace,
+        "cut at the end of the grace"
+    );
 }
 
 #[tokio::test]
 async fn http2_connections_without_streams_are_let_go_and_those_with_one_are_not() {
     let origin = origin();
-    let settings = Settings { head_timeout: Duration::from_millis(200), ..settings() };
+    let settings = Settings {
+        head_timeout: Duration::from_millis(200),
+        ..settings()
+    };
     let proxy = Proxy::start_with(&Cluster::of(&[origin.address()]), settings);
     let mut idle = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
     let mut busy = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
     let held = tokio::spawn(busy.send_request(get("http://shop.example/hold")));
-    assert_eq!(idle.send_request(get("http://shop.example/")).await.unwrap().status(), 200);
+    assert_eq!(
+        idle.send_request(get("http://shop.example/"))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     while !idle.is_closed() {
         tokio::task::yield_now().await;
     }

@@ -9,8 +9,8 @@ use std::{
 
 use ingress_userspace::{
     model::{
-        Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy,
-        PrivateKey, Route, ServicePort, Snapshot,
+        Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind,
+        PathPattern, Policy, PrivateKey, Route, ServicePort, Snapshot,
     },
     table::RouteTable,
     telemetry::metrics::Registry,
@@ -34,7 +34,10 @@ pub(crate) struct Proxy {
 
 /// Times short enough for a test, long enough for a busy machine.
 pub(crate) fn settings() -> Settings {
-    Settings { shutdown_grace: Duration::from_secs(5), ..Settings::default() }
+    Settings {
+        shutdown_grace: Duration::from_secs(5),
+        ..Settings::default()
+    }
 }
 
 impl Proxy {
@@ -54,8 +57,14 @@ impl Proxy {
         let (http, https) = (bind(), bind());
         let addresses = (http.local_addr().unwrap(), https.local_addr().unwrap());
         let listeners = vec![
-            Listener { socket: http, transport: Transport::Plain },
-            Listener { socket: https, transport: Transport::Tls },
+            Listener {
+                socket: http,
+                transport: Transport::Plain,
+            },
+            Listener {
+                socket: https,
+                transport: Transport::Tls,
+            },
         ];
         let inputs = Inputs {
             tables: table,
@@ -65,13 +74,23 @@ impl Proxy {
             settings: Arc::new(settings),
         };
         let thread = Some(worker::spawn(0, listeners, inputs).unwrap());
-        Self { http: addresses.0, https: addresses.1, registry, resolver, tables, shutdown, thread }
+        Self {
+            http: addresses.0,
+            https: addresses.1,
+            registry,
+            resolver,
+            tables,
+            shutdown,
+            thread,
+        }
     }
 
     /// Puts another state in force.
     pub(crate) fn publish(&self, snapshot: &Snapshot) {
-        self.resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
-        self.tables.send_replace(Arc::new(RouteTable::compile(snapshot).0));
+        self.resolver
+            .publish(Arc::new(Certificates::compile(snapshot, None).0));
+        self.tables
+            .send_replace(Arc::new(RouteTable::compile(snapshot).0));
     }
 
     /// Begins the shutdown.
@@ -88,7 +107,8 @@ impl Proxy {
     pub(crate) fn metric(&self, sample: &str) -> u64 {
         let text = self.registry.expose();
         let line = text.lines().find_map(|line| line.strip_prefix(sample));
-        line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+        line.and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0)
     }
 }
 
@@ -96,7 +116,10 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shut_down();
         if let Some(thread) = self.thread.take() {
-            assert!(thread.join().is_ok() || std::thread::panicking(), "the worker panicked");
+            assert!(
+                thread.join().is_ok() || std::thread::panicking(),
+                "the worker panicked"
+            );
         }
     }
 }
@@ -108,7 +131,9 @@ pub(crate) struct Cluster(pub(crate) Snapshot);
 impl Cluster {
     /// One route for every host and path to `endpoints`.
     pub(crate) fn of(endpoints: &[SocketAddr]) -> Snapshot {
-        Self::default().route("", "/", "web", endpoints, Policy::default()).0
+        Self::default()
+            .route("", "/", "web", endpoints, Policy::default())
+            .0
     }
 
     /// Adds a route and its backend.
@@ -120,9 +145,18 @@ impl Cluster {
         endpoints: &[SocketAddr],
         policy: Policy,
     ) -> Self {
-        let key = BackendKey { service: ObjectName::new("shop", service), port: ServicePort::Number(80) };
-        let endpoint = |address: &SocketAddr| Endpoint { address: *address, pod: Some("pod-1".into()) };
-        let backend = Backend { key: key.clone(), endpoints: endpoints.iter().map(endpoint).collect() };
+        let key = BackendKey {
+            service: ObjectName::new("shop", service),
+            port: ServicePort::Number(80),
+        };
+        let endpoint = |address: &SocketAddr| Endpoint {
+            address: *address,
+            pod: Some("pod-1".into()),
+        };
+        let backend = Backend {
+            key: key.clone(),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        };
         self.0.backends.insert(key.clone(), backend);
         self.0.routes.push(Route {
             ingress: ObjectName::new("shop", "web"),

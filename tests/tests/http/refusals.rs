@@ -23,15 +23,30 @@ fn requests_that_could_be_read_in_two_ways_reach_no_endpoint() {
         ("GET /a/../../b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            501,
+        ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             501,
         ),
-        ("POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Host\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
@@ -47,9 +62,10 @@ fn requests_that_could_be_read_in_two_ways_reach_no_endpoint() {
 fn a_length_beside_chunks_is_dropped_and_the_connection_ends() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
-    for order in
-        ["Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"]
-    {
+    for order in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    ] {
         let before = origin.requests();
         let mut wire = Wire::connect(proxy.http);
         // Read by its length, the body would end within the smuggled request.
@@ -58,7 +74,10 @@ fn a_length_beside_chunks_is_dropped_and_the_connection_ends() {
         ));
         let answer = wire.answer();
         assert_eq!(answer.status, 200);
-        assert!(!answer.echo().headers.contains_key("content-length"), "{answer:?}");
+        assert!(
+            !answer.echo().headers.contains_key("content-length"),
+            "{answer:?}"
+        );
         assert!(wire.is_closed(), "the connection went on");
         assert_eq!(origin.requests(), before + 1);
     }
@@ -67,15 +86,25 @@ fn a_length_beside_chunks_is_dropped_and_the_connection_ends() {
 #[test]
 fn what_no_rule_names_is_not_found() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
-    let cluster = Cluster::default().route("shop.example", "/a", "web", &[origin.address()], Policy::default());
+    let cluster = Cluster::default().route(
+        "shop.example",
+        "/a",
+        "web",
+        &[origin.address()],
+        Policy::default(),
+    );
     let proxy = Proxy::start(&cluster.0);
     let mut wire = Wire::connect(proxy.http);
     assert_eq!(wire.get("/a/b", "").status, 200);
     let answer = wire.get("/ab", "X-Request-ID: seen\r\n");
     assert_eq!((answer.status, answer.header("server")), (404, "forebay"));
     assert!(answer.text().contains("seen"), "{}", answer.text());
-    assert_eq!(ask(proxy.http, "GET /a HTTP/1.1\r\nHost: other.example\r\n\r\n").status, 404);
-    let unrouted = "forebay_requests_total{namespace=\"\",ingress=\"\",service=\"\",status=\"404\"}";
+    assert_eq!(
+        ask(proxy.http, "GET /a HTTP/1.1\r\nHost: other.example\r\n\r\n").status,
+        404
+    );
+    let unrouted =
+        "forebay_requests_total{namespace=\"\",ingress=\"\",service=\"\",status=\"404\"}";
     assert_eq!(proxy.metric(unrouted), 2);
 }
 
@@ -94,7 +123,11 @@ fn bad_endpoints_are_bad_gateways() {
     ] {
         let endpoint = Endpoint::answering(response);
         let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
-        assert_eq!(Wire::connect(proxy.http).get("/", "").status, 502, "{response:?}");
+        assert_eq!(
+            Wire::connect(proxy.http).get("/", "").status,
+            502,
+            "{response:?}"
+        );
     }
     let closing = Endpoint::start(|_, mut stream| drop(read_head(&mut stream)));
     for address in [closing.address, refusing()] {
@@ -110,8 +143,15 @@ fn an_endpoint_that_keeps_silent_times_out() {
         read_head(&mut stream);
         hold.send(stream).unwrap();
     });
-    let policy = Policy { read_timeout: Duration::from_secs(1), ..Policy::default() };
-    let proxy = Proxy::start(&Cluster::default().route("", "/", "web", &[silent.address], policy).0);
+    let policy = Policy {
+        read_timeout: Duration::from_secs(1),
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(
+        &Cluster::default()
+            .route("", "/", "web", &[silent.address], policy)
+            .0,
+    );
     assert_eq!(Wire::connect(proxy.http).get("/", "").status, 504);
     drop(held);
 }
@@ -119,12 +159,28 @@ fn an_endpoint_that_keeps_silent_times_out() {
 #[test]
 fn a_body_over_the_limit_is_too_large() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
-    let policy = Policy { body_limit: Some(10), ..Policy::default() };
-    let proxy = Proxy::start(&Cluster::default().route("", "/", "web", &[origin.address()], policy).0);
+    let policy = Policy {
+        body_limit: Some(10),
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(
+        &Cluster::default()
+            .route("", "/", "web", &[origin.address()], policy)
+            .0,
+    );
     for (request, status) in [
-        ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789", 200),
-        ("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n0123456789a", 413),
-        ("POST /hold HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789a\r\n0\r\n\r\n", 413),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789",
+            200,
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n0123456789a",
+            413,
+        ),
+        (
+            "POST /hold HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789a\r\n0\r\n\r\n",
+            413,
+        ),
     ] {
         assert_eq!(ask(proxy.http, request).status, status, "{request:?}");
     }
@@ -134,9 +190,19 @@ fn a_body_over_the_limit_is_too_large() {
 fn a_client_that_sends_no_head_or_no_body_is_let_go() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let short = Duration::from_millis(300);
-    let settings = Settings { head_timeout: short, body_timeout: short, handshake_timeout: short, ..settings() };
+    let settings = Settings {
+        head_timeout: short,
+        body_timeout: short,
+        handshake_timeout: short,
+        ..settings()
+    };
     let proxy = Proxy::start_with(&Cluster::of(&[origin.address()]), settings);
-    for (address, start) in [(proxy.http, ""), (proxy.http, "GET / HT"), (proxy.https, ""), (proxy.https, "\x16\x03")] {
+    for (address, start) in [
+        (proxy.http, ""),
+        (proxy.http, "GET / HT"),
+        (proxy.https, ""),
+        (proxy.https, "\x16\x03"),
+    ] {
         let mut wire = Wire::connect(address);
         wire.send(start);
         assert!(wire.is_closed(), "{start:?} on {address}");
@@ -144,7 +210,10 @@ fn a_client_that_sends_no_head_or_no_body_is_let_go() {
     let mut idle = Wire::connect(proxy.http);
     assert_eq!(idle.get("/", "").status, 200);
     assert!(idle.is_closed());
-    let slow = ask(proxy.http, "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    let slow = ask(
+        proxy.http,
+        "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab",
+    );
     assert_eq!(slow.status, 408);
 }
 
@@ -153,7 +222,9 @@ fn a_response_that_breaks_off_is_not_passed_off_as_whole() {
     let (arrived, has_arrived) = std::sync::mpsc::channel();
     let breaking = Endpoint::start(move |_, mut stream| {
         read_head(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            .unwrap();
         has_arrived.recv().unwrap();
     });
     let proxy = Proxy::start(&Cluster::of(&[breaking.address]));

@@ -21,7 +21,10 @@ fn a_refused_connection_is_tried_on_another_endpoint() {
     let proxy = Proxy::start(&Cluster::of(&[refusing(), origin.address()]));
     for _ in 0..6 {
         // A body too: no endpoint has seen any of it.
-        let answer = ask(proxy.http, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody");
+        let answer = ask(
+            proxy.http,
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
+        );
         assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
     }
     assert!(proxy.metric("forebay_retries_total{worker=\"0\"}") >= 3);
@@ -29,16 +32,26 @@ fn a_refused_connection_is_tried_on_another_endpoint() {
 
 #[test]
 fn endpoints_have_their_turns_over_kept_connections() {
-    let origins: Vec<_> =
-        ["a", "b"].map(|pod| Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap()).into_iter().collect();
+    let origins: Vec<_> = ["a", "b"]
+        .map(|pod| Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap())
+        .into_iter()
+        .collect();
     let proxy = Proxy::start(&Cluster::of(&[origins[0].address(), origins[1].address()]));
     let mut wire = Wire::connect(proxy.http);
-    let pods: Vec<_> = (0..10).map(|_| wire.get("/", "").header("x-pod").to_owned()).collect();
+    let pods: Vec<_> = (0..10)
+        .map(|_| wire.get("/", "").header("x-pod").to_owned())
+        .collect();
     for pod in ["a", "b"] {
         assert_eq!(pods.iter().filter(|own| *own == pod).count(), 5, "{pods:?}");
     }
-    assert_eq!(proxy.metric("forebay_upstream_connects_total{worker=\"0\"}"), 2);
-    assert_eq!(proxy.metric("forebay_upstream_reused_total{worker=\"0\"}"), 8);
+    assert_eq!(
+        proxy.metric("forebay_upstream_connects_total{worker=\"0\"}"),
+        2
+    );
+    assert_eq!(
+        proxy.metric("forebay_upstream_reused_total{worker=\"0\"}"),
+        8
+    );
 }
 
 /// Answers the first request of each connection, then closes once it has read the second.

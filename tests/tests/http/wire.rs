@@ -36,7 +36,8 @@ impl Answer {
 
     /// The echo of `ingress_tests::origin`.
     pub(crate) fn echo(&self) -> ingress_tests::origin::Echo {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?} {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {self:?} {}", self.text()))
     }
 }
 
@@ -46,7 +47,9 @@ impl Wire {
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream.set_write_timeout(Some(LIMIT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { reader: BufReader::new(stream) }
+        Self {
+            reader: BufReader::new(stream),
+        }
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
@@ -59,7 +62,9 @@ impl Wire {
 
     /// Sends a GET for `target` with more header `lines`, each with its line end.
     pub(crate) fn get(&mut self, target: &str, lines: &str) -> Answer {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n{lines}\r\n"));
+        self.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: shop.example\r\n{lines}\r\n"
+        ));
         self.answer()
     }
 
@@ -68,7 +73,8 @@ impl Wire {
         let mut answer = self.head();
         if answer.header("transfer-encoding") == "chunked" {
             loop {
-                let size = usize::from_str_radix(self.line().split(';').next().unwrap(), 16).unwrap();
+                let size =
+                    usize::from_str_radix(self.line().split(';').next().unwrap(), 16).unwrap();
                 let from = answer.body.len();
                 answer.body.resize(from + size, 0);
                 self.reader.read_exact(&mut answer.body[from..]).unwrap();
@@ -93,13 +99,22 @@ impl Wire {
     /// Reads a head; the body stays on the connection.
     pub(crate) fn head(&mut self) -> Answer {
         let start = self.line();
-        let status = start.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let mut answer =
-            Answer { status: status.unwrap_or_else(|| panic!("status line {start:?}")), ..Answer::default() };
+        let status = start
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let mut answer = Answer {
+            status: status.unwrap_or_else(|| panic!("status line {start:?}")),
+            ..Answer::default()
+        };
         loop {
             let line = self.line();
-            let Some((name, value)) = line.split_once(':') else { return answer };
-            answer.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+            let Some((name, value)) = line.split_once(':') else {
+                return answer;
+            };
+            answer
+                .headers
+                .insert(name.to_ascii_lowercase(), value.trim().to_owned());
         }
     }
 
@@ -143,7 +158,10 @@ impl Endpoint {
                 serve(number, stream.unwrap());
             }
         });
-        Self { address, _thread: thread }
+        Self {
+            address,
+            _thread: thread,
+        }
     }
 
     /// Answers every request head with `response`.
@@ -170,5 +188,8 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
 
 /// An address where nothing listens.
 pub(crate) fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }

@@ -22,11 +22,21 @@ fn assign_gives_each_port_of_a_vip_to_its_workers() {
             let mut seen = [0; 2];
             for port in [80, 443].into_iter().cycle().take(40) {
                 let mut client = connect(port).unwrap();
-                let listeners: Vec<_> =
-                    sockets.iter().map(|pair| if port == 80 { &pair.http } else { &pair.https }).collect();
+                let listeners: Vec<_> = sockets
+                    .iter()
+                    .map(|pair| if port == 80 { &pair.http } else { &pair.https })
+                    .collect();
                 let (worker, mut server, peer) = accept(&listeners);
-                assert_eq!(peer, client.local_addr().unwrap(), "the worker sees the client");
-                assert_eq!(server.local_addr().unwrap(), (VIP, port).into(), "the worker sees the VIP");
+                assert_eq!(
+                    peer,
+                    client.local_addr().unwrap(),
+                    "the worker sees the client"
+                );
+                assert_eq!(
+                    server.local_addr().unwrap(),
+                    (VIP, port).into(),
+                    "the worker sees the VIP"
+                );
                 server.set_nonblocking(false).unwrap();
                 client.write_all(b"ping").unwrap();
                 let mut bytes = [0; 4];
@@ -34,7 +44,10 @@ fn assign_gives_each_port_of_a_vip_to_its_workers() {
                 assert_eq!(&bytes, b"ping");
                 seen[worker] += 1;
             }
-            assert!(seen.iter().all(|count| *count > 0), "connections of each worker: {seen:?}");
+            assert!(
+                seen.iter().all(|count| *count > 0),
+                "connections of each worker: {seen:?}"
+            );
             assert_eq!(count(&dataplane, Reason::Assigned), 40);
         });
     });
@@ -50,7 +63,10 @@ fn a_vip_never_leads_to_another_socket_of_the_host() {
             let dataplane = Dataplane::install(&settings()).await.unwrap();
             let everywhere = TcpListener::bind("0.0.0.0:22").unwrap();
             let web = TcpListener::bind("0.0.0.0:80").unwrap();
-            assert!(TcpStream::connect("127.0.0.1:22").is_ok(), "other addresses are left alone");
+            assert!(
+                TcpStream::connect("127.0.0.1:22").is_ok(),
+                "other addresses are left alone"
+            );
             assert!(connect(22).is_err(), "port 22 of the VIP is closed");
             assert!(connect(80).is_err(), "port 80 of the VIP has no worker yet");
             assert!(count(&dataplane, Reason::ClosedPort) > 0);
@@ -87,7 +103,11 @@ fn new_sockets_take_over_at_once_and_old_connections_stay() {
             let mut bytes = [0; 5];
             server.read_exact(&mut bytes).unwrap();
             assert_eq!(&bytes, b"still");
-            assert_eq!(count(&second, Reason::Assigned), 2, "counters outlive the process");
+            assert_eq!(
+                count(&second, Reason::Assigned),
+                2,
+                "counters outlive the process"
+            );
         });
     });
 }

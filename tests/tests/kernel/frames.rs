@@ -16,8 +16,12 @@ fn steer_does_with_each_case_what_the_table_says() {
         let before = programs.counters().unwrap();
         let run = programs.run("steer", &case.frame, 1).unwrap();
         let after = programs.counters().unwrap();
-        let grown: Vec<_> =
-            before.iter().zip(&after).filter(|(b, a)| a.1 != b.1).map(|(b, a)| (a.0, a.1 - b.1)).collect();
+        let grown: Vec<_> = before
+            .iter()
+            .zip(&after)
+            .filter(|(b, a)| a.1 != b.1)
+            .map(|(b, a)| (a.0, a.1 - b.1))
+            .collect();
         assert_eq!(run.action, case.expected.action, "{}", case.name);
         assert_eq!(run.frame, case.expected.frame, "{}", case.name);
         assert_eq!(grown, [(case.expected.reason, 1)], "{}", case.name);
@@ -37,7 +41,12 @@ fn steer_does_with_a_frame_cut_anywhere_what_the_host_does() {
             let frame = &case.frame[..length];
             let expected = outcome(&world, frame);
             let run = programs.run("steer", frame, 1).unwrap();
-            assert_eq!((run.action, &run.frame), (expected.action, &expected.frame), "{} cut to {length}", case.name);
+            assert_eq!(
+                (run.action, &run.frame),
+                (expected.action, &expected.frame),
+                "{} cut to {length}",
+                case.name
+            );
         }
     }
 }
@@ -51,7 +60,12 @@ fn undoing_puts_each_frame_back_as_it_was() {
     let programs = Programs::load(&world, true).unwrap();
     for case in cases(&world) {
         let run = programs.run("steer", &case.frame, 3).unwrap();
-        assert_eq!((run.action, run.frame), (case.expected.action, case.frame), "{}", case.name);
+        assert_eq!(
+            (run.action, run.frame),
+            (case.expected.action, case.frame),
+            "{}",
+            case.name
+        );
     }
 }
 
@@ -63,5 +77,10 @@ fn programs_stay_within_the_verifier_budget() {
     let programs = Programs::load(&World::new(), false).unwrap();
     let counts = programs.verified_instructions().unwrap();
     println!("verified instructions: {counts:?}");
-    assert!(counts.iter().all(|(_, count)| *count > 0 && *count < 20_000), "{counts:?}");
+    assert!(
+        counts
+            .iter()
+            .all(|(_, count)| *count > 0 && *count < 20_000),
+        "{counts:?}"
+    );
 }

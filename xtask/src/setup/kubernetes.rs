@@ -1,4 +1,5 @@
-//! The Kubernetes binaries of the tests, built from the Go modules pinned in `tests/tools/kubernetes`.
+//! The Kubernetes binaries of the tests, built from the Go modules pinned in
+//! `tests/tools/kubernetes`.
 
 use std::{
     env, fs,
@@ -25,11 +26,23 @@ pub(crate) struct Binary {
 
 /// What the tests start.
 pub(crate) const BINARIES: [Binary; 4] = [
-    Binary { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver" },
-    Binary { name: "kube-controller-manager", package: "k8s.io/kubernetes/cmd/kube-controller-manager" },
-    Binary { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl" },
+    Binary {
+        name: "kube-apiserver",
+        package: "k8s.io/kubernetes/cmd/kube-apiserver",
+    },
+    Binary {
+        name: "kube-controller-manager",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+    },
+    Binary {
+        name: "kubectl",
+        package: "k8s.io/kubernetes/cmd/kubectl",
+    },
     // The main package at a module's root: without a name of ours it would be called `server`.
-    Binary { name: "etcd", package: "go.etcd.io/etcd/server/v3" },
+    Binary {
+        name: "etcd",
+        package: "go.etcd.io/etcd/server/v3",
+    },
 ];
 
 /// A clean build without symbols, with the version that clients ask for.
@@ -48,13 +61,16 @@ pub(crate) fn find() -> Result<Option<PathBuf>> {
 }
 
 fn has_all(dir: &Path) -> bool {
-    BINARIES.iter().all(|binary| is_executable(&dir.join(binary.name)))
+    BINARIES
+        .iter()
+        .all(|binary| is_executable(&dir.join(binary.name)))
 }
 
 /// The cache's folder, named after the modules' checksums so that a new version gets a new folder.
 pub(crate) fn dir() -> Result<PathBuf> {
     let sums = module().join("go.sum");
-    let hash = output(command("sha256sum").arg(&sums)).with_context(|| format!("hash {}", sums.display()))?;
+    let hash = output(command("sha256sum").arg(&sums))
+        .with_context(|| format!("hash {}", sums.display()))?;
     let key = hash.get(..16).context("sha256sum printed no hash")?;
     Ok(workspace::cache()?.join(format!("kubernetes-{key}")))
 }
@@ -82,13 +98,16 @@ pub(crate) fn build() -> Result<()> {
         build_one(&mut build, &label, start)?;
     }
     fs::remove_dir_all(&place).ok();
-    fs::rename(&partial, &place).with_context(|| format!("move the binaries to {}", place.display()))
+    fs::rename(&partial, &place)
+        .with_context(|| format!("move the binaries to {}", place.display()))
 }
 
 /// Waits for one build and shows that it is alive.
 fn build_one(build: &mut Command, label: &str, start: Instant) -> Result<()> {
     println!("  building {label}");
-    let mut child = build.spawn().with_context(|| format!("start `{}`", shown(build)))?;
+    let mut child = build
+        .spawn()
+        .with_context(|| format!("start `{}`", shown(build)))?;
     let mut reported = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
@@ -100,7 +119,11 @@ fn build_one(build: &mut Command, label: &str, start: Instant) -> Result<()> {
         if reported.elapsed() >= Duration::from_secs(20) {
             reported = Instant::now();
             let elapsed = start.elapsed().as_secs();
-            println!("  building {label}: {}:{:02} so far", elapsed / 60, elapsed % 60);
+            println!(
+                "  building {label}: {}:{:02} so far",
+                elapsed / 60,
+                elapsed % 60
+            );
         }
         thread::sleep(Duration::from_millis(200));
     }

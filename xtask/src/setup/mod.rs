@@ -1,6 +1,7 @@
 //! `setup`: looks for what a purpose needs, says what it found and what it will do, then does it.
 //!
-//! The other commands call [`ensure`] for just what they need. A second run finds everything and does nothing.
+//! The other commands call [`ensure`] for just what they need. A second run finds everything and
+//! does nothing.
 
 use std::fs::{self, File};
 
@@ -51,7 +52,14 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let missing = inspect(&Piece::of(options.purpose), true)?;
     if options.dry_run || missing.is_empty() {
-        println!("{}", if missing.is_empty() { "nothing to do" } else { "dry run: nothing was done" });
+        println!(
+            "{}",
+            if missing.is_empty() {
+                "nothing to do"
+            } else {
+                "dry run: nothing was done"
+            }
+        );
         return Ok(());
     }
     install(missing)
@@ -59,7 +67,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Makes sure that the pieces are there; prints only when one is missing.
 pub(crate) fn ensure(pieces: &[Piece]) -> Result<()> {
-    if pieces.iter().all(|piece| matches!(piece.state(), Ok(State::Found(_)))) {
+    if pieces
+        .iter()
+        .all(|piece| matches!(piece.state(), Ok(State::Found(_))))
+    {
         return Ok(());
     }
     let missing = inspect(pieces, false)?;
@@ -107,7 +118,9 @@ fn install(steps: Vec<Step>) -> Result<()> {
 
 /// Fails before anything is done if a step needs a right we lack, and names the command to run.
 fn check_rights(steps: &[Step]) -> Result<()> {
-    let Some(Step::Packages(names)) = steps.first() else { return Ok(()) };
+    let Some(Step::Packages(names)) = steps.first() else {
+        return Ok(());
+    };
     if shell::find("apt-get").is_none() {
         bail!(
             "this machine has no apt-get; install what is missing by hand. Debian's names: {}.\n{}",
@@ -116,7 +129,10 @@ fn check_rights(steps: &[Step]) -> Result<()> {
         );
     }
     if !shell::is_root() {
-        bail!("not root: run this, then try again:\n    {}", packages::by_hand(names));
+        bail!(
+            "not root: run this, then try again:\n    {}",
+            packages::by_hand(names)
+        );
     }
     Ok(())
 }

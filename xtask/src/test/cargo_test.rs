@@ -42,10 +42,16 @@ pub(crate) fn run(test: &mut Command) -> Result<Count> {
 }
 
 /// Sends each line on; ends with the stream.
-fn forward(stream: impl Read + Send + 'static, lines: mpsc::Sender<String>) -> thread::JoinHandle<()> {
+fn forward(
+    stream: impl Read + Send + 'static,
+    lines: mpsc::Sender<String>,
+) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            if lines
+                .send(String::from_utf8_lossy(&line).into_owned())
+                .is_err()
+            {
                 return;
             }
         }

@@ -1,7 +1,8 @@
 //! `test`: builds what the tests start, runs each group, and says how many tests of each ran.
 //!
-//! A test that lacks a right or a tool prints a line `SKIPPED: <reason>` and passes; it is counted as skipped. A
-//! group that was skipped whole is a failure where it should have run: as root, or with `CI=true`.
+//! A test that lacks a right or a tool prints a line `SKIPPED: <reason>` and passes; it is counted
+//! as skipped. A group that was skipped whole is a failure where it should have run: as root, or
+//! with `CI=true`.
 
 use std::{env, time::Instant};
 
@@ -57,8 +58,8 @@ struct Suite {
     needs_root: bool,
 }
 
-/// The whole workspace at once, so that each library is compiled with one set of features. This program is no part of
-/// it: it runs.
+/// The whole workspace at once, so that each library is compiled with one set of features. This
+/// program is no part of it: it runs.
 pub(crate) const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "xtask"];
 
 const SUITES: [Suite; 5] = [
@@ -75,7 +76,15 @@ const SUITES: [Suite; 5] = [
     Suite {
         group: Group::Proxy,
         name: "proxy",
-        runs: &[&["--workspace", "--exclude", "xtask", "--test", "manifests", "--test", "http"]],
+        runs: &[&[
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--test",
+            "manifests",
+            "--test",
+            "http",
+        ]],
         needs_root: false,
     },
     Suite {
@@ -93,7 +102,15 @@ const SUITES: [Suite; 5] = [
     Suite {
         group: Group::Api,
         name: "API server",
-        runs: &[&["--workspace", "--exclude", "xtask", "--test", "api_server", "--test", "deploy"]],
+        runs: &[&[
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--test",
+            "api_server",
+            "--test",
+            "deploy",
+        ]],
         needs_root: false,
     },
 ];
@@ -119,7 +136,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     // The tests start the binary; cargo builds it only for tests of its own package.
     shell::run(cargo().arg("build").args(WORKSPACE).arg("--bins"))?;
     let mut rows = Vec::new();
-    for suite in SUITES.iter().filter(|suite| matches!(options.group, Group::All) || suite.group == options.group) {
+    for suite in SUITES
+        .iter()
+        .filter(|suite| matches!(options.group, Group::All) || suite.group == options.group)
+    {
         println!("\n== {} ==", suite.name);
         rows.push((suite, run_suite(suite, options.filter.as_deref())?));
     }
@@ -128,7 +148,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Runs all groups, as CI does.
 pub(crate) fn run_all() -> Result<()> {
-    run(&Options { group: Group::All, filter: None })
+    run(&Options {
+        group: Group::All,
+        filter: None,
+    })
 }
 
 fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Count> {
@@ -140,29 +163,43 @@ fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Count> {
         if let Some(assets) = kubernetes::find()? {
             test.env("KUBEBUILDER_ASSETS", assets);
         }
-        test.env("FOREBAY_CACHE", workspace::cache()?).env("FOREBAY_BIN", workspace::target().join("debug/forebay"));
+        test.env("FOREBAY_CACHE", workspace::cache()?)
+            .env("FOREBAY_BIN", workspace::target().join("debug/forebay"));
         test.arg("--").args(filter).arg("--show-output");
         count += cargo_test::run(&mut test)?;
     }
     Ok(count)
 }
 
-/// Prints the summary; fails if a test failed, or if a group that should have run was skipped whole.
+/// Prints the summary; fails if a test failed, or if a group that should have run was skipped
+/// whole.
 fn finish(rows: &[(&Suite, Count)], filtered: bool, start: Instant) -> Result<()> {
     let strict = env::var_os("CI").is_some_and(|value| value == "true");
     let root = shell::is_root();
     let mut total = Count::default();
     let mut broken = Vec::new();
-    println!("\n{:<14}{:>8}{:>8}{:>9}", "group", "passed", "failed", "skipped");
+    println!(
+        "\n{:<14}{:>8}{:>8}{:>9}",
+        "group", "passed", "failed", "skipped"
+    );
     for (suite, count) in rows {
-        println!("{:<14}{:>8}{:>8}{:>9}", suite.name, count.passed, count.failed, count.skipped.len());
+        println!(
+            "{:<14}{:>8}{:>8}{:>9}",
+            suite.name,
+            count.passed,
+            count.failed,
+            count.skipped.len()
+        );
         total += count.clone();
         let should_run = strict || root || !suite.needs_root;
         if count.passed + count.failed == 0 && should_run && !filtered {
             broken.push(format!("no test of the group `{}` ran", suite.name));
         }
         if count.crashed {
-            broken.push(format!("a test program of the group `{}` did not build or did not finish", suite.name));
+            broken.push(format!(
+                "a test program of the group `{}` did not build or did not finish",
+                suite.name
+            ));
         }
     }
     for reason in &total.skipped {
@@ -176,7 +213,12 @@ fn finish(rows: &[(&Suite, Count)], filtered: bool, start: Instant) -> Result<()
     }
     let seconds = start.elapsed().as_secs();
     println!("\ntook {}:{:02}", seconds / 60, seconds % 60);
-    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped.len());
+    println!(
+        "{} passed, {} failed, {} skipped",
+        total.passed,
+        total.failed,
+        total.skipped.len()
+    );
     if total.failed > 0 || !broken.is_empty() {
         bail!("tests failed");
     }

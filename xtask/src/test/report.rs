@@ -49,7 +49,9 @@ impl Reader {
             self.running = self.running.saturating_sub(1);
             self.count.passed += number_before(result, " passed");
             self.count.failed += number_before(result, " failed");
-        } else if line.starts_with("running ") && (line.ends_with(" tests") || line.ends_with(" test")) {
+        } else if line.starts_with("running ")
+            && (line.ends_with(" tests") || line.ends_with(" test"))
+        {
             self.running += 1;
         } else if line == "successes:" {
             self.in_successes = true;
@@ -63,7 +65,9 @@ impl Reader {
 
     /// Reads `NAME ... ok`, `NAME ... FAILED` or `NAME ... ignored, REASON`.
     fn read_test(&mut self, test: &str) {
-        let Some((name, outcome)) = test.rsplit_once(" ... ") else { return };
+        let Some((name, outcome)) = test.rsplit_once(" ... ") else {
+            return;
+        };
         if outcome.starts_with("FAILED") {
             self.count.failures.push(name.to_owned());
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
@@ -84,7 +88,11 @@ impl Reader {
 
 fn number_before(text: &str, word: &str) -> usize {
     let before = text.split(word).next().unwrap_or_default();
-    before.rsplit(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).unwrap_or_default()
+    before
+        .rsplit(|c: char| !c.is_ascii_digit())
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -93,7 +101,11 @@ mod tests {
 
     fn read(lines: &[&str], success: bool) -> (Count, Vec<String>) {
         let mut reader = Reader::default();
-        let shown = lines.iter().filter(|line| reader.read(line)).map(|line| (*line).to_owned()).collect();
+        let shown = lines
+            .iter()
+            .filter(|line| reader.read(line))
+            .map(|line| (*line).to_owned())
+            .collect();
         (reader.finish(success), shown)
     }
 
@@ -121,7 +133,10 @@ mod tests {
         assert_eq!((count.passed, count.failed, count.crashed), (2, 0, false));
         assert_eq!(count.skipped, ["c: ignored, too slow", "needs root"]);
         assert!(!shown.contains(&"noise".to_owned()), "{shown:?}");
-        assert!(shown.contains(&"SKIPPED: needs root".to_owned()), "{shown:?}");
+        assert!(
+            shown.contains(&"SKIPPED: needs root".to_owned()),
+            "{shown:?}"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `tidy`: the rules of ARCHITECTURE.md that no compiler checks.
 //!
-//! `source` reads Rust well enough to tell code from comments; `rules` holds the checks, each a pure function from a
-//! file to its faults.
+//! `source` reads Rust well enough to tell code from comments; `rules` holds the checks, each a
+//! pure function from a file to its faults.
 
 use std::{
     fs,
@@ -29,9 +29,17 @@ pub(crate) fn run() -> Result<()> {
     }
     let mut faults = Vec::new();
     for file in &files {
-        let path = file.strip_prefix(&root).unwrap_or(file).to_string_lossy().into_owned();
+        let path = file
+            .strip_prefix(&root)
+            .unwrap_or(file)
+            .to_string_lossy()
+            .into_owned();
         let text = fs::read_to_string(file).with_context(|| format!("read {path}"))?;
-        faults.extend(check(&path, &text).into_iter().map(|fault| format!("{path}:{fault}")));
+        faults.extend(
+            check(&path, &text)
+                .into_iter()
+                .map(|fault| format!("{path}:{fault}")),
+        );
     }
     for fault in &faults {
         println!("{fault}");
@@ -57,20 +65,27 @@ fn check(path: &str, text: &str) -> Vec<String> {
     } else if path.ends_with("Cargo.toml") && !path.starts_with("tests/fuzz/") {
         faults.extend(rules::versions(text));
     }
-    faults.into_iter().map(|fault| format!("{}: {}", fault.line, fault.what)).collect()
+    faults
+        .into_iter()
+        .map(|fault| format!("{}: {}", fault.line, fault.what))
+        .collect()
 }
 
 /// Every Rust file and manifest under a folder, in order; build products left out.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
-    let mut paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
     paths.sort();
     for path in paths {
         if path.is_dir() {
             if !path.ends_with("target") {
                 collect(&path, files)?;
             }
-        } else if path.extension().is_some_and(|extension| extension == "rs") || path.ends_with("Cargo.toml") {
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            || path.ends_with("Cargo.toml")
+        {
             files.push(path);
         }
     }

@@ -33,7 +33,8 @@ impl Source {
             let taken = &rest[..length.max(c.len_utf8())];
             for c in taken.chars() {
                 let keep = |kept: bool| if kept || c == '\n' { c } else { ' ' };
-                let in_comment = |place| matches!(place, Place::LineComment | Place::BlockComment(_));
+                let in_comment =
+                    |place| matches!(place, Place::LineComment | Place::BlockComment(_));
                 code.push(keep(place == Place::Code && next == Place::Code));
                 comments.push(keep(in_comment(place) || in_comment(next)));
             }
@@ -75,7 +76,10 @@ fn step(place: Place, rest: &str, before: Option<char>) -> (Place, usize) {
         Place::BlockComment(depth) if rest.starts_with("/*") => (Place::BlockComment(depth + 1), 2),
         Place::BlockComment(1) if rest.starts_with("*/") => (Place::Code, 2),
         Place::BlockComment(depth) if rest.starts_with("*/") => (Place::BlockComment(depth - 1), 2),
-        Place::Text if rest.starts_with('\\') => (Place::Text, 1 + rest[1..].chars().next().map_or(0, char::len_utf8)),
+        Place::Text if rest.starts_with('\\') => (
+            Place::Text,
+            1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+        ),
         Place::Text if rest.starts_with('"') => (Place::Code, 1),
         Place::RawText(hashes) if closes(rest, hashes) => (Place::Code, 1 + hashes),
         same => (same, 0),
@@ -99,7 +103,9 @@ fn step_code(rest: &str, before: Option<char>) -> (Place, usize) {
         }
     }
     // A quote in a character literal opens no text: '"', and '\'' and '\\' likewise.
-    let literal = ["'\"'", "'\\\"'", "'\\''", "'\\\\'"].into_iter().find(|literal| rest.starts_with(literal));
+    let literal = ["'\"'", "'\\\"'", "'\\''", "'\\\\'"]
+        .into_iter()
+        .find(|literal| rest.starts_with(literal));
     (Place::Code, literal.map_or(0, str::len))
 }
 
@@ -126,7 +132,11 @@ mod tests {
         ] {
             let source = Source::new(text);
             let squeezed = source.code.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert_eq!(squeezed, code.split_whitespace().collect::<Vec<_>>().join(" "), "{text}");
+            assert_eq!(
+                squeezed,
+                code.split_whitespace().collect::<Vec<_>>().join(" "),
+                "{text}"
+            );
         }
     }
 
@@ -140,6 +150,11 @@ mod tests {
     fn words_are_identifiers_and_signs() {
         let source = Source::new("use crate::{a, b_2::C};");
         let words: Vec<&str> = source.words().into_iter().map(|(_, word)| word).collect();
-        assert_eq!(words, ["use", "crate", "::", "{", "a", ",", "b_2", "::", "C", "}", ";"]);
+        assert_eq!(
+            words,
+            [
+                "use", "crate", "::", "{", "a", ",", "b_2", "::", "C", "}", ";"
+            ]
+        );
     }
 }

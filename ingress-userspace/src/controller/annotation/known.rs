@@ -1,4 +1,5 @@
-//! Annotations of ingress-nginx that are read by name only, so that nobody wonders why one does nothing.
+//! Annotations of ingress-nginx that are read by name only, so that nobody wonders why one does
+//! nothing.
 
 /// What becomes of an annotation that is known and not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,9 @@ pub(super) fn find(name: &str) -> Option<Verdict> {
         return Some(Verdict::NoEffect);
     }
     if SNIPPETS.contains(&name) {
-        return Some(Verdict::Never("a template language is a way in for attackers"));
+        return Some(Verdict::Never(
+            "a template language is a way in for attackers",
+        ));
     }
     NOT_YET.contains(&name).then_some(Verdict::NotYet)
 }
@@ -31,8 +34,13 @@ const NO_EFFECT: [&str; 6] = [
     "auth-keepalive-timeout",
 ];
 
-const SNIPPETS: [&str; 5] =
-    ["auth-snippet", "configuration-snippet", "modsecurity-snippet", "server-snippet", "stream-snippet"];
+const SNIPPETS: [&str; 5] = [
+    "auth-snippet",
+    "configuration-snippet",
+    "modsecurity-snippet",
+    "server-snippet",
+    "stream-snippet",
+];
 
 #[rustfmt::skip]
 const NOT_YET: &[&str] = &[

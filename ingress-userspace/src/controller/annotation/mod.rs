@@ -1,6 +1,8 @@
-//! Annotations of an Ingress → a typed policy, once. A bad value is a warning and the default stays.
+//! Annotations of an Ingress → a typed policy, once. A bad value is a warning and the default
+//! stays.
 //!
-//! Two prefixes say the same: `nginx.ingress.kubernetes.io/`, and our own `forebay.dev/`, which wins.
+//! Two prefixes say the same: `nginx.ingress.kubernetes.io/`, and our own `forebay.dev/`, which
+//! wins.
 
 mod known;
 mod value;
@@ -37,16 +39,31 @@ pub(super) struct Warning {
 
 /// Reads every annotation of our two prefixes; others are no business of ours.
 pub(super) fn policy(annotations: &BTreeMap<String, String>) -> (Policy, Vec<Warning>) {
-    let mut reader = Reader { annotations, warnings: Vec::new() };
+    let mut reader = Reader {
+        annotations,
+        warnings: Vec::new(),
+    };
     let mut policy = Policy::default();
-    reader.read("rewrite-target", |RewriteTarget(target)| policy.rewrite_target = Some(target));
+    reader.read("rewrite-target", |RewriteTarget(target)| {
+        policy.rewrite_target = Some(target)
+    });
     reader.read("use-regex", |Switch(on)| policy.use_regex = on);
     reader.read("ssl-redirect", |Switch(on)| policy.ssl_redirect = on);
-    reader.read("force-ssl-redirect", |Switch(on)| policy.force_ssl_redirect = on);
-    reader.read("proxy-connect-timeout", |ConnectTimeout(time)| policy.connect_timeout = time);
-    reader.read("proxy-read-timeout", |StreamTimeout(time)| policy.read_timeout = time);
-    reader.read("proxy-send-timeout", |StreamTimeout(time)| policy.send_timeout = time);
-    reader.read("proxy-body-size", |BodyLimit(limit)| policy.body_limit = limit);
+    reader.read("force-ssl-redirect", |Switch(on)| {
+        policy.force_ssl_redirect = on
+    });
+    reader.read("proxy-connect-timeout", |ConnectTimeout(time)| {
+        policy.connect_timeout = time
+    });
+    reader.read("proxy-read-timeout", |StreamTimeout(time)| {
+        policy.read_timeout = time
+    });
+    reader.read("proxy-send-timeout", |StreamTimeout(time)| {
+        policy.send_timeout = time
+    });
+    reader.read("proxy-body-size", |BodyLimit(limit)| {
+        policy.body_limit = limit
+    });
     reader.warn_of_the_rest();
     (policy, reader.warnings)
 }
@@ -57,20 +74,31 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self, name: &str, set: impl FnOnce(T)) {
-        let found = PREFIXES.iter().find_map(|prefix| self.annotations.get_key_value(&format!("{prefix}{name}")));
+    fn read<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        name: &str,
+        set: impl FnOnce(T),
+    ) {
+        let found = PREFIXES
+            .iter()
+            .find_map(|prefix| self.annotations.get_key_value(&format!("{prefix}{name}")));
         let Some((key, text)) = found else { return };
         match text.trim().parse() {
             Ok(value) => set(value),
             Err(error) => {
-                self.warnings.push(Warning { key: key.clone(), message: format!("{error}; the default stays") });
+                self.warnings.push(Warning {
+                    key: key.clone(),
+                    message: format!("{error}; the default stays"),
+                });
             }
         }
     }
 
     fn warn_of_the_rest(&mut self) {
         for key in self.annotations.keys() {
-            let Some((prefix, name)) = PREFIXES.iter().find_map(|prefix| Some((prefix, key.strip_prefix(prefix)?)))
+            let Some((prefix, name)) = PREFIXES
+                .iter()
+                .find_map(|prefix| Some((prefix, key.strip_prefix(prefix)?)))
             else {
                 continue;
             };
@@ -80,10 +108,18 @@ impl Reader<'_> {
             let message = match known::find(name) {
                 Some(known::Verdict::NoEffect) => continue,
                 Some(known::Verdict::NotYet) => "not supported yet; ignored".to_owned(),
-                Some(known::Verdict::Never(reason)) => format!("never supported: {reason}; ignored"),
-                None => format!("no such annotation of {}; ignored", prefix.trim_end_matches('/')),
+                Some(known::Verdict::Never(reason)) => {
+                    format!("never supported: {reason}; ignored")
+                }
+                None => format!(
+                    "no such annotation of {}; ignored",
+                    prefix.trim_end_matches('/')
+                ),
             };
-            self.warnings.push(Warning { key: key.clone(), message });
+            self.warnings.push(Warning {
+                key: key.clone(),
+                message,
+            });
         }
     }
 }
@@ -95,9 +131,18 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> (Policy, Vec<String>) {
-        let annotations = pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let annotations = pairs
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
         let (policy, warnings) = policy(&annotations);
-        (policy, warnings.into_iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect())
+        (
+            policy,
+            warnings
+                .into_iter()
+                .map(|warning| format!("{}: {}", warning.key, warning.message))
+                .collect(),
+        )
     }
 
     #[test]
@@ -114,7 +159,10 @@ mod tests {
             ("proxy-body-size", "8m"),
         ]
         .map(|(name, value)| (nginx(name), value));
-        let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(key, value)| (key.as_str(), *value))
+            .collect();
         let expected = Policy {
             rewrite_target: Some("/$2".into()),
             use_regex: true,
@@ -131,9 +179,14 @@ mod tests {
 
     #[test]
     fn our_own_prefix_wins() {
-        let (policy, warnings) =
-            read(&[("forebay.dev/proxy-read-timeout", "1"), ("nginx.ingress.kubernetes.io/proxy-read-timeout", "2")]);
-        assert_eq!((policy.read_timeout, warnings), (Duration::from_secs(1), vec![]));
+        let (policy, warnings) = read(&[
+            ("forebay.dev/proxy-read-timeout", "1"),
+            ("nginx.ingress.kubernetes.io/proxy-read-timeout", "2"),
+        ]);
+        assert_eq!(
+            (policy.read_timeout, warnings),
+            (Duration::from_secs(1), vec![])
+        );
     }
 
     #[test]

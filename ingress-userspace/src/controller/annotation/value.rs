@@ -88,7 +88,12 @@ impl FromStr for BodyLimit {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refuse = || BodyLimitError(text.to_owned());
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text.get(digits.len()..).unwrap_or_default().to_ascii_lowercase().as_str() {
+        let shift = match text
+            .get(digits.len()..)
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+            .as_str()
+        {
             "" | "b" => 0,
             "k" => 10,
             "m" => 20,
@@ -98,7 +103,11 @@ impl FromStr for BodyLimit {
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(refuse());
         }
-        let bytes = digits.parse::<u64>().ok().and_then(|count| count.checked_mul(1 << shift)).ok_or_else(refuse)?;
+        let bytes = digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|count| count.checked_mul(1 << shift))
+            .ok_or_else(refuse)?;
         Ok(Self((bytes > 0).then_some(bytes)))
     }
 }
@@ -154,9 +163,22 @@ mod tests {
             ("1m", Some(1 << 20)),
             ("2G", Some(2 << 30)),
         ] {
-            assert_eq!(text.parse::<BodyLimit>().unwrap(), BodyLimit(limit), "{text}");
+            assert_eq!(
+                text.parse::<BodyLimit>().unwrap(),
+                BodyLimit(limit),
+                "{text}"
+            );
         }
-        for text in ["", "m", "1mb", "-1", "1.5m", "1 m", "+1", "18446744073709551615k"] {
+        for text in [
+            "",
+            "m",
+            "1mb",
+            "-1",
+            "1.5m",
+            "1 m",
+            "+1",
+            "18446744073709551615k",
+        ] {
             assert!(text.parse::<BodyLimit>().is_err(), "{text}");
         }
     }
@@ -166,7 +188,15 @@ mod tests {
         for text in ["/", "/$1", "/a/$2/b", "$1", "/a.b~c:d"] {
             assert!(text.parse::<RewriteTarget>().is_ok(), "{text}");
         }
-        for text in ["", "a", "/a?b=c", "/a\nb", "/{x}", "https://a/b", &"/".repeat(4097)] {
+        for text in [
+            "",
+            "a",
+            "/a?b=c",
+            "/a\nb",
+            "/{x}",
+            "https://a/b",
+            &"/".repeat(4097),
+        ] {
             assert!(text.parse::<RewriteTarget>().is_err(), "{text}");
         }
     }

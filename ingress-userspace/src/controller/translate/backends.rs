@@ -44,7 +44,10 @@ pub(super) fn resolve(
                 return Vec::new();
             }
         };
-        let slices = slices.get(&key.service).map(Vec::as_slice).unwrap_or_default();
+        let slices = slices
+            .get(&key.service)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         endpoints(slices, &target, settings.allow_loopback_endpoints, problems)
     };
     let backend = |(key, (route, field)): (BackendKey, (Report, String))| {
@@ -83,32 +86,54 @@ fn target(index: &Index, key: &BackendKey) -> Result<Target, String> {
     let none = ServiceSpec::default();
     let spec = item.object.spec.as_ref().unwrap_or(&none);
     if spec.type_.as_deref() == Some("ExternalName") {
-        return Err(format!("Service {} is an ExternalName, which is not supported", key.service));
+        return Err(format!(
+            "Service {} is an ExternalName, which is not supported",
+            key.service
+        ));
     }
     let ports = spec.ports.as_deref().unwrap_or_default();
-    if let (ServicePort::Number(number), true) = (&key.port, ports.is_empty() && headless(&item.object)) {
+    if let (ServicePort::Number(number), true) =
+        (&key.port, ports.is_empty() && headless(&item.object))
+    {
         return Ok(Target::Number(*number));
     }
-    let tcp = |port: &&Port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+    let tcp = |port: &&Port| {
+        port.protocol
+            .as_deref()
+            .is_none_or(|protocol| protocol == "TCP")
+    };
     let declared = |port: &&Port| match &key.port {
         ServicePort::Number(number) => port.port == i32::from(*number),
         ServicePort::Name(name) => port.name.as_deref() == Some(name),
     };
     // Ingress-nginx also takes the target port of a Service for its port, and charts rely on it.
     let aimed = |port: &&Port| match (&port.target_port, &key.port) {
-        (Some(IntOrString::Int(target)), ServicePort::Number(number)) => *target == i32::from(*number),
+        (Some(IntOrString::Int(target)), ServicePort::Number(number)) => {
+            *target == i32::from(*number)
+        }
         (Some(IntOrString::String(target)), ServicePort::Name(name)) => *target == **name,
         _ => false,
     };
-    let found = ports.iter().filter(tcp).find(declared).or_else(|| ports.iter().filter(tcp).find(aimed));
+    let found = ports
+        .iter()
+        .filter(tcp)
+        .find(declared)
+        .or_else(|| ports.iter().filter(tcp).find(aimed));
     match found {
         Some(port) => Ok(Target::Named(port.name.clone().unwrap_or_default())),
-        None => Err(format!("Service {} has no TCP port {}", key.service, key.port)),
+        None => Err(format!(
+            "Service {} has no TCP port {}",
+            key.service, key.port
+        )),
     }
 }
 
 fn headless(service: &Service) -> bool {
-    service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
+    service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.cluster_ip.as_deref())
+        == Some("None")
 }
 
 /// Ready endpoints; when there are none, those that are terminating but still serving (KEP-1669).
@@ -122,11 +147,16 @@ fn endpoints(
     for (name, item) in slices {
         let report = Report::of("EndpointSlice", name, item);
         if !matches!(item.object.address_type.as_str(), "IPv4" | "IPv6") {
-            let message = format!("{:?} is neither IPv4 nor IPv6; the slice is ignored", item.object.address_type);
+            let message = format!(
+                "{:?} is neither IPv4 nor IPv6; the slice is ignored",
+                item.object.address_type
+            );
             problems.push(report.warning("addressType", message));
             continue;
         }
-        let Some(port) = port(&item.object, target) else { continue };
+        let Some(port) = port(&item.object, target) else {
+            continue;
+        };
         for (number, endpoint) in item.object.endpoints.iter().flatten().enumerate() {
             let set = match Condition::of(endpoint) {
                 Condition::Ready => &mut ready,
@@ -136,12 +166,19 @@ fn endpoints(
             for text in &endpoint.addresses {
                 match address(text, loopback) {
                     Ok(ip) => {
-                        let pod = endpoint.target_ref.as_ref().and_then(|target| target.name.as_deref());
-                        set.insert(Endpoint { address: SocketAddr::new(ip, port), pod: pod.map(Into::into) });
+                        let pod = endpoint
+                            .target_ref
+                            .as_ref()
+                            .and_then(|target| target.name.as_deref());
+                        set.insert(Endpoint {
+                            address: SocketAddr::new(ip, port),
+                            pod: pod.map(Into::into),
+                        });
                     }
                     Err(message) => {
                         let field = format!("endpoints[{number}].addresses");
-                        problems.push(report.warning(field, format!("{text:?} {message}; ignored")));
+                        problems
+                            .push(report.warning(field, format!("{text:?} {message}; ignored")));
                     }
                 }
             }
@@ -163,9 +200,15 @@ fn port(slice: &EndpointSlice, target: &Target) -> Option<u16> {
     let mut ports = slice.ports.iter().flatten();
     let found = ports.find(|port| {
         port.name.as_deref().unwrap_or_default() == name
-            && port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+            && port
+                .protocol
+                .as_deref()
+                .is_none_or(|protocol| protocol == "TCP")
     });
-    found.and_then(|port| port.port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+    found
+        .and_then(|port| port.port)
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port > 0)
 }
 
 /// Whether an endpoint may be sent requests.
@@ -179,9 +222,15 @@ impl Condition {
     /// `ready` unset means yes, `serving` unset means as `ready`, `terminating` unset means no.
     fn of(endpoint: &SliceEndpoint) -> Self {
         let conditions = endpoint.conditions.as_ref();
-        let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
-        let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(ready);
-        let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+        let ready = conditions
+            .and_then(|conditions| conditions.ready)
+            .unwrap_or(true);
+        let serving = conditions
+            .and_then(|conditions| conditions.serving)
+            .unwrap_or(ready);
+        let terminating = conditions
+            .and_then(|conditions| conditions.terminating)
+            .unwrap_or(false);
         match (ready || serving, terminating) {
             // Ready while terminating is what `publishNotReadyAddresses` asks for.
             (true, false) => Self::Ready,
@@ -192,8 +241,8 @@ impl Condition {
     }
 }
 
-/// An address that requests may be sent to. Whoever may write EndpointSlices must not reach what only
-/// this machine reaches.
+/// An address that requests may be sent to. Whoever may write EndpointSlices must not reach what
+/// only this machine reaches.
 fn address(text: &str, loopback: bool) -> Result<IpAddr, &'static str> {
     let ip = text.parse::<IpAddr>().map_err(|_| "is not an IP address")?;
     let ip = ip.to_canonical();
@@ -203,7 +252,9 @@ fn address(text: &str, loopback: bool) -> Result<IpAddr, &'static str> {
     };
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     match () {
-        () if ip.is_unspecified() || ip.is_multicast() || broadcast => Err("is not an address of one pod"),
+        () if ip.is_unspecified() || ip.is_multicast() || broadcast => {
+            Err("is not an address of one pod")
+        }
         () if local && !loopback => Err("is a loopback address"),
         () if link_local && !loopback => Err("is a link-local address"),
         () => Ok(ip),

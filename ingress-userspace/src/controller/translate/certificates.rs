@@ -23,22 +23,33 @@ pub(super) fn collect(
     let mut certificates = Vec::<Certificate>::new();
     let mut place = BTreeMap::<ObjectName, usize>::new();
     for claim in oldest_first {
-        let Some(spec) = &claim.item.object.spec else { continue };
+        let Some(spec) = &claim.item.object.spec else {
+            continue;
+        };
         for (number, entry) in spec.tls.iter().flatten().enumerate() {
             let hosts = hosts(claim, spec, entry, number, problems);
             tls_hosts.extend(hosts.iter().cloned());
-            let Some(secret) = entry.secret_name.as_ref().filter(|name| !name.is_empty()) else { continue };
+            let Some(secret) = entry.secret_name.as_ref().filter(|name| !name.is_empty()) else {
+                continue;
+            };
             // Its own namespace only: a name is never looked up elsewhere.
             let secret = ObjectName::new(claim.name.namespace.clone(), secret.clone());
             let certificate = match certificate(index, &secret) {
                 Ok(certificate) => certificate,
                 Err(message) => {
                     let field = format!("spec.tls[{number}].secretName");
-                    problems.push(claim.report().warning(field, format!("{message}; the default certificate serves")));
+                    problems.push(
+                        claim
+                            .report()
+                            .warning(field, format!("{message}; the default certificate serves")),
+                    );
                     continue;
                 }
             };
-            let hosts: Vec<_> = hosts.into_iter().filter(|host| won.insert(host.clone())).collect();
+            let hosts: Vec<_> = hosts
+                .into_iter()
+                .filter(|host| won.insert(host.clone()))
+                .collect();
             let at = *place.entry(secret).or_insert_with(|| {
                 certificates.push(certificate);
                 certificates.len() - 1
@@ -63,8 +74,9 @@ fn hosts(
     let named = entry.hosts.as_deref().unwrap_or_default();
     if named.is_empty() {
         let rules = spec.rules.iter().flatten();
-        let mut hosts: BTreeSet<_> =
-            rules.filter_map(|rule| rule.host.as_deref().unwrap_or_default().parse().ok()).collect();
+        let mut hosts: BTreeSet<_> = rules
+            .filter_map(|rule| rule.host.as_deref().unwrap_or_default().parse().ok())
+            .collect();
         if hosts.is_empty() {
             hosts.insert(HostPattern::Any);
         }
@@ -87,15 +99,26 @@ fn hosts(
 
 fn certificate(index: &Index, name: &ObjectName) -> Result<Certificate, String> {
     let Some(item) = index.secrets.find(name) else {
-        return Err(format!("Secret {name} of type {SECRET_TYPE} does not exist"));
+        return Err(format!(
+            "Secret {name} of type {SECRET_TYPE} does not exist"
+        ));
     };
     let type_ = item.object.type_.as_deref().unwrap_or("Opaque");
     if type_ != SECRET_TYPE {
-        return Err(format!("Secret {name} is of type {type_}, not {SECRET_TYPE}"));
+        return Err(format!(
+            "Secret {name} is of type {type_}, not {SECRET_TYPE}"
+        ));
     }
     let part = |key: &str| {
-        let bytes = item.object.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.clone());
-        bytes.filter(|bytes| !bytes.is_empty()).ok_or_else(|| format!("Secret {name} has no {key}"))
+        let bytes = item
+            .object
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|bytes| bytes.0.clone());
+        bytes
+            .filter(|bytes| !bytes.is_empty())
+            .ok_or_else(|| format!("Secret {name} has no {key}"))
     };
     Ok(Certificate {
         secret: name.clone(),

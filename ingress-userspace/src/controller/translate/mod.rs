@@ -24,9 +24,15 @@ pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
     let mut ours = Vec::new();
     for (name, item) in index.ingresses.iter() {
         if class::serves(&item.object, index, settings) {
-            ours.push(Claim { name, created: created(&item.object.metadata), item });
+            ours.push(Claim {
+                name,
+                created: created(&item.object.metadata),
+                item,
+            });
         } else {
-            *skipped.entry("networking.k8s.io/v1/Ingress of another class".to_owned()).or_default() += 1;
+            *skipped
+                .entry("networking.k8s.io/v1/Ingress of another class".to_owned())
+                .or_default() += 1;
         }
     }
     ours.sort_by_cached_key(|claim| Seniority::new(claim.created, claim.name.clone()));
@@ -36,7 +42,9 @@ pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
     for claim in &ours {
         let translated = routes::translate(claim, &mut problems);
         for (route, field) in translated {
-            named.entry(route.backend.clone()).or_insert_with(|| (claim.report(), field));
+            named
+                .entry(route.backend.clone())
+                .or_insert_with(|| (claim.report(), field));
             routes.push(route);
         }
     }
@@ -44,7 +52,14 @@ pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
     let (certificates, tls_hosts) = certificates::collect(index, &ours, &mut problems);
     problems.sort();
     problems.dedup();
-    Snapshot { routes, backends, certificates, tls_hosts, problems, skipped }
+    Snapshot {
+        routes,
+        backends,
+        certificates,
+        tls_hosts,
+        problems,
+        skipped,
+    }
 }
 
 /// An Ingress that is ours to serve.
@@ -70,10 +85,18 @@ struct Report {
 
 impl Report {
     fn of<T>(kind: &str, name: &ObjectName, item: &Item<T>) -> Self {
-        Self { object: format!("{kind} {name}"), file: item.file.as_deref().map(str::to_owned) }
+        Self {
+            object: format!("{kind} {name}"),
+            file: item.file.as_deref().map(str::to_owned),
+        }
     }
 
-    fn problem(&self, severity: Severity, field: impl Into<String>, message: impl Into<String>) -> Problem {
+    fn problem(
+        &self,
+        severity: Severity,
+        field: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Problem {
         Problem {
             severity,
             object: self.object.clone(),
@@ -93,7 +116,10 @@ impl Report {
 }
 
 fn created(metadata: &ObjectMeta) -> i64 {
-    metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())
+    metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(0, |time| time.0.as_second())
 }
 
 #[cfg(test)]

@@ -19,9 +19,20 @@ fn translate(text: &str) -> Snapshot {
 
 /// `ingress host path kind → backend`, `(default)` where it is the default backend.
 fn line(route: &Route) -> String {
-    let origin = if route.origin == crate::model::Origin::DefaultBackend { " (default)" } else { "" };
+    let origin = if route.origin == crate::model::Origin::DefaultBackend {
+        " (default)"
+    } else {
+        ""
+    };
     let path = &route.path;
-    format!("{} {} {} {:?} {}{origin}", route.ingress.name, route.host, path.as_str(), path.kind(), route.backend)
+    format!(
+        "{} {} {} {:?} {}{origin}",
+        route.ingress.name,
+        route.host,
+        path.as_str(),
+        path.kind(),
+        route.backend
+    )
 }
 
 fn lines(snapshot: &Snapshot) -> Vec<String> {
@@ -29,14 +40,25 @@ fn lines(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn problems(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.problems.iter().map(|problem| format!("{:?} {problem}", problem.severity)).collect()
+    snapshot
+        .problems
+        .iter()
+        .map(|problem| format!("{:?} {problem}", problem.severity))
+        .collect()
 }
 
 fn endpoints(snapshot: &Snapshot) -> Vec<String> {
     let list = |backend: &crate::model::Backend| {
-        let pod = |pod: &Option<Box<str>>| pod.as_deref().map(|pod| format!("={pod}")).unwrap_or_default();
-        let all: Vec<_> =
-            backend.endpoints.iter().map(|endpoint| format!("{}{}", endpoint.address, pod(&endpoint.pod))).collect();
+        let pod = |pod: &Option<Box<str>>| {
+            pod.as_deref()
+                .map(|pod| format!("={pod}"))
+                .unwrap_or_default()
+        };
+        let all: Vec<_> = backend
+            .endpoints
+            .iter()
+            .map(|endpoint| format!("{}{}", endpoint.address, pod(&endpoint.pod)))
+            .collect();
         format!("{} [{}]", backend.key, all.join(" "))
     };
     snapshot.backends.values().map(list).collect()
@@ -44,7 +66,9 @@ fn endpoints(snapshot: &Snapshot) -> Vec<String> {
 
 /// An Ingress `name` with `spec` as flow YAML, and a Service `s` with port 80.
 fn ingress(name: &str, spec: &str) -> String {
-    format!("apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
+    format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
+    )
 }
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{name: http, port: 80, targetPort: 8080}]}\n---\n";
@@ -84,8 +108,16 @@ spec:
             "fanout bar.foo.com / Prefix default/s2:80",
         ]
     );
-    assert!(snapshot.routes.iter().all(|route| route.policy.rewrite_target.as_deref() == Some("/")));
-    assert_eq!(endpoints(&snapshot), ["default/s1:80 []", "default/s2:80 []"]);
+    assert!(
+        snapshot
+            .routes
+            .iter()
+            .all(|route| route.policy.rewrite_target.as_deref() == Some("/"))
+    );
+    assert_eq!(
+        endpoints(&snapshot),
+        ["default/s1:80 []", "default/s2:80 []"]
+    );
     assert_eq!(
         problems(&snapshot),
         [
@@ -103,10 +135,30 @@ fn path_types_become_kinds() {
         ("Exact", "/a", "", PathKind::Exact),
         ("Prefix", "/a", "", PathKind::Prefix),
         ("ImplementationSpecific", "/a", "", PathKind::Prefix),
-        ("ImplementationSpecific", "/a(/|$)(.*)", "", PathKind::Prefix),
-        ("ImplementationSpecific", "/a(/|$)(.*)", "rewrite-target: /$2", PathKind::Regex),
-        ("ImplementationSpecific", "/a[0-9]", "use-regex: 'true'", PathKind::Regex),
-        ("ImplementationSpecific", "/a.b", "use-regex: 'true'", PathKind::Prefix),
+        (
+            "ImplementationSpecific",
+            "/a(/|$)(.*)",
+            "",
+            PathKind::Prefix,
+        ),
+        (
+            "ImplementationSpecific",
+            "/a(/|$)(.*)",
+            "rewrite-target: /$2",
+            PathKind::Regex,
+        ),
+        (
+            "ImplementationSpecific",
+            "/a[0-9]",
+            "use-regex: 'true'",
+            PathKind::Regex,
+        ),
+        (
+            "ImplementationSpecific",
+            "/a.b",
+            "use-regex: 'true'",
+            PathKind::Prefix,
+        ),
         ("Exact", "/a", "use-regex: 'true'", PathKind::Exact),
     ] {
         let annotations = match annotation {
@@ -119,8 +171,16 @@ fn path_types_become_kinds() {
         )
         .replace("{name: web}", &format!("{{name: web, annotations: {annotations}}}"));
         let snapshot = translate(&format!("{text}{SERVICE}"));
-        assert_eq!(problems(&snapshot), [] as [&str; 0], "{path_type} {path} {annotation}");
-        assert_eq!(snapshot.routes[0].path.kind(), kind, "{path_type} {path} {annotation}");
+        assert_eq!(
+            problems(&snapshot),
+            [] as [&str; 0],
+            "{path_type} {path} {annotation}"
+        );
+        assert_eq!(
+            snapshot.routes[0].path.kind(),
+            kind,
+            "{path_type} {path} {annotation}"
+        );
         assert_eq!(snapshot.routes[0].host, HostPattern::Any);
     }
 }
@@ -147,9 +207,16 @@ fn default_backend_serves_its_own_hosts_and_those_nobody_names() {
     );
     let policy = |at: usize| &snapshot.routes[at].policy;
     assert_eq!(policy(0).rewrite_target.as_deref(), Some("/y"));
-    assert_eq!(policy(1).rewrite_target, None, "a catch-all does not rewrite");
+    assert_eq!(
+        policy(1).rewrite_target,
+        None,
+        "a catch-all does not rewrite"
+    );
     assert!(policy(1).force_ssl_redirect);
-    assert!(!policy(3).force_ssl_redirect && !policy(3).ssl_redirect, "hosts that nobody names are not redirected");
+    assert!(
+        !policy(3).force_ssl_redirect && !policy(3).ssl_redirect,
+        "hosts that nobody names are not redirected"
+    );
 }
 
 #[test]
@@ -215,14 +282,24 @@ fn class_decides_whose_an_ingress_is() {
         ("other", "nginx", true, false),
         ("edge", "other", false, true),
     ] {
-        let field_text = if field.is_empty() { String::new() } else { format!("ingressClassName: {field}, ") };
-        let spec = format!("{{{field_text}rules: [{{http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}");
+        let field_text = if field.is_empty() {
+            String::new()
+        } else {
+            format!("ingressClassName: {field}, ")
+        };
+        let spec =
+            format!("{{{field_text}rules: [{{http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}");
         let mut text = ingress("web", &spec);
         if !annotation.is_empty() {
-            let metadata = format!("{{name: web, annotations: {{kubernetes.io/ingress.class: {annotation}}}}}");
+            let metadata = format!(
+                "{{name: web, annotations: {{kubernetes.io/ingress.class: {annotation}}}}}"
+            );
             text = text.replace("{name: web}", &metadata);
         }
-        let settings = Settings { watch_without_class: without, ..settings() };
+        let settings = Settings {
+            watch_without_class: without,
+            ..settings()
+        };
         let snapshot = snapshot(&index_of(&format!("{text}{classes}{SERVICE}")), &settings);
         let case = format!("field {field:?}, annotation {annotation:?}, without class {without}");
         assert_eq!(!snapshot.routes.is_empty(), serves, "{case}");
@@ -240,7 +317,10 @@ fn slice(name: &str, family: &str, endpoints: &str, ports: &str) -> String {
 const HTTP: &str = "[{name: http, port: 8080}]";
 
 fn rule() -> String {
-    ingress("web", &format!("{{rules: [{{http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}"))
+    ingress(
+        "web",
+        &format!("{{rules: [{{http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}"),
+    )
 }
 
 #[test]
@@ -248,19 +328,33 @@ fn endpoints_are_the_ready_ones_or_else_those_still_serving() {
     let ready = "{addresses: [192.0.2.1], conditions: {ready: true}}";
     let unset = "{addresses: [192.0.2.2]}";
     let unready = "{addresses: [192.0.2.3], conditions: {ready: false}}";
-    let draining = "{addresses: [192.0.2.4], conditions: {ready: false, serving: true, terminating: true}}";
-    let dead = "{addresses: [192.0.2.5], conditions: {ready: false, serving: false, terminating: true}}";
-    let unready_wanted = "{addresses: [192.0.2.6], conditions: {ready: true, serving: false, terminating: true}}";
+    let draining =
+        "{addresses: [192.0.2.4], conditions: {ready: false, serving: true, terminating: true}}";
+    let dead =
+        "{addresses: [192.0.2.5], conditions: {ready: false, serving: false, terminating: true}}";
+    let unready_wanted =
+        "{addresses: [192.0.2.6], conditions: {ready: true, serving: false, terminating: true}}";
     for (list, expected) in [
-        (vec![ready, unset, unready, draining, dead], "192.0.2.1:8080 192.0.2.2:8080"),
+        (
+            vec![ready, unset, unready, draining, dead],
+            "192.0.2.1:8080 192.0.2.2:8080",
+        ),
         (vec![unready, draining, dead], "192.0.2.4:8080"),
         (vec![unready, dead], ""),
         (vec![unready_wanted, draining], "192.0.2.6:8080"),
         (vec![], ""),
     ] {
-        let text = format!("{}{SERVICE}{}", rule(), slice("a", "IPv4", &format!("[{}]", list.join(", ")), HTTP));
+        let text = format!(
+            "{}{SERVICE}{}",
+            rule(),
+            slice("a", "IPv4", &format!("[{}]", list.join(", ")), HTTP)
+        );
         let snapshot = translate(&text);
-        assert_eq!(endpoints(&snapshot), [format!("default/s:80 [{expected}]")], "{list:?}");
+        assert_eq!(
+            endpoints(&snapshot),
+            [format!("default/s:80 [{expected}]")],
+            "{list:?}"
+        );
         assert_eq!(problems(&snapshot), [] as [&str; 0]);
     }
 }
@@ -279,7 +373,10 @@ fn slices_of_both_families_are_merged_sorted_and_free_of_duplicates() {
         slice("b", "IPv6", "[{addresses: ['2001:db8::1']}]", HTTP),
         slice("c", "IPv4", "[{addresses: [192.0.2.1]}]", HTTP),
     );
-    assert_eq!(endpoints(&translate(&text)), ["default/s:80 [192.0.2.1:8080=p1 192.0.2.9:8080 [2001:db8::1]:8080]"]);
+    assert_eq!(
+        endpoints(&translate(&text)),
+        ["default/s:80 [192.0.2.1:8080=p1 192.0.2.9:8080 [2001:db8::1]:8080]"]
+    );
 }
 
 #[test]
@@ -303,7 +400,10 @@ fn ports_are_found_as_the_service_declares_them() {
         let spec = format!("{{defaultBackend: {{service: {{name: s, port: {{{port}}}}}}}}}");
         let snapshot = translate(&format!("{}{service}{slices}", ingress("web", &spec)));
         let backend = snapshot.backends.values().next().unwrap();
-        let found = backend.endpoints.first().map(|endpoint| endpoint.address.to_string());
+        let found = backend
+            .endpoints
+            .first()
+            .map(|endpoint| endpoint.address.to_string());
         assert_eq!(found.as_deref(), expected, "{port}");
         assert_eq!(snapshot.problems.is_empty(), expected.is_some(), "{port}");
     }
@@ -312,15 +412,30 @@ fn ports_are_found_as_the_service_declares_them() {
 #[test]
 fn a_service_without_a_port_name_and_a_headless_one_without_ports_have_endpoints() {
     for (service, port, ports, expected) in [
-        ("{ports: [{port: 80}]}", 80, "[{port: 8080}]", "192.0.2.1:8080"),
-        ("{ports: [{port: 80}]}", 80, "[{name: '', port: 8080}]", "192.0.2.1:8080"),
+        (
+            "{ports: [{port: 80}]}",
+            80,
+            "[{port: 8080}]",
+            "192.0.2.1:8080",
+        ),
+        (
+            "{ports: [{port: 80}]}",
+            80,
+            "[{name: '', port: 8080}]",
+            "192.0.2.1:8080",
+        ),
         ("{clusterIP: None}", 7000, "[]", "192.0.2.1:7000"),
     ] {
-        let spec = format!("{{defaultBackend: {{service: {{name: s, port: {{number: {port}}}}}}}}}");
-        let service = format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {service}\n---\n");
+        let spec =
+            format!("{{defaultBackend: {{service: {{name: s, port: {{number: {port}}}}}}}}}");
+        let service =
+            format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {service}\n---\n");
         let slices = slice("a", "IPv4", "[{addresses: [192.0.2.1]}]", ports);
         let snapshot = translate(&format!("{}{service}{slices}", ingress("web", &spec)));
-        assert_eq!(endpoints(&snapshot), [format!("default/s:{port} [{expected}]")]);
+        assert_eq!(
+            endpoints(&snapshot),
+            [format!("default/s:{port} [{expected}]")]
+        );
     }
 }
 
@@ -328,16 +443,28 @@ fn a_service_without_a_port_name_and_a_headless_one_without_ports_have_endpoints
 fn addresses_that_only_this_machine_reaches_are_refused_unless_allowed() {
     let list = "[{addresses: [127.0.0.1]}, {addresses: [169.254.169.254]}, {addresses: [0.0.0.0]}, \
                  {addresses: [nonsense]}, {addresses: [192.0.2.1]}]";
-    let v6 =
-        "[{addresses: ['::1']}, {addresses: ['::ffff:127.0.0.2']}, {addresses: ['fe80::1']}, {addresses: ['ff02::1']}]";
-    let text = format!("{}{SERVICE}{}{}", rule(), slice("a", "IPv4", list, HTTP), slice("b", "IPv6", v6, HTTP));
+    let v6 = "[{addresses: ['::1']}, {addresses: ['::ffff:127.0.0.2']}, {addresses: ['fe80::1']}, {addresses: ['ff02::1']}]";
+    let text = format!(
+        "{}{SERVICE}{}{}",
+        rule(),
+        slice("a", "IPv4", list, HTTP),
+        slice("b", "IPv6", v6, HTTP)
+    );
     let strict = translate(&text);
     assert_eq!(endpoints(&strict), ["default/s:80 [192.0.2.1:8080]"]);
     assert_eq!(strict.problems.len(), 8, "{:?}", problems(&strict));
-    let loose = snapshot(&index_of(&text), &Settings { allow_loopback_endpoints: true, ..settings() });
+    let loose = snapshot(
+        &index_of(&text),
+        &Settings {
+            allow_loopback_endpoints: true,
+            ..settings()
+        },
+    );
     assert_eq!(
         endpoints(&loose),
-        ["default/s:80 [127.0.0.1:8080 127.0.0.2:8080 169.254.169.254:8080 192.0.2.1:8080 [::1]:8080 [fe80::1]:8080]"]
+        [
+            "default/s:80 [127.0.0.1:8080 127.0.0.2:8080 169.254.169.254:8080 192.0.2.1:8080 [::1]:8080 [fe80::1]:8080]"
+        ]
     );
     assert_eq!(loose.problems.len(), 3, "{:?}", problems(&loose));
 }
@@ -373,26 +500,52 @@ fn dated(name: &str, year: u32, tls: &str) -> String {
 
 /// `secret: hosts` of each certificate.
 fn certificates(snapshot: &Snapshot) -> Vec<String> {
-    let hosts = |hosts: &[HostPattern]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    snapshot.certificates.iter().map(|found| format!("{}: {}", found.secret, hosts(&found.hosts))).collect()
+    let hosts = |hosts: &[HostPattern]| {
+        hosts
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    snapshot
+        .certificates
+        .iter()
+        .map(|found| format!("{}: {}", found.secret, hosts(&found.hosts)))
+        .collect()
 }
 
 fn tls_hosts(snapshot: &Snapshot) -> String {
-    snapshot.tls_hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    snapshot
+        .tls_hosts
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[test]
 fn the_oldest_ingress_wins_a_host_and_secrets_are_listed_once() {
     let text = format!(
         "{}{}{}{}{}{SERVICE}",
-        dated("young", 2026, "[{hosts: [a.test, c.test], secretName: one}]"),
+        dated(
+            "young",
+            2026,
+            "[{hosts: [a.test, c.test], secretName: one}]"
+        ),
         dated("old", 2020, "[{hosts: [b.test], secretName: one}]"),
-        dated("middle", 2023, "[{hosts: [A.test, '*.test'], secretName: two}]"),
+        dated(
+            "middle",
+            2023,
+            "[{hosts: [A.test, '*.test'], secretName: two}]"
+        ),
         secret("one", "default"),
         secret("two", "default"),
     );
     let snapshot = translate(&text);
-    assert_eq!(certificates(&snapshot), ["default/one: b.test c.test", "default/two: a.test *.test"]);
+    assert_eq!(
+        certificates(&snapshot),
+        ["default/one: b.test c.test", "default/two: a.test *.test"]
+    );
     assert_eq!(tls_hosts(&snapshot), "a.test b.test c.test *.test");
     let debug = format!("{:?}", snapshot.certificates);
     assert!(debug.contains("[redacted]"), "{debug}");
@@ -401,9 +554,17 @@ fn the_oldest_ingress_wins_a_host_and_secrets_are_listed_once() {
 #[test]
 fn secrets_that_cannot_be_used_are_named_and_their_hosts_still_have_tls() {
     for (name, secret, why) in [
-        ("absent", String::new(), "Secret default/absent of type kubernetes.io/tls does not exist"),
+        (
+            "absent",
+            String::new(),
+            "Secret default/absent of type kubernetes.io/tls does not exist",
+        ),
         // Never another namespace's.
-        ("foreign", secret("foreign", "elsewhere"), "Secret default/foreign of type kubernetes.io/tls does not exist"),
+        (
+            "foreign",
+            secret("foreign", "elsewhere"),
+            "Secret default/foreign of type kubernetes.io/tls does not exist",
+        ),
         (
             "opaque",
             secret("opaque", "default").replace("kubernetes.io/tls", "Opaque"),
@@ -415,8 +576,14 @@ fn secrets_that_cannot_be_used_are_named_and_their_hosts_still_have_tls() {
             "Secret default/empty has no tls.key",
         ),
     ] {
-        let text =
-            format!("{}{secret}{SERVICE}", dated("web", 2026, &format!("[{{hosts: [a.test], secretName: {name}}}]")));
+        let text = format!(
+            "{}{secret}{SERVICE}",
+            dated(
+                "web",
+                2026,
+                &format!("[{{hosts: [a.test], secretName: {name}}}]")
+            )
+        );
         let snapshot = translate(&text);
         assert_eq!(certificates(&snapshot), [] as [&str; 0], "{name}");
         assert_eq!(tls_hosts(&snapshot), "a.test");
@@ -440,18 +607,30 @@ fn an_unusable_secret_does_not_keep_a_host_from_a_younger_ingress() {
 
 #[test]
 fn tls_without_hosts_is_for_the_hosts_of_the_rules() {
-    let text = format!("{}{}{SERVICE}", dated("web", 2026, "[{secretName: one}]"), secret("one", "default"));
+    let text = format!(
+        "{}{}{SERVICE}",
+        dated("web", 2026, "[{secretName: one}]"),
+        secret("one", "default")
+    );
     let snapshot = translate(&text);
     assert_eq!(certificates(&snapshot), ["default/one: rule.test"]);
     assert_eq!(tls_hosts(&snapshot), "rule.test");
-    let named = translate(&format!("{}{SERVICE}", dated("web", 2026, "[{hosts: [a.test]}]")));
-    assert_eq!(tls_hosts(&named), "a.test", "a rule's host that no entry names is not covered");
+    let named = translate(&format!(
+        "{}{SERVICE}",
+        dated("web", 2026, "[{hosts: [a.test]}]")
+    ));
+    assert_eq!(
+        tls_hosts(&named),
+        "a.test",
+        "a rule's host that no entry names is not covered"
+    );
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
-    /// Whatever one Ingress says in any field, what the others ask for stays the same, and nothing panics.
+    /// Whatever one Ingress says in any field, what the others ask for stays the same, and nothing
+    /// panics.
     #[test]
     fn one_bad_ingress_harms_no_other(
         host in ".{0,20}", path in ".{0,20}", path_type in ".{0,8}", service in ".{0,8}", port in any::<i32>(),

@@ -40,7 +40,10 @@ pub(in crate::controller) fn start(
             tokio::spawn(follow(folder, events, state));
             Ok(())
         }
-        Err(source) => Err(ControllerError::Folder { path: folder, source }),
+        Err(source) => Err(ControllerError::Folder {
+            path: folder,
+            source,
+        }),
     }
 }
 
@@ -67,7 +70,9 @@ async fn follow(folder: PathBuf, events: mpsc::Sender<Event>, state: channel::Se
                 }
                 SourceState::InSync
             }
-            Err(error) => SourceState::Degraded { reason: format!("manifests folder: {error}") },
+            Err(error) => SourceState::Degraded {
+                reason: format!("manifests folder: {error}"),
+            },
         };
         watcher.renew();
         report(&state, now);
@@ -81,7 +86,9 @@ async fn follow(folder: PathBuf, events: mpsc::Sender<Event>, state: channel::Se
 }
 
 fn scan(mut files: Files, first: bool) -> (Files, io::Result<Option<Index>>) {
-    let result = files.scan().map(|changed| (changed || first).then(|| files.index()));
+    let result = files
+        .scan()
+        .map(|changed| (changed || first).then(|| files.index()));
     (files, result)
 }
 
@@ -104,8 +111,12 @@ fn report(state: &channel::Sender<SourceState>, now: SourceState) {
             return false;
         }
         match &now {
-            SourceState::Degraded { reason } => tracing::warn!(reason, "manifests folder cannot be followed"),
-            SourceState::Starting | SourceState::InSync => tracing::info!("manifests folder is followed"),
+            SourceState::Degraded { reason } => {
+                tracing::warn!(reason, "manifests folder cannot be followed")
+            }
+            SourceState::Starting | SourceState::InSync => {
+                tracing::info!("manifests folder is followed")
+            }
         }
         *state = now;
         true
@@ -122,7 +133,12 @@ struct Subscription {
 
 impl Subscription {
     fn new(folder: &Path, changed: mpsc::Sender<()>) -> Self {
-        let mut new = Self { folder: folder.to_owned(), changed, watcher: None, inode: None };
+        let mut new = Self {
+            folder: folder.to_owned(),
+            changed,
+            watcher: None,
+            inode: None,
+        };
         new.renew();
         new
     }
@@ -130,7 +146,9 @@ impl Subscription {
     /// Subscribes again where another folder has taken the name.
     fn renew(&mut self) {
         use std::os::unix::fs::MetadataExt;
-        let inode = std::fs::metadata(&self.folder).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        let inode = std::fs::metadata(&self.folder)
+            .ok()
+            .map(|metadata| (metadata.dev(), metadata.ino()));
         if inode == self.inode {
             return;
         }

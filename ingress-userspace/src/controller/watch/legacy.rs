@@ -1,14 +1,14 @@
 //! Ingress as `networking.k8s.io/v1beta1` and `extensions/v1beta1` wrote it, turned into v1.
 //!
-//! Both groups share one form: `serviceName` and `servicePort` beside the path, and a `pathType` that
-//! may be missing, which means `ImplementationSpecific`.
+//! Both groups share one form: `serviceName` and `servicePort` beside the path, and a `pathType`
+//! that may be missing, which means `ImplementationSpecific`.
 
 use k8s_openapi::{
     api::{
         core::v1::TypedLocalObjectReference,
         networking::v1::{
-            HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
-            IngressSpec, IngressTLS, ServiceBackendPort,
+            HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule,
+            IngressServiceBackend, IngressSpec, IngressTLS, ServiceBackendPort,
         },
     },
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
@@ -62,7 +62,11 @@ struct Path {
 
 impl From<LegacyIngress> for Ingress {
     fn from(legacy: LegacyIngress) -> Self {
-        Self { metadata: legacy.metadata, spec: legacy.spec.map(IngressSpec::from), status: None }
+        Self {
+            metadata: legacy.metadata,
+            spec: legacy.spec.map(IngressSpec::from),
+            status: None,
+        }
     }
 }
 
@@ -71,7 +75,9 @@ impl From<Spec> for IngressSpec {
         Self {
             default_backend: spec.backend.map(IngressBackend::from),
             ingress_class_name: spec.ingress_class_name,
-            rules: spec.rules.map(|rules| rules.into_iter().map(IngressRule::from).collect()),
+            rules: spec
+                .rules
+                .map(|rules| rules.into_iter().map(IngressRule::from).collect()),
             tls: spec.tls,
         }
     }
@@ -79,8 +85,19 @@ impl From<Spec> for IngressSpec {
 
 impl From<Rule> for IngressRule {
     fn from(rule: Rule) -> Self {
-        let paths = |http: Http| http.paths.unwrap_or_default().into_iter().map(HTTPIngressPath::from).collect();
-        Self { host: rule.host, http: rule.http.map(|http| HTTPIngressRuleValue { paths: paths(http) }) }
+        let paths = |http: Http| {
+            http.paths
+                .unwrap_or_default()
+                .into_iter()
+                .map(HTTPIngressPath::from)
+                .collect()
+        };
+        Self {
+            host: rule.host,
+            http: rule
+                .http
+                .map(|http| HTTPIngressRuleValue { paths: paths(http) }),
+        }
     }
 }
 
@@ -89,7 +106,9 @@ impl From<Path> for HTTPIngressPath {
         Self {
             backend: path.backend.into(),
             path: path.path,
-            path_type: path.path_type.unwrap_or_else(|| "ImplementationSpecific".to_owned()),
+            path_type: path
+                .path_type
+                .unwrap_or_else(|| "ImplementationSpecific".to_owned()),
         }
     }
 }
@@ -99,14 +118,26 @@ impl From<Backend> for IngressBackend {
         let service = backend.service_name.map(|name| IngressServiceBackend {
             name,
             port: backend.service_port.map(|port| match port {
-                IntOrString::Int(number) => ServiceBackendPort { name: None, number: Some(number) },
+                IntOrString::Int(number) => ServiceBackendPort {
+                    name: None,
+                    number: Some(number),
+                },
                 // A port's name has a letter in it, so digits in quotes are a number.
                 IntOrString::String(text) => match text.parse() {
-                    Ok(number) => ServiceBackendPort { name: None, number: Some(number) },
-                    Err(_) => ServiceBackendPort { name: Some(text), number: None },
+                    Ok(number) => ServiceBackendPort {
+                        name: None,
+                        number: Some(number),
+                    },
+                    Err(_) => ServiceBackendPort {
+                        name: Some(text),
+                        number: None,
+                    },
                 },
             }),
         });
-        Self { resource: backend.resource, service }
+        Self {
+            resource: backend.resource,
+            service,
+        }
     }
 }

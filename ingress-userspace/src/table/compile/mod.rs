@@ -6,7 +6,10 @@ use ahash::AHashMap;
 use regex::{Regex, RegexBuilder};
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
-use crate::model::{Backend, BackendKey, HostPattern, Origin, PathKind, Problem, Route, Severity, Snapshot, TlsHosts};
+use crate::model::{
+    Backend, BackendKey, HostPattern, Origin, PathKind, Problem, Route, Severity, Snapshot,
+    TlsHosts,
+};
 
 /// Upper bound of one compiled regex, in bytes. A pattern that needs more is refused.
 const REGEX_SIZE_LIMIT: usize = 1 << 20;
@@ -18,9 +21,17 @@ impl RouteTable {
     /// two routes claim the same host and path, the older Ingress has it (ingress-nginx: creation
     /// time, on a tie the greater `namespace/name`) and the other one gets a problem.
     pub fn compile(snapshot: &Snapshot) -> (Self, Vec<Problem>) {
-        let backends: AHashMap<&BackendKey, Arc<Backend>> =
-            snapshot.backends.iter().map(|(key, backend)| (key, Arc::new(backend.clone()))).collect();
-        let mut compiler = Compiler { backends, tls: snapshot.tls_hosts(), entries: Vec::new(), problems: Vec::new() };
+        let backends: AHashMap<&BackendKey, Arc<Backend>> = snapshot
+            .backends
+            .iter()
+            .map(|(key, backend)| (key, Arc::new(backend.clone())))
+            .collect();
+        let mut compiler = Compiler {
+            backends,
+            tls: snapshot.tls_hosts(),
+            entries: Vec::new(),
+            problems: Vec::new(),
+        };
 
         let mut by_host: BTreeMap<&HostPattern, Vec<&Route>> = BTreeMap::new();
         for route in &snapshot.routes {
@@ -32,7 +43,9 @@ impl RouteTable {
             let routes = compiler.host(&routes);
             match host {
                 HostPattern::Exact(name) => drop(table.exact.insert(name.clone(), routes)),
-                HostPattern::Wildcard(suffix) => drop(table.wildcard.insert(suffix.clone(), routes)),
+                HostPattern::Wildcard(suffix) => {
+                    drop(table.wildcard.insert(suffix.clone(), routes))
+                }
                 HostPattern::Any => table.any = routes,
             }
         }
@@ -65,7 +78,9 @@ impl Compiler<'_> {
                 self.problems.push(already_claimed(route, owner));
                 continue;
             }
-            let Some(entry) = self.entry(route, regex_mode) else { continue };
+            let Some(entry) = self.entry(route, regex_mode) else {
+                continue;
+            };
             claimed.insert(claim, route);
             match route.path.kind() {
                 _ if regex_mode => compiled.regex.push(entry),
@@ -84,8 +99,11 @@ impl Compiler<'_> {
 
     /// The default backend: the oldest that has an endpoint, else the oldest.
     fn fallback(&mut self, routes: &[&Route]) -> Option<Arc<Entry>> {
-        let has_endpoint =
-            |route: &&&Route| self.backends.get(&route.backend).is_some_and(|backend| !backend.endpoints.is_empty());
+        let has_endpoint = |route: &&&Route| {
+            self.backends
+                .get(&route.backend)
+                .is_some_and(|backend| !backend.endpoints.is_empty())
+        };
         let chosen = routes.iter().find(has_endpoint).or(routes.first())?;
         self.entry(chosen, false)
     }
@@ -95,21 +113,36 @@ impl Compiler<'_> {
             match compile_regex(route.path.as_str()) {
                 Ok(regex) => Some(regex),
                 Err(error) => {
-                    self.problems.push(problem(Severity::Error, route, format!("path is not a usable regex: {error}")));
+                    self.problems.push(problem(
+                        Severity::Error,
+                        route,
+                        format!("path is not a usable regex: {error}"),
+                    ));
                     return None;
                 }
             }
         } else {
             None
         };
-        let backend = self
-            .backends
-            .get(&route.backend)
-            .map_or_else(|| Arc::new(Backend { key: route.backend.clone(), endpoints: Vec::new() }), Arc::clone);
+        let backend = self.backends.get(&route.backend).map_or_else(
+            || {
+                Arc::new(Backend {
+                    key: route.backend.clone(),
+                    endpoints: Vec::new(),
+                })
+            },
+            Arc::clone,
+        );
         let policy = &route.policy;
-        let redirect_to_https = policy.force_ssl_redirect || (policy.ssl_redirect && self.tls.covers(&route.host));
-        let entry =
-            Arc::new(Entry { index: self.entries.len(), route: route.clone(), backend, redirect_to_https, regex });
+        let redirect_to_https =
+            policy.force_ssl_redirect || (policy.ssl_redirect && self.tls.covers(&route.host));
+        let entry = Arc::new(Entry {
+            index: self.entries.len(),
+            route: route.clone(),
+            backend,
+            redirect_to_https,
+            regex,
+        });
         self.entries.push(Arc::clone(&entry));
         Some(entry)
     }
@@ -118,8 +151,13 @@ impl Compiler<'_> {
 /// Whether this route turns its whole host into regex mode (ingress-nginx: `use-regex`, or a
 /// rewrite to something else than the path itself).
 fn asks_for_regex(route: &Route) -> bool {
-    let rewrites = route.policy.rewrite_target.as_deref().is_some_and(|target| target != route.path.as_str());
-    route.origin == Origin::Rule && (route.policy.use_regex || rewrites || route.path.kind() == PathKind::Regex)
+    let rewrites = route
+        .policy
+        .rewrite_target
+        .as_deref()
+        .is_some_and(|target| target != route.path.as_str());
+    route.origin == Origin::Rule
+        && (route.policy.use_regex || rewrites || route.path.kind() == PathKind::Regex)
 }
 
 /// What a rule takes for itself on its host.
@@ -130,7 +168,10 @@ fn claim(route: &Route, regex_mode: bool) -> (&str, Option<PathKind>) {
     let path = route.path.as_str();
     match route.path.kind() {
         _ if regex_mode => (path, None),
-        PathKind::Prefix => (path.strip_suffix('/').unwrap_or(path), Some(PathKind::Prefix)),
+        PathKind::Prefix => (
+            path.strip_suffix('/').unwrap_or(path),
+            Some(PathKind::Prefix),
+        ),
         kind => (path, Some(kind)),
     }
 }
@@ -138,7 +179,10 @@ fn claim(route: &Route, regex_mode: bool) -> (&str, Option<PathKind>) {
 /// nginx's `~* "^path"`: case is ignored and the end is open.
 fn compile_regex(path: &str) -> Result<Regex, regex::Error> {
     let path = path.strip_prefix('^').unwrap_or(path);
-    RegexBuilder::new(&format!("^(?:{path})")).case_insensitive(true).size_limit(REGEX_SIZE_LIMIT).build()
+    RegexBuilder::new(&format!("^(?:{path})"))
+        .case_insensitive(true)
+        .size_limit(REGEX_SIZE_LIMIT)
+        .build()
 }
 
 fn already_claimed(route: &Route, owner: &Route) -> Problem {

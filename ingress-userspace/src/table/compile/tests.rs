@@ -17,13 +17,19 @@ fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> 
         origin: Origin::Rule,
         host: host.parse().unwrap(),
         path: PathPattern::new(kind, path).unwrap(),
-        backend: BackendKey { service: ObjectName::new("default", ingress), port: ServicePort::Number(80) },
+        backend: BackendKey {
+            service: ObjectName::new("default", ingress),
+            port: ServicePort::Number(80),
+        },
         policy: Policy::default(),
     }
 }
 
 fn default_backend(ingress: &str, created: i64, host: &str) -> Route {
-    Route { origin: Origin::DefaultBackend, ..rule(ingress, created, host, PathKind::Prefix, "/") }
+    Route {
+        origin: Origin::DefaultBackend,
+        ..rule(ingress, created, host, PathKind::Prefix, "/")
+    }
 }
 
 fn snapshot(routes: Vec<Route>) -> Snapshot {
@@ -32,16 +38,31 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
         .iter()
         .map(|route| {
             let endpoints = vec![Endpoint { address, pod: None }];
-            (route.backend.clone(), Backend { key: route.backend.clone(), endpoints })
+            (
+                route.backend.clone(),
+                Backend {
+                    key: route.backend.clone(),
+                    endpoints,
+                },
+            )
         })
         .collect();
-    Snapshot { routes, backends, ..Snapshot::default() }
+    Snapshot {
+        routes,
+        backends,
+        ..Snapshot::default()
+    }
 }
 
 /// Name of the Ingress that answers, or `-` for 404.
 fn answer(table: &RouteTable, host: &str, path: &str) -> String {
-    let (host, path) = (CanonicalHost::parse(host).unwrap(), CanonicalPath::parse(path).unwrap());
-    table.lookup(&host, &path).map_or("-".to_owned(), |entry| entry.route.ingress.name.clone())
+    let (host, path) = (
+        CanonicalHost::parse(host).unwrap(),
+        CanonicalPath::parse(path).unwrap(),
+    );
+    table
+        .lookup(&host, &path)
+        .map_or("-".to_owned(), |entry| entry.route.ingress.name.clone())
 }
 
 #[test]
@@ -69,9 +90,14 @@ fn path_types_match_as_the_ingress_page_says() {
         (Prefix, "/foo", "//x/..//foo", true),
         (Prefix, "/foo", "/foo%2Fbar", true),
     ] {
-        let (table, problems) = RouteTable::compile(&snapshot(vec![rule("web", 0, "a.b", kind, rule_path)]));
+        let (table, problems) =
+            RouteTable::compile(&snapshot(vec![rule("web", 0, "a.b", kind, rule_path)]));
         assert_eq!(problems, []);
-        assert_eq!(answer(&table, "a.b", path) == "web", matches, "{kind:?} {rule_path} against {path}");
+        assert_eq!(
+            answer(&table, "a.b", path) == "web",
+            matches,
+            "{kind:?} {rule_path} against {path}"
+        );
     }
 }
 
@@ -99,13 +125,23 @@ fn longest_path_wins_then_exact() {
 fn a_path_of_many_segments_is_hashed_once() {
     use super::super::lookup::HASHED_BYTES;
     let deep = "/a".repeat(2000);
-    let routes = vec![rule("deep", 0, "a.b", PathKind::Prefix, &deep), rule("root", 0, "a.b", PathKind::Prefix, "/")];
+    let routes = vec![
+        rule("deep", 0, "a.b", PathKind::Prefix, &deep),
+        rule("root", 0, "a.b", PathKind::Prefix, "/"),
+    ];
     let (table, _) = RouteTable::compile(&snapshot(routes));
-    for (path, found) in [("/a".repeat(15_000), "deep"), (format!("{}/b", "/a".repeat(1999)), "root")] {
+    for (path, found) in [
+        ("/a".repeat(15_000), "deep"),
+        (format!("{}/b", "/a".repeat(1999)), "root"),
+    ] {
         let before = HASHED_BYTES.get();
         assert_eq!(answer(&table, "a.b", &path), found);
         let hashed = HASHED_BYTES.get() - before;
-        assert!(hashed <= path.len(), "{hashed} bytes hashed for a path of {}", path.len());
+        assert!(
+            hashed <= path.len(),
+            "{hashed} bytes hashed for a path of {}",
+            path.len()
+        );
     }
 }
 
@@ -161,9 +197,13 @@ fn default_backend_answers_when_no_rule_does() {
         }
     }
     let (table, _) = RouteTable::compile(&snapshot);
-    for (host, path, ingress) in
-        [("x.y", "/", "ready"), ("a.b", "/x", "web"), ("a.b", "/z", "web"), ("c.d", "/x", "bare"), ("c.d", "/z", "-")]
-    {
+    for (host, path, ingress) in [
+        ("x.y", "/", "ready"),
+        ("a.b", "/x", "web"),
+        ("a.b", "/z", "web"),
+        ("c.d", "/x", "bare"),
+        ("c.d", "/z", "-"),
+    ] {
         assert_eq!(answer(&table, host, path), ingress, "{host}{path}");
     }
 }
@@ -171,12 +211,21 @@ fn default_backend_answers_when_no_rule_does() {
 #[test]
 fn one_rewrite_turns_its_whole_host_into_regexes() {
     let rewrite = |target: &str, route: Route| Route {
-        policy: Policy { rewrite_target: Some(target.into()), ..Policy::default() },
+        policy: Policy {
+            rewrite_target: Some(target.into()),
+            ..Policy::default()
+        },
         ..route
     };
     let (table, problems) = RouteTable::compile(&snapshot(vec![
-        rewrite("/", rule("s1", 0, "foo.bar.com", PathKind::Prefix, "/foos1")),
-        rewrite("/$2", rule("s2", 0, "foo.bar.com", PathKind::Regex, "/bars2(/|$)(.*)")),
+        rewrite(
+            "/",
+            rule("s1", 0, "foo.bar.com", PathKind::Prefix, "/foos1"),
+        ),
+        rewrite(
+            "/$2",
+            rule("s2", 0, "foo.bar.com", PathKind::Regex, "/bars2(/|$)(.*)"),
+        ),
         rule("exact", 0, "foo.bar.com", PathKind::Exact, "/exact"),
         rewrite("/", rule("same", 0, "bar.foo.com", PathKind::Prefix, "/")),
     ]));
@@ -191,8 +240,14 @@ fn one_rewrite_turns_its_whole_host_into_regexes() {
     ] {
         assert_eq!(answer(&table, host, path), ingress, "{host}{path}");
         let canonical = CanonicalPath::parse(path).unwrap();
-        let entry = table.lookup(&CanonicalHost::parse(host).unwrap(), &canonical).unwrap();
-        assert_eq!(entry.upstream_path(path, &canonical), upstream, "{host}{path}");
+        let entry = table
+            .lookup(&CanonicalHost::parse(host).unwrap(), &canonical)
+            .unwrap();
+        assert_eq!(
+            entry.upstream_path(path, &canonical),
+            upstream,
+            "{host}{path}"
+        );
     }
     assert_eq!(answer(&table, "foo.bar.com", "/other"), "-");
 }
@@ -220,19 +275,32 @@ fn a_bad_regex_harms_only_its_own_rule() {
         ]));
         assert_eq!(answer(&table, "a.b", "/good"), "good", "{path}");
         assert_eq!(problems.len(), 1, "{path}");
-        assert_eq!((problems[0].severity, &*problems[0].object), (Severity::Error, "Ingress default/bad"), "{path}");
+        assert_eq!(
+            (problems[0].severity, &*problems[0].object),
+            (Severity::Error, "Ingress default/bad"),
+            "{path}"
+        );
     }
 }
 
 #[test]
 fn plain_http_is_redirected_where_the_host_has_a_tls_entry() {
     let tls = |hosts: &[&str], policy: Policy, rule_host: &str| {
-        let mut snapshot = snapshot(vec![Route { policy, ..rule("web", 0, rule_host, PathKind::Prefix, "/") }]);
+        let mut snapshot = snapshot(vec![Route {
+            policy,
+            ..rule("web", 0, rule_host, PathKind::Prefix, "/")
+        }]);
         snapshot.tls_hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
         RouteTable::compile(&snapshot).0.entries()[0].redirect_to_https
     };
-    let off = || Policy { ssl_redirect: false, ..Policy::default() };
-    let force = || Policy { force_ssl_redirect: true, ..off() };
+    let off = || Policy {
+        ssl_redirect: false,
+        ..Policy::default()
+    };
+    let force = || Policy {
+        force_ssl_redirect: true,
+        ..off()
+    };
     for (hosts, policy, rule_host, redirects) in [
         (&["a.b.c"][..], Policy::default(), "a.b.c", true),
         (&["*.b.c"], Policy::default(), "a.b.c", true),
@@ -241,7 +309,11 @@ fn plain_http_is_redirected_where_the_host_has_a_tls_entry() {
         (&["a.b.c"], off(), "a.b.c", false),
         (&[], force(), "a.b.c", true),
     ] {
-        assert_eq!(tls(hosts, policy, rule_host), redirects, "{hosts:?} {rule_host}");
+        assert_eq!(
+            tls(hosts, policy, rule_host),
+            redirects,
+            "{hosts:?} {rule_host}"
+        );
     }
 }
 

@@ -4,8 +4,7 @@
 use std::{net::SocketAddr, path::Path};
 
 /// What the origin answers: 90 bytes.
-pub(super) const BODY: &str =
-    "{\"id\":\"0123456789\",\"name\":\"a small answer, as most are\",\"price\":\"12.34\",\"stock\":\"567890\"}\n";
+pub(super) const BODY: &str = "{\"id\":\"0123456789\",\"name\":\"a small answer, as most are\",\"price\":\"12.34\",\"stock\":\"567890\"}\n";
 
 /// Where a proxy listens, and where it keeps its things.
 pub(super) struct Place<'a> {
@@ -17,7 +16,11 @@ pub(super) struct Place<'a> {
 
 /// Fields that ingress-nginx adds and Forebay too, by nginx's variable and HAProxy's expression.
 const FIELDS: [(&str, &str, &str); 8] = [
-    ("X-Request-ID", "$request_id", "%[rand,hex]%[rand,hex]%[rand,hex]%[rand,hex]"),
+    (
+        "X-Request-ID",
+        "$request_id",
+        "%[rand,hex]%[rand,hex]%[rand,hex]%[rand,hex]",
+    ),
     ("X-Real-IP", "$remote_addr", "%[src]"),
     ("X-Forwarded-For", "$remote_addr", "%[src]"),
     ("X-Forwarded-Host", "$http_host", "%[req.hdr(host)]"),
@@ -51,9 +54,16 @@ pub(super) fn origin(folder: &Path, address: SocketAddr) -> String {
 
 /// nginx as ingress-nginx configures it, without its Lua.
 pub(super) fn nginx(place: &Place<'_>) -> String {
-    let Place { folder, http, https, origin } = place;
-    let fields: String =
-        FIELDS.iter().map(|(name, variable, _)| format!("proxy_set_header {name} {variable};\n")).collect();
+    let Place {
+        folder,
+        http,
+        https,
+        origin,
+    } = place;
+    let fields: String = FIELDS
+        .iter()
+        .map(|(name, variable, _)| format!("proxy_set_header {name} {variable};\n"))
+        .collect();
     let servers = format!(
         "ssl_certificate {0}/tls.crt;\nssl_certificate_key {0}/tls.key;\nssl_protocols TLSv1.2 TLSv1.3;\n\
          upstream pods {{ server {origin}; keepalive 320; keepalive_requests 1000000000; }}\n\
@@ -68,9 +78,16 @@ pub(super) fn nginx(place: &Place<'_>) -> String {
 
 /// HAProxy with one thread.
 pub(super) fn haproxy(place: &Place<'_>) -> String {
-    let Place { folder, http, https, origin } = place;
-    let fields: String =
-        FIELDS.iter().map(|(name, _, expression)| format!("  http-request set-header {name} {expression}\n")).collect();
+    let Place {
+        folder,
+        http,
+        https,
+        origin,
+    } = place;
+    let fields: String = FIELDS
+        .iter()
+        .map(|(name, _, expression)| format!("  http-request set-header {name} {expression}\n"))
+        .collect();
     format!(
         "global\n  nbthread 1\n  maxconn 4096\n  tune.ssl.default-dh-param 2048\n\
          defaults\n  mode http\n  timeout client 75s\n  timeout server 60s\n  timeout connect 5s\n  http-reuse always\n\
@@ -82,7 +99,12 @@ pub(super) fn haproxy(place: &Place<'_>) -> String {
 
 /// Envoy with one worker thread.
 pub(super) fn envoy(place: &Place<'_>) -> String {
-    let Place { folder, http, https, origin } = place;
+    let Place {
+        folder,
+        http,
+        https,
+        origin,
+    } = place;
     let fields: String = [
         ("x-real-ip", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
         ("x-forwarded-host", "%REQ(:AUTHORITY)%"),
@@ -109,7 +131,11 @@ pub(super) fn envoy(place: &Place<'_>) -> String {
         folder.display()
     );
     let address = |address: &SocketAddr| {
-        format!("{{socket_address: {{address: {}, port_value: {}}}}}", address.ip(), address.port())
+        format!(
+            "{{socket_address: {{address: {}, port_value: {}}}}}",
+            address.ip(),
+            address.port()
+        )
     };
     format!(
         "static_resources:\n  listeners:\n  - {{address: {}, filter_chains: {}}}\n  - {{address: {}, filter_chains: {}}}\n  \

@@ -63,7 +63,12 @@ impl Sample {
 }
 
 /// Loads `peer` for `duration`.
-pub(super) fn measure(peer: &Peer, protocol: Protocol, duration: Duration, options: &Options) -> Result<Sample> {
+pub(super) fn measure(
+    peer: &Peer,
+    protocol: Protocol,
+    duration: Duration,
+    options: &Options,
+) -> Result<Sample> {
     let seconds = duration.as_secs().max(1);
     let mut words = wrapper(!options.no_pin, Core::Load)?;
     let connections = options.connections.max(4);
@@ -71,24 +76,50 @@ pub(super) fn measure(peer: &Peer, protocol: Protocol, duration: Duration, optio
     match protocol {
         Protocol::Http1 | Protocol::Https1 => {
             add(&["wrk", "-t1", "--latency", "--timeout", "5s"]);
-            add(&[&format!("-c{connections}"), &format!("-d{seconds}s"), "-H", "Host: bench.example"]);
+            add(&[
+                &format!("-c{connections}"),
+                &format!("-d{seconds}s"),
+                "-H",
+                "Host: bench.example",
+            ]);
         }
         Protocol::Https2 => {
-            add(&["h2load", "-t1", "-m4", &format!("-c{}", connections / 4), &format!("-D{seconds}")]);
+            add(&[
+                "h2load",
+                "-t1",
+                "-m4",
+                &format!("-c{}", connections / 4),
+                &format!("-D{seconds}"),
+            ]);
         }
     }
     let plain = protocol == Protocol::Http1;
-    let (scheme, address) = if plain { ("http", peer.http) } else { ("https", peer.https) };
+    let (scheme, address) = if plain {
+        ("http", peer.http)
+    } else {
+        ("https", peer.https)
+    };
     add(&[&format!("{scheme}://{address}/a/path?of=some&length")]);
 
     let before = cpu_seconds(peer.pid())?;
     let (program, arguments) = words.split_first().context("no command")?;
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
     let output = output.with_context(|| format!("run {words:?}"))?;
     let cpu_seconds = cpu_seconds(peer.pid())? - before;
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    let sample = Sample { seconds: seconds as f64, cpu_seconds, ..read(&text) };
+    ensure!(
+        output.status.success(),
+        "{words:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let sample = Sample {
+        seconds: seconds as f64,
+        cpu_seconds,
+        ..read(&text)
+    };
     ensure!(sample.requests > 0, "{words:?} counted no request: {text}");
     Ok(sample)
 }
@@ -102,10 +133,17 @@ fn read(text: &str) -> Sample {
         } else if let Some(count) = line.strip_prefix("Non-2xx or 3xx responses:") {
             sample.failed += count.trim().parse().unwrap_or(0);
         } else if let Some(errors) = line.strip_prefix("Socket errors:") {
-            sample.failed +=
-                errors.split(',').filter_map(|part| part.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>();
+            sample.failed += errors
+                .split(',')
+                .filter_map(|part| part.rsplit(' ').next()?.parse::<u64>().ok())
+                .sum::<u64>();
         } else if let Some(counts) = line.strip_prefix("status codes:") {
-            sample.requests = counts.trim().split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+            sample.requests = counts
+                .trim()
+                .split(' ')
+                .next()
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(0);
             sample.failed += counts
                 .split(',')
                 .skip(1)
@@ -140,7 +178,10 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
     let mut seconds = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
-        for child in children.split_ascii_whitespace().filter_map(|child| child.parse().ok()) {
+        for child in children
+            .split_ascii_whitespace()
+            .filter_map(|child| child.parse().ok())
+        {
             seconds += cpu_seconds(child)?;
         }
     }

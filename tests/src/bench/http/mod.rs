@@ -1,6 +1,7 @@
 //! CPU a request of Forebay, beside nginx, HAProxy and Envoy: one worker each, one origin for all.
 //!
-//! `peer` starts the proxies with settings that do the same work → `load` asks them in turn → `report`.
+//! `peer` starts the proxies with settings that do the same work → `load` asks them in turn →
+//! `report`.
 
 mod config;
 mod load;
@@ -62,7 +63,8 @@ pub struct Figures {
     pub p50_us: Option<f64>,
     /// 99th percentile of the latency, in microseconds.
     pub p99_us: Option<f64>,
-    /// CPU time as a ratio to nginx: the median of the rounds' own ratios, since both share a round's weather.
+    /// CPU time as a ratio to nginx: the median of the rounds' own ratios, since both share a
+    /// round's weather.
     pub to_nginx: Option<f64>,
     /// Requests that failed or were answered with anything but 200, over all rounds.
     pub failed: u64,
@@ -72,7 +74,10 @@ pub struct Figures {
 ///
 /// # Errors
 /// A proxy cannot be started, the load cannot be run, or the results cannot be written.
-#[expect(clippy::print_stdout, reason = "the table is for the person who measures")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the table is for the person who measures"
+)]
 pub fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir().context("make a folder for the proxies' settings")?;
     let origin = Origin::start(folder.path(), !options.no_pin)?;
@@ -89,7 +94,11 @@ pub fn run(options: &Options) -> Result<()> {
                 let sample = load::measure(peer, protocol, Duration::from_secs(seconds), options)
                     .with_context(|| format!("measure {} over {protocol}", peer.name))?;
                 if round > 0 {
-                    println!("round {round}: {protocol:<8} {:<8} {:7.2} µs CPU a request", peer.name, sample.cpu_us());
+                    println!(
+                        "round {round}: {protocol:<8} {:<8} {:7.2} µs CPU a request",
+                        peer.name,
+                        sample.cpu_us()
+                    );
                     samples.entry((protocol, place)).or_default().push(sample);
                 }
             }
@@ -104,9 +113,15 @@ fn summarise(peers: &[Peer], samples: &BTreeMap<(Protocol, usize), Vec<Sample>>)
     let nginx = peers.iter().position(|peer| peer.name == "nginx");
     let mut figures = Vec::new();
     for ((protocol, place), own) in samples {
-        let Some(peer) = peers.get(*place) else { continue };
+        let Some(peer) = peers.get(*place) else {
+            continue;
+        };
         let base = nginx.and_then(|nginx| samples.get(&(*protocol, nginx)));
-        let ratios = base.map(|base| own.iter().zip(base).map(|(own, base)| own.cpu_us() / base.cpu_us()));
+        let ratios = base.map(|base| {
+            own.iter()
+                .zip(base)
+                .map(|(own, base)| own.cpu_us() / base.cpu_us())
+        });
         figures.push(Figures {
             proxy: peer.name.to_owned(),
             version: peer.version.clone(),
@@ -125,7 +140,10 @@ fn summarise(peers: &[Peer], samples: &BTreeMap<(Protocol, usize), Vec<Sample>>)
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    let (low, high) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);
+    let (low, high) = (
+        values.get(values.len().checked_sub(1)? / 2)?,
+        values.get(values.len() / 2)?,
+    );
     Some(f64::midpoint(*low, *high))
 }
 

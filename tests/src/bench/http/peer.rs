@@ -61,14 +61,25 @@ impl Origin {
     pub(super) fn start(folder: &Path, pin: bool) -> Result<Self> {
         let address = free_address()?;
         let path = write(folder, "origin.conf", &config::origin(folder, address))?;
-        let running = start(wrapper(pin, Core::Load)?, "nginx", &["-c".as_ref(), path.as_os_str()])?;
+        let running = start(
+            wrapper(pin, Core::Load)?,
+            "nginx",
+            &["-c".as_ref(), path.as_os_str()],
+        )?;
         wait_for(address).context("the origin, an nginx")?;
-        Ok(Self { address, _running: running })
+        Ok(Self {
+            address,
+            _running: running,
+        })
     }
 }
 
 /// Starts every proxy that is wanted and installed; the others come back as reasons.
-pub(super) fn start_all(folder: &Path, origin: &Origin, options: &Options) -> Result<(Vec<Peer>, Vec<String>)> {
+pub(super) fn start_all(
+    folder: &Path,
+    origin: &Origin,
+    options: &Options,
+) -> Result<(Vec<Peer>, Vec<String>)> {
     let made = rcgen::generate_simple_self_signed(["bench.example".to_owned()])?;
     let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     write(folder, "tls.crt", &chain)?;
@@ -83,13 +94,24 @@ pub(super) fn start_all(folder: &Path, origin: &Origin, options: &Options) -> Re
             peers.push(forebay(folder, origin, options)?);
             continue;
         }
-        let program = if name == "envoy" { std::env::var_os("FOREBAY_ENVOY") } else { None };
+        let program = if name == "envoy" {
+            std::env::var_os("FOREBAY_ENVOY")
+        } else {
+            None
+        };
         let program = program.unwrap_or_else(|| name.into());
         let Some(version) = version(Path::new(&program)) else {
             left_out.push(format!("{name}, which is not installed"));
             continue;
         };
-        peers.push(other(name, Path::new(&program), version, folder, origin, options)?);
+        peers.push(other(
+            name,
+            Path::new(&program),
+            version,
+            folder,
+            origin,
+            options,
+        )?);
     }
     Ok((peers, left_out))
 }
@@ -106,7 +128,13 @@ fn forebay(folder: &Path, origin: &Origin, options: &Options) -> Result<Peer> {
     let forebay = launch.start()?;
     let (http, https) = (forebay.http_addr(), forebay.https_addr());
     let version = version(crate::forebay::binary()?).unwrap_or_default();
-    Ok(Peer { name: "forebay", version, http, https, process: Process::Forebay(Box::new(forebay)) })
+    Ok(Peer {
+        name: "forebay",
+        version,
+        http,
+        https,
+        process: Process::Forebay(Box::new(forebay)),
+    })
 }
 
 fn other(
@@ -118,19 +146,46 @@ fn other(
     options: &Options,
 ) -> Result<Peer> {
     let (http, https) = (free_address()?, free_address()?);
-    let place = Place { folder, http, https, origin: origin.address };
+    let place = Place {
+        folder,
+        http,
+        https,
+        origin: origin.address,
+    };
     let (text, flags): (String, &[&str]) = match name {
         "nginx" => (config::nginx(&place), &["-c"]),
         "haproxy" => (config::haproxy(&place), &["-db", "-q", "-f"]),
-        "envoy" => (config::envoy(&place), &["--concurrency", "1", "--use-dynamic-base-id", "-l", "off", "-c"]),
+        "envoy" => (
+            config::envoy(&place),
+            &[
+                "--concurrency",
+                "1",
+                "--use-dynamic-base-id",
+                "-l",
+                "off",
+                "-c",
+            ],
+        ),
         _ => bail!("no settings for {name}"),
     };
-    let path = write(folder, &format!("{name}.{}", if name == "envoy" { "yaml" } else { "conf" }), &text)?;
+    let path = write(
+        folder,
+        &format!("{name}.{}", if name == "envoy" { "yaml" } else { "conf" }),
+        &text,
+    )?;
     let mut arguments: Vec<&std::ffi::OsStr> = flags.iter().map(AsRef::as_ref).collect();
     arguments.push(path.as_os_str());
     let running = start(wrapper(!options.no_pin, Core::Proxy)?, program, &arguments)?;
-    wait_for(http).and_then(|()| wait_for(https)).with_context(|| format!("{name} with {text}"))?;
-    Ok(Peer { name, version, http, https, process: Process::Other(running) })
+    wait_for(http)
+        .and_then(|()| wait_for(https))
+        .with_context(|| format!("{name} with {text}"))?;
+    Ok(Peer {
+        name,
+        version,
+        http,
+        https,
+        process: Process::Other(running),
+    })
 }
 
 /// Which core a process has.
@@ -152,14 +207,27 @@ pub(super) fn wrapper(pin: bool, core: Core) -> Result<Vec<String>> {
         Core::Proxy => 0,
         Core::Load => cores - 1,
     };
-    Ok(["taskset", "-c", &number.to_string()].map(str::to_owned).to_vec())
+    Ok(["taskset", "-c", &number.to_string()]
+        .map(str::to_owned)
+        .to_vec())
 }
 
-fn start(wrapper: Vec<String>, program: impl AsRef<Path>, arguments: &[&std::ffi::OsStr]) -> Result<Running> {
+fn start(
+    wrapper: Vec<String>,
+    program: impl AsRef<Path>,
+    arguments: &[&std::ffi::OsStr],
+) -> Result<Running> {
     let mut words = wrapper.iter().map(Path::new).chain([program.as_ref()]);
     let mut command = Command::new(words.next().context("no program")?);
-    command.args(words).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().with_context(|| format!("start {}", program.as_ref().display()))?;
+    command
+        .args(words)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = command
+        .spawn()
+        .with_context(|| format!("start {}", program.as_ref().display()))?;
     Ok(Running(child))
 }
 
@@ -172,8 +240,11 @@ fn version(program: &Path) -> Option<String> {
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     // The first word that has a number in it and dots: `nginx/1.22.1`, `2.6.12-1`, `0.1.0`.
-    let number = |word: &&str| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.');
-    text.split([' ', '/', '\n', '-', '+']).find(number).map(|word| word.chars().take(12).collect())
+    let number =
+        |word: &&str| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.');
+    text.split([' ', '/', '\n', '-', '+'])
+        .find(number)
+        .map(|word| word.chars().take(12).collect())
 }
 
 fn free_address() -> Result<SocketAddr> {

@@ -11,9 +11,12 @@ const BAR: (f64, f64) = (420.0, 22.0);
 
 /// The figures as a table for a terminal.
 pub(super) fn table(figures: &[Figures]) -> String {
-    let mut table =
-        String::from("\nproxy     version  protocol  CPU µs/request  × nginx  requests/s   p50 ms   p99 ms  failed\n");
-    let number = |value: Option<f64>, scale: f64| value.map_or("-".to_owned(), |value| format!("{:.2}", value / scale));
+    let mut table = String::from(
+        "\nproxy     version  protocol  CPU µs/request  × nginx  requests/s   p50 ms   p99 ms  failed\n",
+    );
+    let number = |value: Option<f64>, scale: f64| {
+        value.map_or("-".to_owned(), |value| format!("{:.2}", value / scale))
+    };
     for row in figures {
         // Writing to memory cannot fail.
         let _ = writeln!(
@@ -36,7 +39,10 @@ pub(super) fn table(figures: &[Figures]) -> String {
 /// Writes `http.json` and `http.svg` into `folder`.
 pub(super) fn write(folder: &Path, figures: &[Figures]) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    for (name, text) in [("http.json", serde_json::to_string_pretty(figures)?), ("http.svg", chart(figures))] {
+    for (name, text) in [
+        ("http.json", serde_json::to_string_pretty(figures)?),
+        ("http.svg", chart(figures)),
+    ] {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     }
@@ -45,7 +51,10 @@ pub(super) fn write(folder: &Path, figures: &[Figures]) -> Result<()> {
 
 /// CPU a request as horizontal bars, Forebay's in another colour.
 fn chart(figures: &[Figures]) -> String {
-    let longest = figures.iter().map(|row| row.cpu_us).fold(f64::MIN_POSITIVE, f64::max);
+    let longest = figures
+        .iter()
+        .map(|row| row.cpu_us)
+        .fold(f64::MIN_POSITIVE, f64::max);
     let height = (figures.len() as f64 + 2.0) * BAR.1;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{height}\" font-family=\"sans-serif\" \
@@ -54,7 +63,11 @@ fn chart(figures: &[Figures]) -> String {
     );
     for (place, row) in figures.iter().enumerate() {
         let top = (place as f64 + 1.4) * BAR.1;
-        let colour = if row.proxy == "forebay" { "#0b6e99" } else { "#b8c4cc" };
+        let colour = if row.proxy == "forebay" {
+            "#0b6e99"
+        } else {
+            "#b8c4cc"
+        };
         let width = row.cpu_us / longest * BAR.0;
         let _ = writeln!(
             svg,

@@ -11,7 +11,8 @@ pub(crate) struct Fault {
     pub(crate) what: String,
 }
 
-/// Which modules of userspace a module may name. Whoever is missing here (`run`, `main`, `lib`) may name all.
+/// Which modules of userspace a module may name. Whoever is missing here (`run`, `main`, `lib`) may
+/// name all.
 const IMPORTS: [(&str, &[&str]); 10] = [
     ("model", &[]),
     ("telemetry", &[]),
@@ -21,7 +22,10 @@ const IMPORTS: [(&str, &[&str]); 10] = [
     ("kernel", &["model", "telemetry"]),
     ("tls", &["model", "telemetry"]),
     ("upstream", &["model", "telemetry"]),
-    ("worker", &["table", "upstream", "tls", "model", "telemetry"]),
+    (
+        "worker",
+        &["table", "upstream", "tls", "model", "telemetry"],
+    ),
     ("admin", &["table", "model", "telemetry"]),
 ];
 
@@ -36,23 +40,38 @@ const CRATES: [(&str, &[&str]); 7] = [
     ("tokio_rustls", &["tls", "upstream"]),
 ];
 
-const BANNED_NAMES: [&str; 8] = ["util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"];
+const BANNED_NAMES: [&str; 8] = [
+    "util", "utils", "helper", "helpers", "common", "misc", "manager", "managers",
+];
 
 fn fault(line: usize, what: impl Into<String>) -> Fault {
-    Fault { line, what: what.into() }
+    Fault {
+        line,
+        what: what.into(),
+    }
 }
 
 /// A file opens by saying what it holds.
 pub(crate) fn opening(text: &str) -> Option<Fault> {
-    let says = text.lines().next().and_then(|line| line.strip_prefix("//! "));
+    let says = text
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("//! "));
     let long_enough = says.is_some_and(|says| says.trim().len() > 3);
     (!long_enough).then(|| fault(1, "the first line is not `//! what this file holds`"))
 }
 
 /// No file is named after nothing in particular.
 pub(crate) fn name(path: &str) -> Option<Fault> {
-    let banned = path.split('/').any(|part| BANNED_NAMES.contains(&part.trim_end_matches(".rs")));
-    banned.then(|| fault(1, "the name says nothing: util, helper, common, misc and manager are not used"))
+    let banned = path
+        .split('/')
+        .any(|part| BANNED_NAMES.contains(&part.trim_end_matches(".rs")));
+    banned.then(|| {
+        fault(
+            1,
+            "the name says nothing: util, helper, common, misc and manager are not used",
+        )
+    })
 }
 
 /// `unsafe` stands only in the kernel package and in files named `sys.rs`.
@@ -62,33 +81,57 @@ pub(crate) fn unsafe_code(path: &str, source: &Source) -> Vec<Fault> {
     }
     let words = source.words();
     let found = words.iter().filter(|(_, word)| *word == "unsafe");
-    found.map(|(line, _)| fault(*line, "`unsafe` outside ingress-ebpf and sys.rs")).collect()
+    found
+        .map(|(line, _)| fault(*line, "`unsafe` outside ingress-ebpf and sys.rs"))
+        .collect()
 }
 
 /// A promise names the issue that keeps it.
 pub(crate) fn todos(source: &Source) -> Vec<Fault> {
     let open = |line: &str| {
         ["TODO", "FIXME", "XXX"].iter().any(|mark| {
-            line.split(|c: char| !c.is_alphanumeric()).any(|word| word == *mark)
-                && !line.split(mark).nth(1).is_some_and(|rest| rest.trim_start_matches(['(', ' ']).starts_with('#'))
+            line.split(|c: char| !c.is_alphanumeric())
+                .any(|word| word == *mark)
+                && !line
+                    .split(mark)
+                    .nth(1)
+                    .is_some_and(|rest| rest.trim_start_matches(['(', ' ']).starts_with('#'))
         })
     };
-    let lines = source.comments.lines().enumerate().filter(|(_, line)| open(line));
-    lines.map(|(number, _)| fault(number + 1, "a TODO without an issue, as in `TODO(#12)`")).collect()
+    let lines = source
+        .comments
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| open(line));
+    lines
+        .map(|(number, _)| fault(number + 1, "a TODO without an issue, as in `TODO(#12)`"))
+        .collect()
 }
 
 /// The module of userspace that a file belongs to: the first part of its path under `src`.
 fn module(path: &str) -> Option<(&str, usize)> {
     let inside = path.strip_prefix("ingress-userspace/src/")?;
-    let parts: Vec<&str> = inside.trim_end_matches(".rs").trim_end_matches("/mod").split('/').collect();
+    let parts: Vec<&str> = inside
+        .trim_end_matches(".rs")
+        .trim_end_matches("/mod")
+        .split('/')
+        .collect();
     Some((parts.first().copied()?, parts.len()))
 }
 
 /// Modules name only those below them.
 pub(crate) fn imports(path: &str, source: &Source) -> Vec<Fault> {
-    let Some((module, depth)) = module(path) else { return Vec::new() };
-    let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == module) else { return Vec::new() };
-    let all: Vec<&str> = IMPORTS.iter().map(|(name, _)| *name).chain(["run"]).collect();
+    let Some((module, depth)) = module(path) else {
+        return Vec::new();
+    };
+    let Some((_, allowed)) = IMPORTS.iter().find(|(name, _)| *name == module) else {
+        return Vec::new();
+    };
+    let all: Vec<&str> = IMPORTS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["run"])
+        .collect();
     let mut faults = Vec::new();
     for (line, named) in named_modules(source, depth) {
         if named != module && all.contains(&named) && !allowed.contains(&named) {
@@ -113,8 +156,13 @@ fn named_modules(source: &Source, depth: usize) -> Vec<(usize, &str)> {
                     ups += 1;
                     next += 2;
                 }
-                // Inside `mod tests` there is one more level than the path shows, which only makes this stricter.
-                next = if ups >= depth && next > at { next - 1 } else { words.len() };
+                // Inside `mod tests` there is one more level than the path shows, which only makes
+                // this stricter.
+                next = if ups >= depth && next > at {
+                    next - 1
+                } else {
+                    words.len()
+                };
             }
             _ => next = words.len(),
         }
@@ -157,15 +205,25 @@ fn first_names<'a>(words: &[(usize, &'a str)]) -> Vec<(usize, &'a str)> {
 
 /// A crate with a place of its own is named only there.
 pub(crate) fn crates(path: &str, source: &Source) -> Vec<Fault> {
-    let Some((module, _)) = module(path) else { return Vec::new() };
+    let Some((module, _)) = module(path) else {
+        return Vec::new();
+    };
     let words = source.words();
     let mut faults = Vec::new();
     for (at, (line, word)) in words.iter().enumerate() {
-        let Some((name, allowed)) = CRATES.iter().find(|(name, _)| name == word) else { continue };
+        let Some((name, allowed)) = CRATES.iter().find(|(name, _)| name == word) else {
+            continue;
+        };
         let is_path = is(&words, at + 1, "::") && (at == 0 || !is(&words, at - 1, "::"));
         let is_use = at > 0 && is(&words, at - 1, "use");
         if (is_path || is_use) && !allowed.contains(&module) {
-            faults.push(fault(*line, format!("`{name}` belongs to {}, not to `{module}`", allowed.join(", "))));
+            faults.push(fault(
+                *line,
+                format!(
+                    "`{name}` belongs to {}, not to `{module}`",
+                    allowed.join(", ")
+                ),
+            ));
         }
     }
     faults
@@ -179,7 +237,10 @@ pub(crate) fn versions(text: &str) -> Vec<Fault> {
         let line = line.trim();
         if line.starts_with('[') {
             in_dependencies = line.contains("dependencies");
-        } else if in_dependencies && line.contains('=') && !line.starts_with('#') && !line.contains("workspace = true")
+        } else if in_dependencies
+            && line.contains('=')
+            && !line.starts_with('#')
+            && !line.contains("workspace = true")
         {
             faults.push(fault(number + 1, "a version outside the workspace's table"));
         }

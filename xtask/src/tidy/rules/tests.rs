@@ -9,7 +9,14 @@ fn lines(faults: impl IntoIterator<Item = Fault>) -> Vec<usize> {
 #[test]
 fn a_file_opens_with_what_it_holds() {
     assert_eq!(opening("//! Routes by host.\n"), None);
-    for text in ["", "use a;\n", "//!\n", "//! x\n", "// Routes by host.\n", "\n//! Routes by host.\n"] {
+    for text in [
+        "",
+        "use a;\n",
+        "//!\n",
+        "//! x\n",
+        "// Routes by host.\n",
+        "\n//! Routes by host.\n",
+    ] {
         assert!(opening(text).is_some(), "{text:?}");
     }
 }
@@ -28,7 +35,8 @@ fn names_that_say_nothing_are_refused() {
 
 #[test]
 fn unsafe_stands_only_where_it_may() {
-    let source = Source::new("// unsafe\n#![forbid(unsafe_code)]\nlet a = \"unsafe\";\nunsafe { b() }\n");
+    let source =
+        Source::new("// unsafe\n#![forbid(unsafe_code)]\nlet a = \"unsafe\";\nunsafe { b() }\n");
     for (path, expected) in [
         ("ingress-userspace/src/worker/mod.rs", vec![4]),
         ("tests/src/lab/mod.rs", vec![4]),
@@ -58,19 +66,39 @@ fn a_todo_names_its_issue() {
 fn modules_import_only_those_below() {
     for (path, text, faults) in [
         ("worker/accept.rs", "use crate::table::RouteTable;", 0),
-        ("worker/accept.rs", "use crate::{model::Host, table::{Entry, kernel}, telemetry};", 0),
-        ("worker/accept.rs", "use crate::{model::{Host, Path}, kernel::Dataplane};", 1),
+        (
+            "worker/accept.rs",
+            "use crate::{model::Host, table::{Entry, kernel}, telemetry};",
+            0,
+        ),
+        (
+            "worker/accept.rs",
+            "use crate::{model::{Host, Path}, kernel::Dataplane};",
+            1,
+        ),
         ("worker/accept.rs", "use crate::worker::request;", 0),
         ("worker/accept.rs", "fn f(x: crate::controller::Feed) {}", 1),
         ("worker/accept.rs", "use super::super::admin::Status;", 1),
         ("worker/accept.rs", "use super::request::admin;", 0),
         ("worker/mod.rs", "use super::admin::Status;", 1),
-        ("controller/translate/path.rs", "use super::super::super::table::Entry;", 1),
-        ("table/compile.rs", "use crate::{\n    model::Snapshot,\n    controller::Feed,\n};", 1),
+        (
+            "controller/translate/path.rs",
+            "use super::super::super::table::Entry;",
+            1,
+        ),
+        (
+            "table/compile.rs",
+            "use crate::{\n    model::Snapshot,\n    controller::Feed,\n};",
+            1,
+        ),
         ("model/mod.rs", "use crate::telemetry::metrics;", 1),
         ("kernel/load.rs", "pub(crate) fn worker() {}", 0),
         ("kernel/load.rs", "// use crate::worker;", 0),
-        ("run.rs", "use crate::{admin, controller, kernel, worker};", 0),
+        (
+            "run.rs",
+            "use crate::{admin, controller, kernel, worker};",
+            0,
+        ),
     ] {
         let found = imports(&format!("ingress-userspace/src/{path}"), &Source::new(text));
         assert_eq!(found.len(), faults, "{path}: {text}: {found:?}");

@@ -56,11 +56,20 @@ pub(in crate::controller) async fn start(
 ) -> Result<(), ControllerError> {
     let mut config = configuration(kubeconfig).await?;
     config.connect_timeout = Some(CONNECT);
-    let client = Client::try_from(config).map_err(|error| ControllerError::Client { reason: error.to_string() })?;
-    let health = Arc::new(Health { kinds: Mutex::default(), state });
+    let client = Client::try_from(config).map_err(|error| ControllerError::Client {
+        reason: error.to_string(),
+    })?;
+    let health = Arc::new(Health {
+        kinds: Mutex::default(),
+        state,
+    });
     let every = watcher::Config::default();
     let tls = every.clone().fields("type=kubernetes.io/tls");
-    let watch = Watch { client, events, health };
+    let watch = Watch {
+        client,
+        events,
+        health,
+    };
     watch.kind::<Ingress>(&every, Event::Ingress);
     watch.kind::<IngressClass>(&every, Event::IngressClass);
     watch.kind::<Service>(&every, Event::Service);
@@ -71,17 +80,22 @@ pub(in crate::controller) async fn start(
 
 async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, ControllerError> {
     // The lines after the first quote the file, tokens and all.
-    let refuse =
-        |text: String| ControllerError::Configuration { reason: text.lines().next().unwrap_or_default().to_owned() };
+    let refuse = |text: String| ControllerError::Configuration {
+        reason: text.lines().next().unwrap_or_default().to_owned(),
+    };
     let Some(path) = kubeconfig else {
-        return Config::infer().await.map_err(|error| refuse(error.to_string()));
+        return Config::infer()
+            .await
+            .map_err(|error| refuse(error.to_string()));
     };
     if let Err(source) = fs::File::open(&path) {
         return Err(ControllerError::Kubeconfig { path, source });
     }
     let read = Kubeconfig::read_from(&path).map_err(|error| refuse(error.to_string()))?;
     let options = KubeConfigOptions::default();
-    Config::from_custom_kubeconfig(read, &options).await.map_err(|error| refuse(error.to_string()))
+    Config::from_custom_kubeconfig(read, &options)
+        .await
+        .map_err(|error| refuse(error.to_string()))
 }
 
 /// What the watches of all kinds share.
@@ -122,7 +136,10 @@ async fn follow<K: Resource<DynamicType = ()>>(
         let change = match next {
             Ok(Some(Ok(said))) => assemble(said, &mut list),
             Ok(Some(Err(error))) => {
-                health.set(&kind, Condition::Failing(format!("watch {kind}: {}", causes(&error))));
+                health.set(
+                    &kind,
+                    Condition::Failing(format!("watch {kind}: {}", causes(&error))),
+                );
                 sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 pause = (pause * 2).min(LAST_PAUSE);
                 continue;
@@ -146,7 +163,10 @@ async fn follow<K: Resource<DynamicType = ()>>(
 }
 
 /// Gathers a list until it is complete; passes single changes on.
-fn assemble<K: Resource>(event: watcher::Event<K>, list: &mut Vec<(ObjectName, K)>) -> Option<Change<K>> {
+fn assemble<K: Resource>(
+    event: watcher::Event<K>,
+    list: &mut Vec<(ObjectName, K)>,
+) -> Option<Change<K>> {
     match event.modify(strip) {
         // Said before the server is asked; a list that broke off is forgotten here.
         watcher::Event::Init => {
@@ -170,7 +190,9 @@ fn name<K: Resource>(object: &K) -> ObjectName {
 /// Frees what is never read; it can be most of an object.
 fn strip<K: Resource>(object: &mut K) {
     object.managed_fields_mut().clear();
-    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+    object
+        .annotations_mut()
+        .remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 /// The error and its causes; kube's own errors print some of them themselves.
@@ -208,7 +230,8 @@ impl Health {
     fn set(&self, kind: &str, condition: Condition) {
         // A panic elsewhere leaves the map whole: each entry is written in one step.
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let listed = condition == Condition::Fine || kinds.get(kind).is_some_and(|(_, listed)| *listed);
+        let listed =
+            condition == Condition::Fine || kinds.get(kind).is_some_and(|(_, listed)| *listed);
         kinds.insert(kind.to_owned(), (condition, listed));
         let failing = kinds.values().find_map(|(condition, _)| match condition {
             Condition::Failing(reason) => Some(reason.clone()),
@@ -225,7 +248,9 @@ impl Health {
     /// Notes that a watch which was failing has not failed for a while.
     fn recover(&self, kind: &str) {
         let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        let recovered = kinds.get(kind).is_some_and(|(condition, listed)| *condition != Condition::Fine && *listed);
+        let recovered = kinds
+            .get(kind)
+            .is_some_and(|(condition, listed)| *condition != Condition::Fine && *listed);
         drop(kinds);
         if recovered {
             self.set(kind, Condition::Fine);
@@ -240,7 +265,9 @@ fn replace(state: &mut SourceState, now: SourceState) -> bool {
     }
     match (&*state, &now) {
         (SourceState::Degraded { .. }, SourceState::Degraded { .. }) => {}
-        (_, SourceState::Degraded { reason }) => tracing::warn!(reason, "API server cannot be followed"),
+        (_, SourceState::Degraded { reason }) => {
+            tracing::warn!(reason, "API server cannot be followed")
+        }
         (_, SourceState::InSync) => tracing::info!("API server is followed"),
         (_, SourceState::Starting) => {}
     }

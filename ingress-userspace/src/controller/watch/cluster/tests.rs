@@ -8,19 +8,34 @@ use kube::{api::ObjectMeta, core::Status};
 use super::*;
 
 fn service(name: &str) -> Service {
-    let metadata = ObjectMeta { name: Some(name.into()), namespace: Some("default".into()), ..Default::default() };
-    Service { metadata, ..Service::default() }
+    let metadata = ObjectMeta {
+        name: Some(name.into()),
+        namespace: Some("default".into()),
+        ..Default::default()
+    };
+    Service {
+        metadata,
+        ..Service::default()
+    }
 }
 
 fn gone() -> watcher::Error {
-    watcher::Error::WatchError(Box::new(Status { code: 410, ..Status::failure("too old", "Expired") }))
+    watcher::Error::WatchError(Box::new(Status {
+        code: 410,
+        ..Status::failure("too old", "Expired")
+    }))
 }
 
 /// Feeds `script` to one watch and gives back the changes and the states that came of it.
-async fn run(script: Vec<watcher::Result<watcher::Event<Service>>>) -> (Vec<String>, Vec<SourceState>) {
+async fn run(
+    script: Vec<watcher::Result<watcher::Event<Service>>>,
+) -> (Vec<String>, Vec<SourceState>) {
     let (events, mut inbox) = mpsc::channel(64);
     let (state, feed) = channel::channel(SourceState::Starting);
-    let health = Arc::new(Health { kinds: Mutex::default(), state });
+    let health = Arc::new(Health {
+        kinds: Mutex::default(),
+        state,
+    });
     health.set("Service", Condition::Listing);
     let states = Arc::new(Mutex::new(Vec::new()));
     let script = stream::iter(script).inspect({
@@ -32,7 +47,10 @@ async fn run(script: Vec<watcher::Result<watcher::Event<Service>>>) -> (Vec<Stri
     let mut changes = Vec::new();
     while let Ok(Event::Service(change)) = inbox.try_recv() {
         changes.push(match change {
-            Change::Listed(list) => format!("listed {}", list.iter().map(|(name, _)| &*name.name).collect::<String>()),
+            Change::Listed(list) => format!(
+                "listed {}",
+                list.iter().map(|(name, _)| &*name.name).collect::<String>()
+            ),
             Change::Applied(name, _) => format!("applied {}", name.name),
             Change::Deleted(name) => format!("deleted {}", name.name),
         });
@@ -76,8 +94,13 @@ async fn a_relist_after_410_takes_nothing_away_before_it_is_complete() {
     assert_eq!(changes, ["listed a", "listed a", "applied b"]);
     assert_eq!(states[0], SourceState::Starting);
     assert_eq!(states[3], SourceState::InSync);
-    assert!(matches!(&states[4], SourceState::Degraded { reason } if reason.starts_with("watch Service: ")));
-    assert!(matches!(states[6], SourceState::Degraded { .. }), "a half of a list is no recovery");
+    assert!(
+        matches!(&states[4], SourceState::Degraded { reason } if reason.starts_with("watch Service: "))
+    );
+    assert!(
+        matches!(states[6], SourceState::Degraded { .. }),
+        "a half of a list is no recovery"
+    );
     assert_eq!(states[7], SourceState::InSync);
 }
 
@@ -85,10 +108,27 @@ async fn a_relist_after_410_takes_nothing_away_before_it_is_complete() {
 async fn a_watch_that_no_longer_fails_recovers_without_any_event() {
     let (events, _inbox) = mpsc::channel(64);
     let (state, mut feed) = channel::channel(SourceState::Starting);
-    let health = Arc::new(Health { kinds: Mutex::default(), state });
-    let script = vec![Ok(watcher::Event::Init), Ok(watcher::Event::InitDone), Err(gone())];
+    let health = Arc::new(Health {
+        kinds: Mutex::default(),
+        state,
+    });
+    let script = vec![
+        Ok(watcher::Event::Init),
+        Ok(watcher::Event::InitDone),
+        Err(gone()),
+    ];
     let script = stream::iter(script).chain(stream::pending());
-    tokio::spawn(follow("Service".into(), script, events, Event::Service, health));
-    feed.wait_for(|state| matches!(state, SourceState::Degraded { .. })).await.unwrap();
-    feed.wait_for(|state| *state == SourceState::InSync).await.unwrap();
+    tokio::spawn(follow(
+        "Service".into(),
+        script,
+        events,
+        Event::Service,
+        health,
+    ));
+    feed.wait_for(|state| matches!(state, SourceState::Degraded { .. }))
+        .await
+        .unwrap();
+    feed.wait_for(|state| *state == SourceState::InSync)
+        .await
+        .unwrap();
 }

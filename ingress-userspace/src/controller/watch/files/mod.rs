@@ -1,7 +1,7 @@
 //! The manifests below a folder, read again when they change. Blocking I/O, no clock of its own.
 //!
-//! What a file said last stays in force while the file is broken, unreadable or emptied; only a file
-//! that is gone takes its objects with it.
+//! What a file said last stays in force while the file is broken, unreadable or emptied; only a
+//! file that is gone takes its objects with it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -60,7 +60,11 @@ struct File {
 impl Files {
     /// Nothing is read before the first [`scan`](Self::scan).
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, files: BTreeMap::new(), unreadable: BTreeMap::new() }
+        Self {
+            root,
+            files: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+        }
     }
 
     /// Reads what is new or changed, and tells whether there was any.
@@ -72,7 +76,10 @@ impl Files {
         walk.folder(&self.root)?;
         let mut changed = self.unreadable != walk.unreadable;
         self.files.retain(|path, _| {
-            let hidden = walk.unreadable.keys().any(|folder| path.starts_with(folder));
+            let hidden = walk
+                .unreadable
+                .keys()
+                .any(|folder| path.starts_with(folder));
             let stays = hidden || walk.found.contains_key(path);
             changed |= !stays;
             stays
@@ -91,7 +98,11 @@ impl Files {
     pub(super) fn index(&self) -> Index {
         let mut index = Index::default();
         for (path, reason) in &self.unreadable {
-            index.problems.push(problem(path.display().to_string(), "", format!("cannot be listed: {reason}")));
+            index.problems.push(problem(
+                path.display().to_string(),
+                "",
+                format!("cannot be listed: {reason}"),
+            ));
         }
         for file in self.files.values() {
             index.problems.extend(file.problems.iter().cloned());
@@ -103,7 +114,11 @@ impl Files {
                     index.problems.push(Problem {
                         severity: Severity::Warning,
                         message: format!("is also in {owner}, which wins"),
-                        ..problem(place.to_string(), &located.identity.to_string(), String::new())
+                        ..problem(
+                            place.to_string(),
+                            &located.identity.to_string(),
+                            String::new(),
+                        )
                     });
                 }
             }
@@ -114,7 +129,10 @@ impl Files {
 
 fn insert(index: &mut Index, located: &Located, place: &Arc<str>) -> Option<Arc<str>> {
     fn item<T>(object: &Arc<T>, place: &Arc<str>) -> Item<T> {
-        Item { object: Arc::clone(object), file: Some(Arc::clone(place)) }
+        Item {
+            object: Arc::clone(object),
+            file: Some(Arc::clone(place)),
+        }
     }
     let name = located.identity.name.clone();
     match &located.object {
@@ -127,7 +145,13 @@ fn insert(index: &mut Index, located: &Located, place: &Arc<str>) -> Option<Arc<
 }
 
 fn problem(file: String, object: &str, message: String) -> Problem {
-    Problem { severity: Severity::Error, object: object.to_owned(), field: String::new(), file: Some(file), message }
+    Problem {
+        severity: Severity::Error,
+        object: object.to_owned(),
+        field: String::new(),
+        file: Some(file),
+        message,
+    }
 }
 
 impl File {
@@ -151,16 +175,25 @@ impl File {
         }
         self.digest = digest;
         if text.is_empty() && !self.objects.is_empty() {
-            return self.keep(path, "is empty; delete the file to take its objects away".to_owned());
+            return self.keep(
+                path,
+                "is empty; delete the file to take its objects away".to_owned(),
+            );
         }
-        let json = path.extension().is_some_and(|extension| extension == "json");
+        let json = path
+            .extension()
+            .is_some_and(|extension| extension == "json");
         self.take(path, manifest::read(&text, json));
         true
     }
 
     /// Notes why the file says nothing now; what it said before stays.
     fn keep(&mut self, path: &Path, message: String) -> bool {
-        let problems = vec![problem(path.display().to_string(), "", format!("{message}{}", self.in_force()))];
+        let problems = vec![problem(
+            path.display().to_string(),
+            "",
+            format!("{message}{}", self.in_force()),
+        )];
         let changed = self.problems != problems;
         self.problems = problems;
         changed
@@ -185,15 +218,30 @@ impl File {
                 self.problems.push(Problem {
                     severity: Severity::Warning,
                     message: format!("is also in line {}, which wins", first.line),
-                    ..problem(place.to_string(), &located.identity.to_string(), String::new())
+                    ..problem(
+                        place.to_string(),
+                        &located.identity.to_string(),
+                        String::new(),
+                    )
                 });
                 continue;
             }
-            self.objects.insert(located.identity.clone(), (located, place));
+            self.objects
+                .insert(located.identity.clone(), (located, place));
         }
-        // With a fault in the file, an object that is missing now may be the one that cannot be read.
-        let kept = if reading.faults.is_empty() { BTreeMap::new() } else { before };
-        for Fault { line, object, message } in reading.faults {
+        // With a fault in the file, an object that is missing now may be the one that cannot be
+        // read.
+        let kept = if reading.faults.is_empty() {
+            BTreeMap::new()
+        } else {
+            before
+        };
+        for Fault {
+            line,
+            object,
+            message,
+        } in reading.faults
+        {
             let place = format!("{}:{line}", path.display());
             let named = kept.keys().any(|identity| identity.to_string() == object);
             let consequence = match kept.len() {
@@ -202,7 +250,8 @@ impl File {
                 _ if !object.is_empty() => String::new(),
                 count => format!("; what the file said before stays in force ({count} objects)"),
             };
-            self.problems.push(problem(place, &object, format!("{message}{consequence}")));
+            self.problems
+                .push(problem(place, &object, format!("{message}{consequence}")));
         }
         self.objects.extend(kept);
     }
@@ -210,9 +259,13 @@ impl File {
 
 fn text(path: &Path, size: u64) -> io::Result<String> {
     if size > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 64 MiB"));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "larger than 64 MiB",
+        ));
     }
-    String::from_utf8(fs::read(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
+    String::from_utf8(fs::read(path)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
 }
 
 impl Signature {
@@ -233,7 +286,9 @@ impl Signature {
             u32::try_from(self.changed.1).unwrap_or(0).min(999_999_999),
         );
         let changed = SystemTime::UNIX_EPOCH + since_epoch;
-        SystemTime::now().duration_since(changed).is_ok_and(|age| age > UNSETTLED)
+        SystemTime::now()
+            .duration_since(changed)
+            .is_ok_and(|age| age > UNSETTLED)
     }
 }
 
@@ -252,7 +307,9 @@ impl Walk {
         if !self.visited.insert((metadata.dev(), metadata.ino())) {
             return Ok(());
         }
-        let mut entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        let mut entries = fs::read_dir(folder)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<io::Result<Vec<_>>>()?;
         entries.sort();
         for path in entries {
             self.entry(path);
@@ -261,8 +318,12 @@ impl Walk {
     }
 
     fn entry(&mut self, path: PathBuf) {
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        let Ok(metadata) = fs::metadata(&path) else { return };
+        let hidden = path
+            .file_name()
+            .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        let Ok(metadata) = fs::metadata(&path) else {
+            return;
+        };
         if hidden {
             return;
         }
@@ -275,8 +336,9 @@ impl Walk {
             }
             return;
         }
-        let manifest =
-            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
+        let manifest = path
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|e| extension == *e));
         if manifest && metadata.is_file() {
             self.found.insert(path, Signature::of(&metadata));
         }

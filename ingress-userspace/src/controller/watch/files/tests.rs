@@ -31,24 +31,45 @@ impl Folder {
         self.files.scan().unwrap();
         let index = self.files.index();
         let root = format!("{}/", self.dir.path().display());
-        let names = index.services.iter().map(|(name, _)| name.name.clone()).collect();
-        (names, index.problems.iter().map(|problem| problem.to_string().replace(&root, "")).collect())
+        let names = index
+            .services
+            .iter()
+            .map(|(name, _)| name.name.clone())
+            .collect();
+        (
+            names,
+            index
+                .problems
+                .iter()
+                .map(|problem| problem.to_string().replace(&root, ""))
+                .collect(),
+        )
     }
 }
 
 #[test]
 fn folder_is_read_recursively_and_only_manifests_count() {
     let mut folder = Folder::new();
-    for (path, name) in
-        [("a.yaml", "a"), ("x/b.yml", "b"), ("x/y/c.json", "c"), ("d.txt", "d"), (".e.yaml", "e"), (".git/f.yaml", "f")]
-    {
+    for (path, name) in [
+        ("a.yaml", "a"),
+        ("x/b.yml", "b"),
+        ("x/y/c.json", "c"),
+        ("d.txt", "d"),
+        (".e.yaml", "e"),
+        (".git/f.yaml", "f"),
+    ] {
         let text = match path.ends_with("json") {
-            true => format!(r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "{name}"}}}}"#),
+            true => format!(
+                r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "{name}"}}}}"#
+            ),
             false => service(name),
         };
         folder.write(path, &text);
     }
-    assert_eq!(folder.scan(), (vec!["a".into(), "b".into(), "c".into()], vec![]));
+    assert_eq!(
+        folder.scan(),
+        (vec!["a".into(), "b".into(), "c".into()], vec![])
+    );
 }
 
 #[test]
@@ -57,7 +78,12 @@ fn broken_file_keeps_its_last_good_objects_and_is_named() {
     folder.write("a.yaml", &service("a"));
     folder.write("b.yaml", &service("b"));
     assert_eq!(folder.scan().0, ["a", "b"]);
-    for broken in ["apiVersion: v1\nkind: [", "{", "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: 5", ""] {
+    for broken in [
+        "apiVersion: v1\nkind: [",
+        "{",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: 5",
+        "",
+    ] {
         folder.write("a.yaml", broken);
         let (names, problems) = folder.scan();
         assert_eq!(names, ["a", "b"], "{broken}");
@@ -72,9 +98,15 @@ fn broken_file_keeps_its_last_good_objects_and_is_named() {
 #[test]
 fn good_documents_of_a_broken_file_are_taken() {
     let mut folder = Folder::new();
-    folder.write("a.yaml", &format!("{}---\n{}", service("old"), service("same")));
+    folder.write(
+        "a.yaml",
+        &format!("{}---\n{}", service("old"), service("same")),
+    );
     folder.scan();
-    folder.write("a.yaml", &format!("{}---\n{}---\nkind: [\n", service("new"), service("same")));
+    folder.write(
+        "a.yaml",
+        &format!("{}---\n{}---\nkind: [\n", service("new"), service("same")),
+    );
     assert_eq!(folder.scan().0, ["new", "old", "same"]);
 }
 
@@ -91,7 +123,10 @@ fn deleted_file_takes_its_objects_away() {
 #[test]
 fn the_same_object_in_two_files_is_the_first_by_path() {
     let mut folder = Folder::new();
-    folder.write("b.yaml", &format!("{}---\n{}", service("other"), service("a")));
+    folder.write(
+        "b.yaml",
+        &format!("{}---\n{}", service("other"), service("a")),
+    );
     folder.write("a.yaml", &service("a"));
     let (names, problems) = folder.scan();
     assert_eq!(names, ["a", "other"]);
@@ -164,7 +199,13 @@ fn a_file_that_cannot_be_read_keeps_its_objects_until_it_can() {
     let (names, problems) = folder.scan();
     assert_eq!(
         (names.len(), problems),
-        (1, vec!["a.yaml: cannot be read: not UTF-8; the object read before stays in force".to_owned()])
+        (
+            1,
+            vec![
+                "a.yaml: cannot be read: not UTF-8; the object read before stays in force"
+                    .to_owned()
+            ]
+        )
     );
     folder.write("a.yaml", &service("a"));
     assert_eq!(folder.scan(), (vec!["a".into()], vec![]));

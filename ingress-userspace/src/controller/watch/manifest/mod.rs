@@ -1,4 +1,5 @@
-//! One file's text → Kubernetes objects. Pure: each document, and each item of a `List`, stands alone.
+//! One file's text → Kubernetes objects. Pure: each document, and each item of a `List`, stands
+//! alone.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -105,22 +106,32 @@ struct Document<'a> {
 /// Cuts at `---` and `...`, which YAML knows only in the first column (YAML 1.2 section 9.1.2).
 fn documents(text: &str) -> Vec<Document<'_>> {
     let marks = |line: &str, mark: &str| {
-        line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+        line.strip_prefix(mark)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
     };
     let mut found = Vec::new();
     let (mut start, mut lines_before, mut offset) = (0, 0, 0);
     for (number, line) in (0..).zip(text.split_inclusive('\n')) {
         let end = offset + line.len();
         if marks(line, "---") {
-            found.push(Document { text: &text[start..offset], lines_before });
+            found.push(Document {
+                text: &text[start..offset],
+                lines_before,
+            });
             (start, lines_before) = (offset, number);
         } else if marks(line, "...") {
-            found.push(Document { text: &text[start..offset], lines_before });
+            found.push(Document {
+                text: &text[start..offset],
+                lines_before,
+            });
             (start, lines_before) = (end, number + 1);
         }
         offset = end;
     }
-    found.push(Document { text: &text[start..], lines_before });
+    found.push(Document {
+        text: &text[start..],
+        lines_before,
+    });
     let blank = |line: &str| line.is_empty() || line.starts_with(['#', '%']) || line == "---";
     found.retain(|document| !document.text.lines().all(|line| blank(line.trim())));
     found
@@ -128,7 +139,10 @@ fn documents(text: &str) -> Vec<Document<'_>> {
 
 fn read_yaml(document: &Document<'_>, reading: &mut Reading) {
     let at = |error: &serde_saphyr::Error| {
-        document.lines_before + error.location().map_or(1, |location| location.line().max(1))
+        document.lines_before
+            + error
+                .location()
+                .map_or(1, |location| location.line().max(1))
     };
     match serde_saphyr::from_str::<Value>(document.text) {
         Ok(value) => {
@@ -151,17 +165,25 @@ fn read_json(text: &str, reading: &mut Reading) {
             Ok(value) => read_value(value, Typed::Value, line, reading),
             Err(error) => {
                 let line = u64::try_from(error.line()).unwrap_or(0).max(1);
-                reading.faults.push(Fault { line, object: String::new(), message: format!("not JSON: {error}") });
+                reading.faults.push(Fault {
+                    line,
+                    object: String::new(),
+                    message: format!("not JSON: {error}"),
+                });
             }
         }
         let read = text.get(..values.byte_offset()).unwrap_or(text);
-        line = 1 + read.bytes().map(|byte| u64::from(byte == b'\n')).sum::<u64>();
+        line = 1 + read
+            .bytes()
+            .map(|byte| u64::from(byte == b'\n'))
+            .sum::<u64>();
     }
 }
 
 /// The first line that is neither blank, a comment nor the document mark.
 fn first_line(document: &Document<'_>) -> u64 {
-    let blank = |line: &&str| line.trim().is_empty() || line.starts_with('#') || line.trim() == "---";
+    let blank =
+        |line: &&str| line.trim().is_empty() || line.starts_with('#') || line.trim() == "---";
     let before = document.text.lines().take_while(blank).count();
     document.lines_before + 1 + u64::try_from(before).unwrap_or(0)
 }
@@ -177,12 +199,30 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
     if value.is_null() {
         return;
     }
-    let text = |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (version, kind, name, namespace) =
-        (text("/apiVersion"), text("/kind"), text("/metadata/name"), text("/metadata/namespace"));
-    let fault = |line, object: &str, message: &str| Fault { line, object: object.to_owned(), message: message.into() };
+    let text = |pointer: &str| {
+        value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (version, kind, name, namespace) = (
+        text("/apiVersion"),
+        text("/kind"),
+        text("/metadata/name"),
+        text("/metadata/namespace"),
+    );
+    let fault = |line, object: &str, message: &str| Fault {
+        line,
+        object: object.to_owned(),
+        message: message.into(),
+    };
     if version.is_empty() || kind.is_empty() {
-        return reading.faults.push(fault(line, "", "not a Kubernetes object: apiVersion and kind are needed"));
+        return reading.faults.push(fault(
+            line,
+            "",
+            "not a Kubernetes object: apiVersion and kind are needed",
+        ));
     }
     if value.get("items").is_some_and(Value::is_array) && kind.ends_with("List") {
         return read_list(value, &version, &kind, line, reading);
@@ -190,24 +230,38 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
     let Some(kind) = Kind::find(&version, &kind) else {
         // ConfigMaps are understood; nothing of them is used yet.
         if (version.as_str(), kind.as_str()) != ("v1", "ConfigMap") {
-            *reading.skipped.entry(format!("{version}/{kind}")).or_default() += 1;
+            *reading
+                .skipped
+                .entry(format!("{version}/{kind}"))
+                .or_default() += 1;
         }
         return;
     };
     if name.is_empty() {
-        return reading.faults.push(fault(line, kind.name(), "metadata.name is missing"));
+        return reading
+            .faults
+            .push(fault(line, kind.name(), "metadata.name is missing"));
     }
     let namespace = match kind {
         Kind::IngressClass => String::new(),
         _ if namespace.is_empty() => "default".to_owned(),
         _ => namespace,
     };
-    let identity = Identity { kind: kind.name(), name: ObjectName { namespace, name } };
+    let identity = Identity {
+        kind: kind.name(),
+        name: ObjectName { namespace, name },
+    };
     match kind.object(value, typed) {
-        Ok(object) => reading.objects.push(Located { identity, object, line }),
+        Ok(object) => reading.objects.push(Located {
+            identity,
+            object,
+            line,
+        }),
         Err((inner, message)) => {
             let line = inner.unwrap_or(line);
-            reading.faults.push(fault(line, &identity.to_string(), &message));
+            reading
+                .faults
+                .push(fault(line, &identity.to_string(), &message));
         }
     }
 }
@@ -215,7 +269,11 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
 /// Items of `v1 List` carry their own kind; those of a typed list may leave it to the list.
 fn read_list(mut list: Value, version: &str, kind: &str, line: u64, reading: &mut Reading) {
     let item_kind = kind.strip_suffix("List").unwrap_or_default();
-    let items = list.get_mut("items").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    let items = list
+        .get_mut("items")
+        .and_then(Value::as_array_mut)
+        .map(std::mem::take)
+        .unwrap_or_default();
     for mut item in items {
         if let (Some(item), false) = (item.as_object_mut(), item_kind.is_empty()) {
             item.entry("apiVersion").or_insert_with(|| version.into());
@@ -262,11 +320,15 @@ impl Kind {
     fn object(self, value: Value, typed: Typed<'_>) -> Result<Object, (Option<u64>, String)> {
         Ok(match self {
             Self::Ingress => Object::Ingress(Arc::new(typed.read(value)?)),
-            Self::LegacyIngress => Object::Ingress(Arc::new(typed.read::<LegacyIngress>(value)?.into())),
+            Self::LegacyIngress => {
+                Object::Ingress(Arc::new(typed.read::<LegacyIngress>(value)?.into()))
+            }
             Self::IngressClass => Object::IngressClass(Arc::new(typed.read(value)?)),
             Self::Service => Object::Service(Arc::new(typed.read(value)?)),
             Self::EndpointSlice => Object::EndpointSlice(Arc::new(typed.read(value)?)),
-            Self::Secret => Object::Secret(Arc::new(secret(value).map_err(|message| (None, message))?)),
+            Self::Secret => {
+                Object::Secret(Arc::new(secret(value).map_err(|message| (None, message))?))
+            }
         })
     }
 }
@@ -275,7 +337,9 @@ impl Typed<'_> {
     fn read<T: DeserializeOwned>(self, value: Value) -> Result<T, (Option<u64>, String)> {
         match self {
             Self::Yaml(document) => serde_saphyr::from_str(document.text).map_err(|error| {
-                let line = error.location().map(|location| document.lines_before + location.line().max(1));
+                let line = error
+                    .location()
+                    .map(|location| document.lines_before + location.line().max(1));
                 (line, one_line(&error))
             }),
             Self::Value => serde_json::from_value(value).map_err(|error| (None, error.to_string())),
@@ -291,11 +355,12 @@ fn secret(mut value: Value) -> Result<Secret, String> {
             if let Value::String(text) = encoded {
                 text.retain(|c| !matches!(c, '\n' | '\r'));
             }
-            serde_json::from_value::<ByteString>(encoded.clone()).map_err(|_| format!("data[{key}] is not base64"))?;
+            serde_json::from_value::<ByteString>(encoded.clone())
+                .map_err(|_| format!("data[{key}] is not base64"))?;
         }
     }
-    let mut secret: Secret =
-        serde_json::from_value(value).map_err(|_| "does not have the form of a v1 Secret".to_owned())?;
+    let mut secret: Secret = serde_json::from_value(value)
+        .map_err(|_| "does not have the form of a v1 Secret".to_owned())?;
     let data = secret.data.get_or_insert_default();
     for (key, text) in secret.string_data.take().unwrap_or_default() {
         data.insert(key, ByteString(text.into_bytes()));

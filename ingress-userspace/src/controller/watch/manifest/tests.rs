@@ -4,10 +4,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{port: 80}]}\n";
+const SERVICE: &str =
+    "apiVersion: v1\nkind: Service\nmetadata: {name: NAME}\nspec: {ports: [{port: 80}]}\n";
 
 fn names(reading: &Reading) -> Vec<String> {
-    reading.objects.iter().map(|found| format!("{} {}", found.identity.kind, found.identity.name)).collect()
+    reading
+        .objects
+        .iter()
+        .map(|found| format!("{} {}", found.identity.kind, found.identity.name))
+        .collect()
 }
 
 fn service(name: &str) -> String {
@@ -16,9 +21,21 @@ fn service(name: &str) -> String {
 
 #[test]
 fn documents_of_one_file_are_read_apart() {
-    let text = format!("# head\n---\n{}---\n\n# nothing\n---\n{}...\n{}", service("a"), service("b"), service("c"));
+    let text = format!(
+        "# head\n---\n{}---\n\n# nothing\n---\n{}...\n{}",
+        service("a"),
+        service("b"),
+        service("c")
+    );
     let reading = read(&text, false);
-    assert_eq!(names(&reading), ["Service default/a", "Service default/b", "Service default/c"]);
+    assert_eq!(
+        names(&reading),
+        [
+            "Service default/a",
+            "Service default/b",
+            "Service default/c"
+        ]
+    );
     let lines: Vec<_> = reading.objects.iter().map(|found| found.line).collect();
     assert_eq!(lines, [3, 11, 16]);
     assert_eq!(reading.faults, []);
@@ -30,7 +47,11 @@ fn a_broken_document_harms_no_other_and_its_line_is_named() {
     let reading = read(&text, false);
     assert_eq!(names(&reading), ["Service default/a", "Service default/b"]);
     assert_eq!(reading.faults.len(), 1, "{:?}", reading.faults);
-    assert!((6..=8).contains(&reading.faults[0].line), "{:?}", reading.faults);
+    assert!(
+        (6..=8).contains(&reading.faults[0].line),
+        "{:?}",
+        reading.faults
+    );
 }
 
 #[test]
@@ -56,7 +77,10 @@ items:
     let reading = read(text, false);
     assert_eq!(names(&reading), ["Service default/a", "Service shop/b"]);
     assert_eq!(reading.faults[0].object, "Service default/bad");
-    assert_eq!(reading.skipped, [("apps/v1/Deployment".to_owned(), 1)].into());
+    assert_eq!(
+        reading.skipped,
+        [("apps/v1/Deployment".to_owned(), 1)].into()
+    );
 }
 
 #[test]
@@ -68,7 +92,10 @@ fn typed_lists_need_no_kind_on_their_items() {
 #[test]
 fn json_files_may_hold_several_values() {
     let one = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}}"#;
-    let reading = read(&format!("{one}\n\t{}\n{{", one.replace("\"a\"", "\"b\"")), true);
+    let reading = read(
+        &format!("{one}\n\t{}\n{{", one.replace("\"a\"", "\"b\"")),
+        true,
+    );
     assert_eq!(names(&reading), ["Service default/a", "Service default/b"]);
     assert_eq!(reading.faults.len(), 1);
     assert_eq!(reading.faults[0].line, 3);
@@ -82,10 +109,17 @@ fn legacy_ingress_has_the_form_of_v1() {
         );
         let reading = read(&text, false);
         assert_eq!(reading.faults, [], "{version}");
-        let Object::Ingress(ingress) = &reading.objects[0].object else { panic!("{reading:?}") };
+        let Object::Ingress(ingress) = &reading.objects[0].object else {
+            panic!("{reading:?}")
+        };
         let spec = ingress.spec.clone().unwrap();
-        let port = |backend: k8s_openapi::api::networking::v1::IngressBackend| backend.service.unwrap().port.unwrap();
-        assert_eq!(port(spec.default_backend.unwrap()).name.as_deref(), Some("http"));
+        let port = |backend: k8s_openapi::api::networking::v1::IngressBackend| {
+            backend.service.unwrap().port.unwrap()
+        };
+        assert_eq!(
+            port(spec.default_backend.unwrap()).name.as_deref(),
+            Some("http")
+        );
         let paths = spec.rules.unwrap()[0].http.clone().unwrap().paths;
         assert_eq!(paths[0].path_type, "ImplementationSpecific");
         assert_eq!(port(paths[0].backend.clone()).number, Some(80));
@@ -98,7 +132,9 @@ fn string_data_wins_and_base64_may_be_wrapped() {
     let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/tls\ndata:\n  tls.crt: |\n    aGVs\n    bG8=\n  tls.key: b2xk\nstringData: {tls.key: new}\n";
     let reading = read(text, false);
     assert_eq!(reading.faults, []);
-    let Object::Secret(secret) = &reading.objects[0].object else { panic!("{reading:?}") };
+    let Object::Secret(secret) = &reading.objects[0].object else {
+        panic!("{reading:?}")
+    };
     let data = secret.data.clone().unwrap();
     assert_eq!(data["tls.crt"].0, b"hello");
     assert_eq!(data["tls.key"].0, b"new");
@@ -114,7 +150,11 @@ fn faults_of_a_secret_never_quote_it() {
         let reading = read(text, false);
         assert_eq!(reading.objects.len(), 0, "{text}");
         assert_eq!(reading.faults.len(), 1, "{text}");
-        assert!(!reading.faults[0].message.contains("hunter2"), "{:?}", reading.faults);
+        assert!(
+            !reading.faults[0].message.contains("hunter2"),
+            "{:?}",
+            reading.faults
+        );
     }
 }
 
@@ -125,7 +165,14 @@ fn no_prefix_of_a_file_is_a_panic_and_good_documents_before_the_cut_stay() {
         let reading = read(&text[..cut], false);
         // A cut within the mark itself leaves a line that is no YAML.
         if cut >= service("a").len() + "---".len() {
-            assert_eq!(reading.objects.first().map(|found| found.identity.name.name.as_str()), Some("a"), "{cut}");
+            assert_eq!(
+                reading
+                    .objects
+                    .first()
+                    .map(|found| found.identity.name.name.as_str()),
+                Some("a"),
+                "{cut}"
+            );
         }
     }
 }
@@ -136,9 +183,19 @@ fn nesting_and_aliases_without_end_are_faults() {
         let before = level - 1;
         format!("{text}a{level}: &a{level} [*a{before}, *a{before}, *a{before}, *a{before}, *a{before}]\n")
     });
-    for text in ["[".repeat(100_000), "{a: ".repeat(100_000), "- ".repeat(100_000), laughs] {
+    for text in [
+        "[".repeat(100_000),
+        "{a: ".repeat(100_000),
+        "- ".repeat(100_000),
+        laughs,
+    ] {
         let reading = read(&text, false);
-        assert_eq!((reading.objects.len(), reading.faults.len()), (0, 1), "{}", &text[..20]);
+        assert_eq!(
+            (reading.objects.len(), reading.faults.len()),
+            (0, 1),
+            "{}",
+            &text[..20]
+        );
     }
     assert_eq!(read(&"[".repeat(100_000), true).faults.len(), 1);
 }
