@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::telemetry::log::LogFormat;
+use crate::log::LogFormat;
 
 /// Forebay: an ingress for bare-metal Kubernetes.
 ///
@@ -23,15 +23,15 @@ use crate::telemetry::log::LogFormat;
     propagate_version = true,
     max_term_width = 100
 )]
-pub struct Config {
+pub(crate) struct Config {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 /// The commands of the binary.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve Ingress objects: everything in one process
     ///
     /// Without --vip, workers listen on the --http and --https addresses. With --vip, the kernel
@@ -46,7 +46,7 @@ pub enum Command {
 
 /// Flags of `forebay run`.
 #[derive(Args, Clone, Debug)]
-pub struct RunConfig {
+pub(crate) struct RunConfig {
     /// Follow the YAML and JSON files below DIR instead of a cluster
     #[arg(
         long,
@@ -54,7 +54,7 @@ pub struct RunConfig {
         env = "FOREBAY_MANIFESTS",
         help_heading = "Source"
     )]
-    pub manifests: Option<PathBuf>,
+    pub(crate) manifests: Option<PathBuf>,
 
     /// Follow the cluster of this kubeconfig [default: $KUBECONFIG, else the pod's own credentials]
     #[arg(
@@ -64,7 +64,7 @@ pub struct RunConfig {
         conflicts_with = "manifests",
         help_heading = "Source"
     )]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
 
     /// Serve Ingresses of this class, by its name; repeatable
     #[arg(
@@ -75,7 +75,7 @@ pub struct RunConfig {
         default_values = ["forebay", "nginx"],
         help_heading = "Source"
     )]
-    pub ingress_class: Vec<String>,
+    pub(crate) ingress_class: Vec<String>,
 
     /// Serve Ingresses that name no class [default: true for a folder, false for a cluster]
     #[arg(
@@ -87,7 +87,7 @@ pub struct RunConfig {
         require_equals = true,
         help_heading = "Source"
     )]
-    pub watch_ingress_without_class: Option<bool>,
+    pub(crate) watch_ingress_without_class: Option<bool>,
 
     /// Listen for HTTP on ADDR:PORT; repeatable [default: 0.0.0.0:80 as root, else 127.0.0.1:8080]
     #[arg(
@@ -97,7 +97,7 @@ pub struct RunConfig {
         value_delimiter = ',',
         help_heading = "Listeners"
     )]
-    pub http: Vec<SocketAddr>,
+    pub(crate) http: Vec<SocketAddr>,
 
     /// Listen for HTTPS on ADDR:PORT; repeatable [default: 0.0.0.0:443 as root, else
     /// 127.0.0.1:8443]
@@ -108,7 +108,7 @@ pub struct RunConfig {
         value_delimiter = ',',
         help_heading = "Listeners"
     )]
-    pub https: Vec<SocketAddr>,
+    pub(crate) https: Vec<SocketAddr>,
 
     /// Serve /healthz, /readyz, /metrics, /routes and /status on ADDR:PORT
     #[arg(
@@ -118,7 +118,7 @@ pub struct RunConfig {
         default_value = "127.0.0.1:10354",
         help_heading = "Listeners"
     )]
-    pub admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
 
     /// Serve this virtual IPv4 address on ports 80 and 443 through XDP and sk_lookup; repeatable
     #[arg(
@@ -129,7 +129,7 @@ pub struct RunConfig {
         requires_all = ["xdp_interface", "node_name"],
         help_heading = "Data plane"
     )]
-    pub vip: Vec<Ipv4Addr>,
+    pub(crate) vip: Vec<Ipv4Addr>,
 
     /// Attach the XDP program to this interface; repeatable
     #[arg(
@@ -140,7 +140,7 @@ pub struct RunConfig {
         requires = "vip",
         help_heading = "Data plane"
     )]
-    pub xdp_interface: Vec<String>,
+    pub(crate) xdp_interface: Vec<String>,
 
     /// Where the XDP program runs: in the driver, or in the generic (slower) hook of the kernel
     #[arg(
@@ -150,7 +150,7 @@ pub struct RunConfig {
         default_value_t,
         help_heading = "Data plane"
     )]
-    pub xdp_mode: XdpMode,
+    pub(crate) xdp_mode: XdpMode,
 
     /// How packets reach another node: in UDP, or by rewriting the MAC (nodes on one segment only)
     #[arg(
@@ -160,7 +160,7 @@ pub struct RunConfig {
         default_value_t,
         help_heading = "Data plane"
     )]
-    pub forward: Forward,
+    pub(crate) forward: Forward,
 
     /// A node of the fixed set and its address, this one included; repeatable
     #[arg(
@@ -171,7 +171,7 @@ pub struct RunConfig {
         requires = "vip",
         help_heading = "Data plane"
     )]
-    pub node: Vec<NodeAddress>,
+    pub(crate) node: Vec<NodeAddress>,
 
     /// Name of this node
     #[arg(
@@ -180,7 +180,7 @@ pub struct RunConfig {
         env = "FOREBAY_NODE_NAME",
         help_heading = "Data plane"
     )]
-    pub node_name: Option<String>,
+    pub(crate) node_name: Option<String>,
 
     /// Secret number that decides which node owns which connection; the same on all nodes. With the
     /// default, which everybody can read in the sources, an attacker can aim connections at one
@@ -194,7 +194,7 @@ pub struct RunConfig {
         hide_default_value = true,
         help_heading = "Data plane"
     )]
-    pub hash_seed: u64,
+    pub(crate) hash_seed: u64,
 
     /// Folder in a BPF file system that keeps programs, maps and links over a restart
     #[arg(
@@ -204,15 +204,15 @@ pub struct RunConfig {
         default_value = "/sys/fs/bpf/forebay",
         help_heading = "Data plane"
     )]
-    pub pin_dir: PathBuf,
+    pub(crate) pin_dir: PathBuf,
 
     /// Number of worker threads [default: one a core]
     #[arg(long, value_name = "N", env = "FOREBAY_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Process")]
-    pub workers: Option<u16>,
+    pub(crate) workers: Option<u16>,
 
     /// How long requests in flight may go on after SIGTERM: seconds, or a number with ms, s or m
     #[arg(long, value_name = "TIME", env = "FOREBAY_SHUTDOWN_GRACE", default_value = "30s", value_parser = duration, help_heading = "Process")]
-    pub shutdown_grace: Duration,
+    pub(crate) shutdown_grace: Duration,
 
     /// Form of the log on standard error
     #[arg(
@@ -222,17 +222,17 @@ pub struct RunConfig {
         default_value_t,
         help_heading = "Process"
     )]
-    pub log_format: LogFormat,
+    pub(crate) log_format: LogFormat,
 
     /// Add the header `x-forebay` to responses: node, worker, Ingress, backend and endpoint.
     /// Tells clients about the cluster's inside
     #[arg(long, env = "FOREBAY_TRACE_RESPONSES", help_heading = "Process")]
-    pub trace_responses: bool,
+    pub(crate) trace_responses: bool,
 }
 
 /// Where the XDP program runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum XdpMode {
+pub(crate) enum XdpMode {
     /// In the network driver.
     #[default]
     Native,
@@ -242,7 +242,7 @@ pub enum XdpMode {
 
 /// How packets reach another node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Forward {
+pub(crate) enum Forward {
     /// In UDP with a hop header; works across routers.
     #[default]
     Udp,
@@ -252,11 +252,11 @@ pub enum Forward {
 
 /// `NAME=ADDR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeAddress {
+pub(crate) struct NodeAddress {
     /// Name of the node.
-    pub name: String,
+    pub(crate) name: String,
     /// Its IPv4 address.
-    pub address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
 }
 
 impl FromStr for NodeAddress {
@@ -279,7 +279,7 @@ impl FromStr for NodeAddress {
 
 /// A combination of flags that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// Two `--node` flags have one name or one address.
     #[error("--node {0} is given twice; each name and each address may stand once")]
     DuplicateNode(String),
@@ -293,7 +293,7 @@ impl RunConfig {
     ///
     /// # Errors
     /// A name or an address stands twice, or this node is missing.
-    pub fn nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
+    pub(crate) fn nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
         let mut nodes = BTreeMap::new();
         for node in &self.node {
             let address_taken = nodes.values().any(|address| *address == node.address);
@@ -313,12 +313,12 @@ impl RunConfig {
     }
 
     /// Addresses for plain HTTP.
-    pub fn http_addresses(&self, root: bool) -> Vec<SocketAddr> {
+    pub(crate) fn http_addresses(&self, root: bool) -> Vec<SocketAddr> {
         listeners(&self.http, root, 80, 8080)
     }
 
     /// Addresses for HTTPS.
-    pub fn https_addresses(&self, root: bool) -> Vec<SocketAddr> {
+    pub(crate) fn https_addresses(&self, root: bool) -> Vec<SocketAddr> {
         listeners(&self.https, root, 443, 8443)
     }
 }

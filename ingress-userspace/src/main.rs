@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, error::ErrorKind};
-use ingress_userspace::{
-    config::{Command, Config},
-    run,
-};
+
+mod admin;
+mod config;
+mod log;
+mod run;
+
+use config::{Command, Config};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -38,8 +38,7 @@ impl Programs {
     /// # Errors
     /// The binary carries no kernel object, or the process lacks the privilege.
     pub fn load(world: &World, undo: bool) -> Result<Self> {
-        let object =
-            ingress_userspace::kernel::object().context("built without the kernel object")?;
+        let object = ingress_agent::kernel::object().context("built without the kernel object")?;
         let undo = u32::from(undo);
         let mut ebpf = EbpfLoader::new()
             .override_global("UNDO", &undo, true)

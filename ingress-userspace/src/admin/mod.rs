@@ -22,30 +22,30 @@ use tokio::{
     sync::watch,
 };
 
-pub use self::status::{DataPlaneStatus, ListenerStatus, SourceStatus, Status};
-use crate::{table::RouteTable, telemetry::metrics::Registry};
+pub(crate) use self::status::{DataPlaneStatus, ListenerStatus, SourceStatus, Status};
+use ingress_proxy::{metrics::Registry, table::RouteTable};
 
 /// A client of the admin port that sends its head slower than this is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
-pub struct State {
+pub(crate) struct State {
     /// Set by `run` once a table is in force and workers accept; cleared at shutdown.
-    pub ready: Arc<AtomicBool>,
+    pub(crate) ready: Arc<AtomicBool>,
     /// The table in force; empty before the first.
-    pub tables: watch::Receiver<Arc<RouteTable>>,
+    pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
     /// Everything `/status` shows.
-    pub status: watch::Receiver<Arc<Status>>,
+    pub(crate) status: watch::Receiver<Arc<Status>>,
     /// Everything `/metrics` shows.
-    pub metrics: Arc<Registry>,
+    pub(crate) metrics: Arc<Registry>,
 }
 
 /// Serves the admin port until its runtime ends.
 ///
 /// # Cancel safety
 /// Dropping the future closes the listener; answers under way go on in tasks of their own.
-pub async fn serve(listener: TcpListener, state: State) {
+pub(crate) async fn serve(listener: TcpListener, state: State) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => drop(tokio::spawn(connection(stream, state.clone()))),

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-use crate::{model::PathKind, table::RouteTable};
+use ingress_model::PathKind;
+use ingress_proxy::table::RouteTable;
 
 /// One row of `/routes`.
 #[derive(Debug, Serialize)]

@@ -4,30 +4,30 @@ use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::model::Problem;
+use ingress_model::Problem;
 
 /// Everything `/status` shows. Written by `run` at each change.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// Version of the binary.
-    pub version: &'static str,
+    pub(crate) version: &'static str,
     /// Name of this node, where one was given.
-    pub node: Option<String>,
+    pub(crate) node: Option<String>,
     /// Where the objects come from.
-    pub source: SourceStatus,
+    pub(crate) source: SourceStatus,
     /// The bound listeners.
-    pub listeners: Vec<ListenerStatus>,
+    pub(crate) listeners: Vec<ListenerStatus>,
     /// How connections reach the workers.
-    pub data_plane: DataPlaneStatus,
+    pub(crate) data_plane: DataPlaneStatus,
     /// What is wrong with which object.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// Objects of no use here, by `apiVersion/kind`.
-    pub skipped: BTreeMap<String, u64>,
+    pub(crate) skipped: BTreeMap<String, u64>,
     /// Number of routes in force.
-    pub routes: usize,
+    pub(crate) routes: usize,
     /// When the table last changed.
     #[serde(serialize_with = "unix_seconds")]
-    pub changed: Option<SystemTime>,
+    pub(crate) changed: Option<SystemTime>,
 }
 
 fn unix_seconds<S: Serializer>(
@@ -40,27 +40,27 @@ fn unix_seconds<S: Serializer>(
 
 /// Where the objects come from and whether that source answers.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct SourceStatus {
+pub(crate) struct SourceStatus {
     /// `folder` or `cluster`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// As the controller says it.
-    pub state: serde_json::Value,
+    pub(crate) state: serde_json::Value,
 }
 
 /// One bound listener.
 #[derive(Clone, Debug, Serialize)]
-pub struct ListenerStatus {
+pub(crate) struct ListenerStatus {
     /// `http`, `https` or `admin`.
-    pub listener: &'static str,
+    pub(crate) listener: &'static str,
     /// The address it is bound to; for a virtual IP, the address that clients use.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 /// How connections reach the workers.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct DataPlaneStatus {
+pub(crate) struct DataPlaneStatus {
     /// `xdp-native`, `xdp-generic` or `sockets`.
-    pub mode: &'static str,
+    pub(crate) mode: &'static str,
     /// Why this is not the mode that was asked for.
-    pub degraded: Option<String>,
+    pub(crate) degraded: Option<String>,
 }

@@ -12,15 +12,15 @@ use super::{
     UsageError,
     listener::{self, Address, Role},
 };
+use ingress_agent::kernel::{self, Dataplane, WorkerSockets};
+use ingress_proxy::{
+    metrics::{Kind, Registry},
+    worker::{Listener, Transport},
+};
+
 use crate::{
     admin::DataPlaneStatus,
     config::{self, RunConfig},
-    kernel::{self, Dataplane, WorkerSockets},
-    telemetry::{
-        log::chain,
-        metrics::{Kind, Registry},
-    },
-    worker::{Listener, Transport},
 };
 
 /// The listeners of the workers and, where VIPs are given, the kernel part in front of them.
@@ -207,9 +207,10 @@ impl DataPlane {
                         );
                     }
                 }
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "cannot read the kernel's counters")
-                }
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot read the kernel's counters"
+                ),
             }
         }));
     }

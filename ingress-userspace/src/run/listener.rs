@@ -15,7 +15,7 @@ const BACKLOG: i32 = 4096;
 
 /// What a listener serves; its name is the flag's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// Plain HTTP.
     Http,
     /// TLS.
@@ -33,7 +33,7 @@ pub(super) struct Address {
 
 impl Role {
     /// The name in the log and in `/status`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",

@@ -26,18 +26,22 @@ use self::{
     publish::Publisher,
     signals::Signals,
 };
-use crate::{
-    admin::{self, ListenerStatus, Status},
-    config::{ConfigError, RunConfig},
-    controller::{self, ControllerError, Feed, Source},
-    telemetry::{log, metrics::Registry},
+use ingress_agent::{self as agent, AgentError, Feed, Source};
+use ingress_proxy::{
+    metrics::Registry,
     tls,
     worker::{self, Inputs, Listener},
 };
 
+use crate::{
+    admin::{self, ListenerStatus, Status},
+    config::{ConfigError, RunConfig},
+    log,
+};
+
 /// What the operator asked for cannot be used: exit code 2.
 #[derive(Debug, thiserror::Error)]
-pub enum UsageError {
+pub(crate) enum UsageError {
     /// Another process has the port, or this one may not have it.
     #[error("cannot listen on {address}; choose another with {role}")]
     Listen {
@@ -53,7 +57,7 @@ pub enum UsageError {
     Config(#[from] ConfigError),
     /// The folder or the kubeconfig cannot be used.
     #[error(transparent)]
-    Source(#[from] ControllerError),
+    Source(#[from] AgentError),
 }
 
 /// Runs everything in one process until SIGTERM or SIGINT.
@@ -61,7 +65,7 @@ pub enum UsageError {
 /// # Errors
 /// A flag, an address or a source cannot be used ([`UsageError`]), or the process lacks something
 /// without which nothing can be served.
-pub fn run(config: &RunConfig) -> anyhow::Result<()> {
+pub(crate) fn run(config: &RunConfig) -> anyhow::Result<()> {
     log::start(config.log_format);
     listener::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -185,9 +189,9 @@ fn bind_admin(config: &RunConfig) -> Result<std::net::TcpListener, UsageError> {
     }
 }
 
-async fn follow_source(config: &RunConfig) -> Result<Feed, ControllerError> {
+async fn follow_source(config: &RunConfig) -> Result<Feed, AgentError> {
     let folder = config.manifests.clone();
-    let settings = controller::Settings {
+    let settings = agent::Settings {
         classes: config.ingress_class.clone(),
         watch_without_class: config
             .watch_ingress_without_class
@@ -200,13 +204,13 @@ async fn follow_source(config: &RunConfig) -> Result<Feed, ControllerError> {
         },
         Source::Folder,
     );
-    controller::start(source, settings).await
+    agent::start(source, settings).await
 }
 
 /// One thread for each set of listeners.
 fn spawn_workers(
     listeners: Vec<Vec<Listener>>,
-    inputs: impl Fn(Arc<crate::telemetry::metrics::WorkerMetrics>) -> Inputs,
+    inputs: impl Fn(Arc<ingress_proxy::metrics::WorkerMetrics>) -> Inputs,
     metrics: &Registry,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
     let spawn = |(id, listeners)| worker::spawn(id, listeners, inputs(metrics.worker()));

@@ -11,14 +11,15 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-use crate::{
-    admin::{SourceStatus, Status},
-    controller::Feed,
-    model::{Problem, Severity, Snapshot},
+use ingress_agent::Feed;
+use ingress_model::{Problem, Severity, Snapshot};
+use ingress_proxy::{
+    metrics::{Kind, Registry},
     table::RouteTable,
-    telemetry::metrics::{Kind, Registry},
     tls,
 };
+
+use crate::admin::{SourceStatus, Status};
 
 /// Compiles each snapshot and swaps it in whole.
 pub(super) struct Publisher {

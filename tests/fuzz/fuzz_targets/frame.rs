@@ -26,14 +26,33 @@ impl Everything {
     /// `frame` is for this node if its bytes leave any way that it could be.
     fn new(choice: u8, frame: &[u8]) -> Self {
         let mac = frame.first_chunk::<6>().copied().unwrap_or_default();
-        let ip4 = frame.get(30..34).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes).unwrap_or_default();
+        let ip4 = frame
+            .get(30..34)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(u32::from_ne_bytes)
+            .unwrap_or_default();
         let l2 = if choice & 1 == 0 { 0 } else { node_flags::L2 };
         Self {
-            meta: Meta { seed: [1, 2], ..Meta::default() },
-            this_node: SelfNode { id: 1, ip4, macs: [mac; 4], ..SelfNode::default() },
+            meta: Meta {
+                seed: [1, 2],
+                ..Meta::default()
+            },
+            this_node: SelfNode {
+                id: 1,
+                ip4,
+                macs: [mac; 4],
+                ..SelfNode::default()
+            },
             vip: VipValue::default(),
-            bucket: Bucket { hops: [u16::from(choice >> 1 & 3), 2, 3], generation: 0 },
-            node: Node { flags: node_flags::V4 | l2, mtu: 1500, ..Node::default() },
+            bucket: Bucket {
+                hops: [u16::from(choice >> 1 & 3), 2, 3],
+                generation: 0,
+            },
+            node: Node {
+                flags: node_flags::V4 | l2,
+                mtu: 1500,
+                ..Node::default()
+            },
             is_peer: choice & 8 != 0,
             is_listening: choice & 16 != 0,
         }
@@ -101,12 +120,20 @@ fn plausible(choice: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let Some((choice, bytes)) = input.split_first() else { return };
+    let Some((choice, bytes)) = input.split_first() else {
+        return;
+    };
     let frame = plausible(*choice, bytes);
     match verdict::steer(frame.as_slice(), &Everything::new(*choice, &frame)) {
         Verdict::ForwardUdp { network, outer } => {
-            assert!(network + usize::from(outer.inner_length) <= frame.len(), "the packet is longer than the frame");
-            assert!(usize::from(outer.inner_length) + OVERHEAD <= 1500, "the packet is longer than the MTU");
+            assert!(
+                network + usize::from(outer.inner_length) <= frame.len(),
+                "the packet is longer than the frame"
+            );
+            assert!(
+                usize::from(outer.inner_length) + OVERHEAD <= 1500,
+                "the packet is longer than the MTU"
+            );
             assert_eq!(outer.headers()[0], 0x45);
         }
         Verdict::Decapsulate { network } => {

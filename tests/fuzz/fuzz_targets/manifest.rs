@@ -1,13 +1,17 @@
 //! Any file of manifests: it becomes a snapshot, and that a route table, without a panic.
 #![no_main]
 
-use ingress_userspace::{controller::snapshot_of, table::RouteTable};
+use ingress_agent::snapshot_of;
+use ingress_proxy::table::RouteTable;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let snapshot = snapshot_of(text);
     let (table, _) = RouteTable::compile(&snapshot);
     for entry in table.entries() {
-        assert!(snapshot.backends.contains_key(&entry.route.backend), "{text:?}: a route without its backend");
+        assert!(
+            snapshot.backends.contains_key(&entry.route.backend),
+            "{text:?}: a route without its backend"
+        );
     }
 });

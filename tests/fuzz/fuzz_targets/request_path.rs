@@ -2,17 +2,25 @@
 //! characters.
 #![no_main]
 
-use ingress_userspace::table::CanonicalPath;
+use ingress_proxy::table::CanonicalPath;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|raw: &str| {
-    let Ok(path) = CanonicalPath::parse(raw) else { return };
+    let Ok(path) = CanonicalPath::parse(raw) else {
+        return;
+    };
     let text = path.as_str();
     let inner = text.strip_prefix('/').expect("it begins with a slash");
     let inner = inner.strip_suffix('/').unwrap_or(inner);
     assert!(
-        inner.is_empty() || inner.split('/').all(|segment| !matches!(segment, "" | "." | "..")),
+        inner.is_empty()
+            || inner
+                .split('/')
+                .all(|segment| !matches!(segment, "" | "." | "..")),
         "{raw:?} → {text:?}"
     );
-    assert!(!text.contains(|c: char| c.is_ascii_control()), "{raw:?} → {text:?}");
+    assert!(
+        !text.contains(|c: char| c.is_ascii_control()),
+        "{raw:?} → {text:?}"
+    );
 });

@@ -7,16 +7,14 @@ use std::{
     time::Duration,
 };
 
-use ingress_userspace::{
-    model::{
-        Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind,
-        PathPattern, Policy, PrivateKey, Route, ServicePort, Snapshot,
-    },
-    table::RouteTable,
-    telemetry::metrics::Registry,
-    tls::{self, Certificates, Resolver},
-    worker::{self, Inputs, Listener, Settings, Transport},
+use ingress_model::{
+    Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind,
+    PathPattern, Policy, PrivateKey, Route, ServicePort, Snapshot,
 };
+use ingress_proxy::metrics::Registry;
+use ingress_proxy::table::RouteTable;
+use ingress_proxy::tls::{self, Certificates, Resolver};
+use ingress_proxy::worker::{self, Inputs, Listener, Settings, Transport};
 use tokio::sync::watch;
 
 /// A running worker; drained and joined when dropped.

@@ -5,7 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use ingress_userspace::kernel::{Dataplane, Reason, WorkerSockets};
+use ingress_agent::kernel::{Dataplane, Reason, WorkerSockets};
 
 use super::{VIP, accept, block_on, can_run, connect, count, machine, settings};
 

@@ -18,13 +18,11 @@ use std::{
     time::Duration,
 };
 
+use ingress_agent::kernel::{Dataplane, Forward, KernelError, Reason, Settings, XdpMode, object};
 use ingress_tests::{
     eventually,
     lab::{self, Namespace},
     skipped,
-};
-use ingress_userspace::kernel::{
-    Dataplane, Forward, KernelError, Reason, Settings, XdpMode, object,
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);

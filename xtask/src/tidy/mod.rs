@@ -60,8 +60,6 @@ fn check(path: &str, text: &str) -> Vec<String> {
         faults.extend(rules::name(path));
         faults.extend(rules::unsafe_code(path, &source));
         faults.extend(rules::todos(&source));
-        faults.extend(rules::imports(path, &source));
-        faults.extend(rules::crates(path, &source));
     } else if path.ends_with("Cargo.toml") && !path.starts_with("tests/fuzz/") {
         faults.extend(rules::versions(text));
     }

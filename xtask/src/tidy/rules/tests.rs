@@ -63,67 +63,6 @@ fn a_todo_names_its_issue() {
 }
 
 #[test]
-fn modules_import_only_those_below() {
-    for (path, text, faults) in [
-        ("worker/accept.rs", "use crate::table::RouteTable;", 0),
-        (
-            "worker/accept.rs",
-            "use crate::{model::Host, table::{Entry, kernel}, telemetry};",
-            0,
-        ),
-        (
-            "worker/accept.rs",
-            "use crate::{model::{Host, Path}, kernel::Dataplane};",
-            1,
-        ),
-        ("worker/accept.rs", "use crate::worker::request;", 0),
-        ("worker/accept.rs", "fn f(x: crate::controller::Feed) {}", 1),
-        ("worker/accept.rs", "use super::super::admin::Status;", 1),
-        ("worker/accept.rs", "use super::request::admin;", 0),
-        ("worker/mod.rs", "use super::admin::Status;", 1),
-        (
-            "controller/translate/path.rs",
-            "use super::super::super::table::Entry;",
-            1,
-        ),
-        (
-            "table/compile.rs",
-            "use crate::{\n    model::Snapshot,\n    controller::Feed,\n};",
-            1,
-        ),
-        ("model/mod.rs", "use crate::telemetry::metrics;", 1),
-        ("kernel/load.rs", "pub(crate) fn worker() {}", 0),
-        ("kernel/load.rs", "// use crate::worker;", 0),
-        (
-            "run.rs",
-            "use crate::{admin, controller, kernel, worker};",
-            0,
-        ),
-    ] {
-        let found = imports(&format!("ingress-userspace/src/{path}"), &Source::new(text));
-        assert_eq!(found.len(), faults, "{path}: {text}: {found:?}");
-    }
-}
-
-#[test]
-fn crates_are_named_only_in_their_modules() {
-    for (path, text, faults) in [
-        ("controller/watch.rs", "use kube::Client;", 0),
-        ("worker/mod.rs", "use kube::Client;", 1),
-        ("worker/mod.rs", "use hyper::body::Incoming;", 0),
-        ("table/lookup.rs", "fn f(x: hyper::Uri) {}", 1),
-        ("kernel/load.rs", "use aya::{Ebpf, maps};", 0),
-        ("admin/mod.rs", "use aya;", 1),
-        ("worker/mod.rs", "use crate::hyper::x;", 0),
-        ("worker/mod.rs", "let hyper = 1;", 0),
-        ("telemetry/log.rs", "use rustls_pki_types::ServerName;", 0),
-    ] {
-        let found = crates(&format!("ingress-userspace/src/{path}"), &Source::new(text));
-        assert_eq!(found.len(), faults, "{path}: {text}: {found:?}");
-    }
-}
-
-#[test]
 fn versions_stand_in_the_workspace_table() {
     let text = "[package]\nversion = \"1\"\n[dependencies]\na.workspace = true\nb = { workspace = true }\nc = \"1\"\n\
         [dev-dependencies]\nd = { version = \"2\" }\n[lints]\nworkspace = true\n";

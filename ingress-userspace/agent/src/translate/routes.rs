@@ -1,0 +1,237 @@
+//! One Ingress → its routes.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, IngressBackend, IngressRule};
+
+use super::{super::annotation, Claim};
+use ingress_model::{
+    BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem, Route,
+    ServicePort,
+};
+
+/// Bytes that mean something in a regex and are no part of an everyday path; `.` is both.
+const REGEX_CHARACTERS: &[char] = &[
+    '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\',
+];
+
+/// A route, and the field that names its backend.
+pub(super) type Written = (Route, String);
+
+/// Translates every rule that can be; what cannot is a problem and harms no other rule.
+pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Vec<Written> {
+    let none = Default::default();
+    let (policy, warnings) = annotation::policy(
+        claim
+            .item
+            .object
+            .metadata
+            .annotations
+            .as_ref()
+            .unwrap_or(&none),
+    );
+    for warning in warnings {
+        let field = format!("metadata.annotations[{}]", warning.key);
+        problems.push(claim.report().warning(field, warning.message));
+    }
+    let Some(spec) = &claim.item.object.spec else {
+        problems.push(claim.report().error("spec", "is missing"));
+        return Vec::new();
+    };
+    let mut writer = Writer {
+        claim,
+        policy,
+        problems,
+        written: Vec::new(),
+        hosts: BTreeSet::new(),
+    };
+    for (number, rule) in spec.rules.iter().flatten().enumerate() {
+        writer.rule(number, rule);
+    }
+    if let Some(backend) = &spec.default_backend {
+        writer.default_backend(backend);
+    }
+    if spec.default_backend.is_none() && spec.rules.as_ref().is_none_or(Vec::is_empty) {
+        writer.problems.push(
+            claim
+                .report()
+                .warning("spec", "has neither rules nor a default backend"),
+        );
+    }
+    writer.written
+}
+
+struct Writer<'a> {
+    claim: &'a Claim<'a>,
+    policy: Policy,
+    problems: &'a mut Vec<Problem>,
+    written: Vec<Written>,
+    /// Hosts of the rules so far.
+    hosts: BTreeSet<HostPattern>,
+}
+
+impl Writer<'_> {
+    fn rule(&mut self, number: usize, rule: &IngressRule) {
+        let field = format!("spec.rules[{number}]");
+        let host = match rule
+            .host
+            .as_deref()
+            .unwrap_or_default()
+            .parse::<HostPattern>()
+        {
+            Ok(host) => host,
+            Err(error) => {
+                return self.refuse(
+                    format!("{field}.host"),
+                    format!("{error}; the rule is not served"),
+                );
+            }
+        };
+        self.hosts.insert(host.clone());
+        let paths = rule
+            .http
+            .as_ref()
+            .map(|http| http.paths.as_slice())
+            .unwrap_or_default();
+        for (number, path) in paths.iter().enumerate() {
+            self.path(&host, path, &format!("{field}.http.paths[{number}]"));
+        }
+    }
+
+    fn path(&mut self, host: &HostPattern, path: &HTTPIngressPath, field: &str) {
+        let text = path.path.as_deref().unwrap_or_default();
+        let kind = match path.path_type.as_str() {
+            "Exact" => PathKind::Exact,
+            "Prefix" => PathKind::Prefix,
+            "ImplementationSpecific" | "" => self.implementation_specific(text),
+            other => {
+                let message = format!(
+                    "{other:?} is none of Exact, Prefix, ImplementationSpecific; the path is not served"
+                );
+                return self.refuse(format!("{field}.pathType"), message);
+            }
+        };
+        match PathPattern::new(kind, text) {
+            Ok(pattern) => self.route(
+                Origin::Rule,
+                host.clone(),
+                pattern,
+                &path.backend,
+                &format!("{field}.backend"),
+            ),
+            Err(error) => self.refuse(
+                format!("{field}.path"),
+                format!("{error}; the path is not served"),
+            ),
+        }
+    }
+
+    /// A prefix, as in ingress-nginx, unless an annotation makes a regex of what looks like one.
+    fn implementation_specific(&self, path: &str) -> PathKind {
+        let regexes = self.policy.use_regex || self.policy.rewrite_target.is_some();
+        if regexes && path.contains(REGEX_CHARACTERS) {
+            PathKind::Regex
+        } else {
+            PathKind::Prefix
+        }
+    }
+
+    /// `spec.defaultBackend`: for every host of the rules, and for hosts that nobody names.
+    fn default_backend(&mut self, backend: &IngressBackend) {
+        let Ok(root) = PathPattern::new(PathKind::Prefix, "/") else {
+            return;
+        };
+        // As in ingress-nginx, a catch-all neither rewrites nor redirects.
+        let plain = Policy {
+            rewrite_target: None,
+            use_regex: false,
+            ..self.policy.clone()
+        };
+        let rules = std::mem::replace(&mut self.policy, plain);
+        let mut hosts = std::mem::take(&mut self.hosts);
+        hosts.remove(&HostPattern::Any);
+        for host in hosts {
+            self.route(
+                Origin::DefaultBackend,
+                host,
+                root.clone(),
+                backend,
+                "spec.defaultBackend",
+            );
+        }
+        self.policy.ssl_redirect = false;
+        self.policy.force_ssl_redirect = false;
+        self.route(
+            Origin::DefaultBackend,
+            HostPattern::Any,
+            root,
+            backend,
+            "spec.defaultBackend",
+        );
+        self.policy = rules;
+    }
+
+    fn route(
+        &mut self,
+        origin: Origin,
+        host: HostPattern,
+        path: PathPattern,
+        backend: &IngressBackend,
+        field: &str,
+    ) {
+        let (backend, field) = match self.backend(backend, field) {
+            Ok(found) => found,
+            Err((field, message)) => return self.refuse(field, message),
+        };
+        let route = Route {
+            ingress: self.claim.name.clone(),
+            created: self.claim.created,
+            origin,
+            host,
+            path,
+            backend,
+            policy: self.policy.clone(),
+        };
+        self.written.push((route, field));
+    }
+
+    fn backend(
+        &self,
+        backend: &IngressBackend,
+        field: &str,
+    ) -> Result<(BackendKey, String), (String, String)> {
+        let refuse = |part: &str, message: &str| {
+            Err((format!("{field}{part}"), format!("{message}; not served")))
+        };
+        if backend.resource.is_some() {
+            return refuse(".resource", "resource backends are not supported");
+        }
+        let Some(service) = &backend.service else {
+            return refuse(
+                "",
+                "names no service (in networking.k8s.io/v1 that is service.name and service.port)",
+            );
+        };
+        if service.name.is_empty() {
+            return refuse(".service.name", "is missing");
+        }
+        let port = service.port.as_ref();
+        let name = port
+            .and_then(|port| port.name.as_deref())
+            .filter(|name| !name.is_empty());
+        let number = port.and_then(|port| port.number).map(u16::try_from);
+        let port = match (name, number) {
+            (Some(name), _) => ServicePort::Name(name.into()),
+            (None, Some(Ok(number @ 1..))) => ServicePort::Number(number),
+            (None, Some(_)) => return refuse(".service.port.number", "is not between 1 and 65535"),
+            (None, None) => return refuse(".service.port", "has neither a name nor a number"),
+        };
+        let service = ObjectName::new(self.claim.name.namespace.clone(), service.name.clone());
+        Ok((BackendKey { service, port }, format!("{field}.service")))
+    }
+
+    fn refuse(&mut self, field: String, message: String) {
+        self.problems
+            .push(self.claim.report().error(field, message));
+    }
+}

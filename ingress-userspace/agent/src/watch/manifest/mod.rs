@@ -1,0 +1,378 @@
+//! One file's text → Kubernetes objects. Pure: each document, and each item of a `List`, stands
+//! alone.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use k8s_openapi::{
+    ByteString,
+    api::{
+        core::v1::{Secret, Service},
+        discovery::v1::EndpointSlice,
+        networking::v1::{Ingress, IngressClass},
+    },
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::legacy::LegacyIngress;
+use ingress_model::ObjectName;
+
+/// An object of a kind that is used here.
+#[derive(Clone, Debug)]
+pub(super) enum Object {
+    /// Of any version; in the form of `networking.k8s.io/v1`.
+    Ingress(Arc<Ingress>),
+    /// `networking.k8s.io/v1`.
+    IngressClass(Arc<IngressClass>),
+    /// `v1`.
+    Service(Arc<Service>),
+    /// `discovery.k8s.io/v1`.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// `v1`, of any type; `stringData` is already part of `data`.
+    Secret(Arc<Secret>),
+}
+
+/// Kind and name: two manifests with the same identity are the same object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Identity {
+    /// `kind`.
+    pub(super) kind: &'static str,
+    /// Namespace (empty where the kind has none) and name.
+    pub(super) name: ObjectName,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.namespace.is_empty() {
+            true => write!(f, "{} {}", self.kind, self.name.name),
+            false => write!(f, "{} {}", self.kind, self.name),
+        }
+    }
+}
+
+/// An object, and the first line of its document.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    /// What it is called.
+    pub(super) identity: Identity,
+    /// What it says.
+    pub(super) object: Object,
+    /// Counted from 1.
+    pub(super) line: u64,
+}
+
+/// Something in the file that is not an object, though it should be one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Counted from 1.
+    pub(super) line: u64,
+    /// `Kind namespace/name`, as far as it is known.
+    pub(super) object: String,
+    /// Lower case, no full stop. Never a value out of a Secret.
+    pub(super) message: String,
+}
+
+/// What a file says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading {
+    /// In the order of the file.
+    pub(super) objects: Vec<Located>,
+    /// With any of these, what the file said before about objects that are missing now still holds.
+    pub(super) faults: Vec<Fault>,
+    /// Objects of kinds that are not used, by `apiVersion/kind`.
+    pub(super) skipped: BTreeMap<String, u64>,
+}
+
+/// Reads YAML (`json` false) or one or more JSON values.
+pub(super) fn read(text: &str, json: bool) -> Reading {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reading = Reading::default();
+    if json {
+        read_json(text, &mut reading);
+    } else {
+        for document in documents(text) {
+            read_yaml(&document, &mut reading);
+        }
+    }
+    reading
+}
+
+/// One YAML document: its text, and the number of lines before it.
+struct Document<'a> {
+    text: &'a str,
+    lines_before: u64,
+}
+
+/// Cuts at `---` and `...`, which YAML knows only in the first column (YAML 1.2 section 9.1.2).
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let marks = |line: &str, mark: &str| {
+        line.strip_prefix(mark)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    };
+    let mut found = Vec::new();
+    let (mut start, mut lines_before, mut offset) = (0, 0, 0);
+    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
+        let end = offset + line.len();
+        if marks(line, "---") {
+            found.push(Document {
+                text: &text[start..offset],
+                lines_before,
+            });
+            (start, lines_before) = (offset, number);
+        } else if marks(line, "...") {
+            found.push(Document {
+                text: &text[start..offset],
+                lines_before,
+            });
+            (start, lines_before) = (end, number + 1);
+        }
+        offset = end;
+    }
+    found.push(Document {
+        text: &text[start..],
+        lines_before,
+    });
+    let blank = |line: &str| line.is_empty() || line.starts_with(['#', '%']) || line == "---";
+    found.retain(|document| !document.text.lines().all(|line| blank(line.trim())));
+    found
+}
+
+fn read_yaml(document: &Document<'_>, reading: &mut Reading) {
+    let at = |error: &serde_saphyr::Error| {
+        document.lines_before
+            + error
+                .location()
+                .map_or(1, |location| location.line().max(1))
+    };
+    match serde_saphyr::from_str::<Value>(document.text) {
+        Ok(value) => {
+            let typed = Typed::Yaml(document);
+            read_value(value, typed, first_line(document), reading);
+        }
+        Err(error) => reading.faults.push(Fault {
+            line: at(&error),
+            object: String::new(),
+            message: format!("not YAML: {}", one_line(&error)),
+        }),
+    }
+}
+
+fn read_json(text: &str, reading: &mut Reading) {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let mut line = 1;
+    while let Some(value) = values.next() {
+        match value {
+            Ok(value) => read_value(value, Typed::Value, line, reading),
+            Err(error) => {
+                let line = u64::try_from(error.line()).unwrap_or(0).max(1);
+                reading.faults.push(Fault {
+                    line,
+                    object: String::new(),
+                    message: format!("not JSON: {error}"),
+                });
+            }
+        }
+        let read = text.get(..values.byte_offset()).unwrap_or(text);
+        line = 1 + read
+            .bytes()
+            .map(|byte| u64::from(byte == b'\n'))
+            .sum::<u64>();
+    }
+}
+
+/// The first line that is neither blank, a comment nor the document mark.
+fn first_line(document: &Document<'_>) -> u64 {
+    let blank =
+        |line: &&str| line.trim().is_empty() || line.starts_with('#') || line.trim() == "---";
+    let before = document.text.lines().take_while(blank).count();
+    document.lines_before + 1 + u64::try_from(before).unwrap_or(0)
+}
+
+/// How a typed object is read: from the text where that gives lines, else from the untyped value.
+#[derive(Clone, Copy)]
+enum Typed<'a> {
+    Yaml(&'a Document<'a>),
+    Value,
+}
+
+fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) {
+    if value.is_null() {
+        return;
+    }
+    let text = |pointer: &str| {
+        value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (version, kind, name, namespace) = (
+        text("/apiVersion"),
+        text("/kind"),
+        text("/metadata/name"),
+        text("/metadata/namespace"),
+    );
+    let fault = |line, object: &str, message: &str| Fault {
+        line,
+        object: object.to_owned(),
+        message: message.into(),
+    };
+    if version.is_empty() || kind.is_empty() {
+        return reading.faults.push(fault(
+            line,
+            "",
+            "not a Kubernetes object: apiVersion and kind are needed",
+        ));
+    }
+    if value.get("items").is_some_and(Value::is_array) && kind.ends_with("List") {
+        return read_list(value, &version, &kind, line, reading);
+    }
+    let Some(kind) = Kind::find(&version, &kind) else {
+        // ConfigMaps are understood; nothing of them is used yet.
+        if (version.as_str(), kind.as_str()) != ("v1", "ConfigMap") {
+            *reading
+                .skipped
+                .entry(format!("{version}/{kind}"))
+                .or_default() += 1;
+        }
+        return;
+    };
+    if name.is_empty() {
+        return reading
+            .faults
+            .push(fault(line, kind.name(), "metadata.name is missing"));
+    }
+    let namespace = match kind {
+        Kind::IngressClass => String::new(),
+        _ if namespace.is_empty() => "default".to_owned(),
+        _ => namespace,
+    };
+    let identity = Identity {
+        kind: kind.name(),
+        name: ObjectName { namespace, name },
+    };
+    match kind.object(value, typed) {
+        Ok(object) => reading.objects.push(Located {
+            identity,
+            object,
+            line,
+        }),
+        Err((inner, message)) => {
+            let line = inner.unwrap_or(line);
+            reading
+                .faults
+                .push(fault(line, &identity.to_string(), &message));
+        }
+    }
+}
+
+/// Items of `v1 List` carry their own kind; those of a typed list may leave it to the list.
+fn read_list(mut list: Value, version: &str, kind: &str, line: u64, reading: &mut Reading) {
+    let item_kind = kind.strip_suffix("List").unwrap_or_default();
+    let items = list
+        .get_mut("items")
+        .and_then(Value::as_array_mut)
+        .map(std::mem::take)
+        .unwrap_or_default();
+    for mut item in items {
+        if let (Some(item), false) = (item.as_object_mut(), item_kind.is_empty()) {
+            item.entry("apiVersion").or_insert_with(|| version.into());
+            item.entry("kind").or_insert_with(|| item_kind.into());
+        }
+        read_value(item, Typed::Value, line, reading);
+    }
+}
+
+/// The kinds that are used, legacy Ingress apart because its form differs.
+#[derive(Clone, Copy)]
+enum Kind {
+    Ingress,
+    LegacyIngress,
+    IngressClass,
+    Service,
+    EndpointSlice,
+    Secret,
+}
+
+impl Kind {
+    fn find(version: &str, kind: &str) -> Option<Self> {
+        Some(match (version, kind) {
+            ("networking.k8s.io/v1", "Ingress") => Self::Ingress,
+            ("networking.k8s.io/v1beta1" | "extensions/v1beta1", "Ingress") => Self::LegacyIngress,
+            ("networking.k8s.io/v1", "IngressClass") => Self::IngressClass,
+            ("v1", "Service") => Self::Service,
+            ("discovery.k8s.io/v1", "EndpointSlice") => Self::EndpointSlice,
+            ("v1", "Secret") => Self::Secret,
+            _ => return None,
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ingress | Self::LegacyIngress => "Ingress",
+            Self::IngressClass => "IngressClass",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Secret => "Secret",
+        }
+    }
+
+    fn object(self, value: Value, typed: Typed<'_>) -> Result<Object, (Option<u64>, String)> {
+        Ok(match self {
+            Self::Ingress => Object::Ingress(Arc::new(typed.read(value)?)),
+            Self::LegacyIngress => {
+                Object::Ingress(Arc::new(typed.read::<LegacyIngress>(value)?.into()))
+            }
+            Self::IngressClass => Object::IngressClass(Arc::new(typed.read(value)?)),
+            Self::Service => Object::Service(Arc::new(typed.read(value)?)),
+            Self::EndpointSlice => Object::EndpointSlice(Arc::new(typed.read(value)?)),
+            Self::Secret => {
+                Object::Secret(Arc::new(secret(value).map_err(|message| (None, message))?))
+            }
+        })
+    }
+}
+
+impl Typed<'_> {
+    fn read<T: DeserializeOwned>(self, value: Value) -> Result<T, (Option<u64>, String)> {
+        match self {
+            Self::Yaml(document) => serde_saphyr::from_str(document.text).map_err(|error| {
+                let line = error
+                    .location()
+                    .map(|location| document.lines_before + location.line().max(1));
+                (line, one_line(&error))
+            }),
+            Self::Value => serde_json::from_value(value).map_err(|error| (None, error.to_string())),
+        }
+    }
+}
+
+/// Reads a Secret so that no error can quote what it holds.
+fn secret(mut value: Value) -> Result<Secret, String> {
+    if let Some(data) = value.get_mut("data").and_then(Value::as_object_mut) {
+        for (key, encoded) in data.iter_mut() {
+            // As Go's decoder does: a block scalar's line ends are no part of the base64.
+            if let Value::String(text) = encoded {
+                text.retain(|c| !matches!(c, '\n' | '\r'));
+            }
+            serde_json::from_value::<ByteString>(encoded.clone())
+                .map_err(|_| format!("data[{key}] is not base64"))?;
+        }
+    }
+    let mut secret: Secret = serde_json::from_value(value)
+        .map_err(|_| "does not have the form of a v1 Secret".to_owned())?;
+    let data = secret.data.get_or_insert_default();
+    for (key, text) in secret.string_data.take().unwrap_or_default() {
+        data.insert(key, ByteString(text.into_bytes()));
+    }
+    Ok(secret)
+}
+
+/// The error without the excerpt of the file that its full form has.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,12 @@
+//! PACKET: what happens to a connection that the kernel hands to a worker.
+//!
+//! `worker` accepts → [`tls`] → HTTP → [`table`] → `upstream` → pod; [`metrics`] counts.
+//!
+//! This package names no Kubernetes and no BPF library: the code that faces clients cannot reach an
+//! API token or the kernel's maps.
+
+pub mod metrics;
+pub mod table;
+pub mod tls;
+pub mod upstream;
+pub mod worker;

@@ -1,0 +1,209 @@
+//! Builds a route table from a snapshot. Pure: no I/O and no clock.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+
+use ahash::AHashMap;
+use regex::{Regex, RegexBuilder};
+
+use super::lookup::{Entry, HostRoutes, RouteTable};
+use ingress_model::{
+    Backend, BackendKey, HostPattern, Origin, PathKind, Problem, Route, Severity, Snapshot,
+    TlsHosts,
+};
+
+/// Upper bound of one compiled regex, in bytes. A pattern that needs more is refused.
+const REGEX_SIZE_LIMIT: usize = 1 << 20;
+
+impl RouteTable {
+    /// Compiles what the cluster says into what a worker looks up.
+    ///
+    /// Each route is compiled alone: one that cannot be becomes a problem and harms no other. Where
+    /// two routes claim the same host and path, the older Ingress has it (ingress-nginx: creation
+    /// time, on a tie the greater `namespace/name`) and the other one gets a problem.
+    pub fn compile(snapshot: &Snapshot) -> (Self, Vec<Problem>) {
+        let backends: AHashMap<&BackendKey, Arc<Backend>> = snapshot
+            .backends
+            .iter()
+            .map(|(key, backend)| (key, Arc::new(backend.clone())))
+            .collect();
+        let mut compiler = Compiler {
+            backends,
+            tls: snapshot.tls_hosts(),
+            entries: Vec::new(),
+            problems: Vec::new(),
+        };
+
+        let mut by_host: BTreeMap<&HostPattern, Vec<&Route>> = BTreeMap::new();
+        for route in &snapshot.routes {
+            by_host.entry(&route.host).or_default().push(route);
+        }
+        let mut table = Self::default();
+        for (host, mut routes) in by_host {
+            routes.sort_by_cached_key(|route| route.seniority());
+            let routes = compiler.host(&routes);
+            match host {
+                HostPattern::Exact(name) => drop(table.exact.insert(name.clone(), routes)),
+                HostPattern::Wildcard(suffix) => {
+                    drop(table.wildcard.insert(suffix.clone(), routes))
+                }
+                HostPattern::Any => table.any = routes,
+            }
+        }
+        table.entries = compiler.entries;
+        (table, compiler.problems)
+    }
+}
+
+struct Compiler<'s> {
+    backends: AHashMap<&'s BackendKey, Arc<Backend>>,
+    tls: TlsHosts<'s>,
+    entries: Vec<Arc<Entry>>,
+    problems: Vec<Problem>,
+}
+
+impl Compiler<'_> {
+    /// Compiles the routes of one host, oldest first.
+    fn host(&mut self, routes: &[&Route]) -> HostRoutes {
+        let regex_mode = routes.iter().any(|route| asks_for_regex(route));
+        let mut compiled = HostRoutes::default();
+        let mut claimed: AHashMap<(&str, Option<PathKind>), &Route> = AHashMap::new();
+        let mut fallbacks = Vec::new();
+        for &route in routes {
+            if route.origin == Origin::DefaultBackend {
+                fallbacks.push(route);
+                continue;
+            }
+            let claim = claim(route, regex_mode);
+            if let Some(owner) = claimed.get(&claim) {
+                self.problems.push(already_claimed(route, owner));
+                continue;
+            }
+            let Some(entry) = self.entry(route, regex_mode) else {
+                continue;
+            };
+            claimed.insert(claim, route);
+            match route.path.kind() {
+                _ if regex_mode => compiled.regex.push(entry),
+                PathKind::Exact => drop(compiled.exact.insert(claim.0.into(), entry)),
+                PathKind::Prefix | PathKind::Regex => compiled.prefix.insert(claim.0, entry),
+            }
+        }
+        // ingress-nginx: the longest text first, then byte order descending, then the oldest.
+        compiled.regex.sort_by_key(|entry| {
+            let path = entry.route.path.as_str();
+            (Reverse(path.len()), Reverse(path.to_owned()))
+        });
+        compiled.fallback = self.fallback(&fallbacks);
+        compiled
+    }
+
+    /// The default backend: the oldest that has an endpoint, else the oldest.
+    fn fallback(&mut self, routes: &[&Route]) -> Option<Arc<Entry>> {
+        let has_endpoint = |route: &&&Route| {
+            self.backends
+                .get(&route.backend)
+                .is_some_and(|backend| !backend.endpoints.is_empty())
+        };
+        let chosen = routes.iter().find(has_endpoint).or(routes.first())?;
+        self.entry(chosen, false)
+    }
+
+    fn entry(&mut self, route: &Route, regex_mode: bool) -> Option<Arc<Entry>> {
+        let regex = if regex_mode {
+            match compile_regex(route.path.as_str()) {
+                Ok(regex) => Some(regex),
+                Err(error) => {
+                    self.problems.push(problem(
+                        Severity::Error,
+                        route,
+                        format!("path is not a usable regex: {error}"),
+                    ));
+                    return None;
+                }
+            }
+        } else {
+            None
+        };
+        let backend = self.backends.get(&route.backend).map_or_else(
+            || {
+                Arc::new(Backend {
+                    key: route.backend.clone(),
+                    endpoints: Vec::new(),
+                })
+            },
+            Arc::clone,
+        );
+        let policy = &route.policy;
+        let redirect_to_https =
+            policy.force_ssl_redirect || (policy.ssl_redirect && self.tls.covers(&route.host));
+        let entry = Arc::new(Entry {
+            index: self.entries.len(),
+            route: route.clone(),
+            backend,
+            redirect_to_https,
+            regex,
+        });
+        self.entries.push(Arc::clone(&entry));
+        Some(entry)
+    }
+}
+
+/// Whether this route turns its whole host into regex mode (ingress-nginx: `use-regex`, or a
+/// rewrite to something else than the path itself).
+fn asks_for_regex(route: &Route) -> bool {
+    let rewrites = route
+        .policy
+        .rewrite_target
+        .as_deref()
+        .is_some_and(|target| target != route.path.as_str());
+    route.origin == Origin::Rule
+        && (route.policy.use_regex || rewrites || route.path.kind() == PathKind::Regex)
+}
+
+/// What a rule takes for itself on its host.
+///
+/// `/foo` and `/foo/` are the same prefix (Kubernetes Ingress, "Examples"). In regex mode the kind
+/// no longer tells two rules apart: both would be the same regex.
+fn claim(route: &Route, regex_mode: bool) -> (&str, Option<PathKind>) {
+    let path = route.path.as_str();
+    match route.path.kind() {
+        _ if regex_mode => (path, None),
+        PathKind::Prefix => (
+            path.strip_suffix('/').unwrap_or(path),
+            Some(PathKind::Prefix),
+        ),
+        kind => (path, Some(kind)),
+    }
+}
+
+/// nginx's `~* "^path"`: case is ignored and the end is open.
+fn compile_regex(path: &str) -> Result<Regex, regex::Error> {
+    let path = path.strip_prefix('^').unwrap_or(path);
+    RegexBuilder::new(&format!("^(?:{path})"))
+        .case_insensitive(true)
+        .size_limit(REGEX_SIZE_LIMIT)
+        .build()
+}
+
+fn already_claimed(route: &Route, owner: &Route) -> Problem {
+    let message = format!(
+        "host {} and path {} already belong to Ingress {}; this rule is ignored",
+        route.host,
+        route.path.as_str(),
+        owner.ingress
+    );
+    problem(Severity::Warning, route, message)
+}
+
+fn problem(severity: Severity, route: &Route, message: String) -> Problem {
+    Problem {
+        severity,
+        object: format!("Ingress {}", route.ingress),
+        field: format!("spec.rules: {}{}", route.host, route.path.as_str()),
+        file: None,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+//! The rules of the Ingress API and of ingress-nginx, as tables.
+
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::table::{CanonicalHost, CanonicalPath};
+use ingress_model::{Endpoint, ObjectName, PathPattern, Policy, ServicePort};
+
+fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> Route {
+    Route {
+        ingress: ObjectName::new("default", ingress),
+        created,
+        origin: Origin::Rule,
+        host: host.parse().unwrap(),
+        path: PathPattern::new(kind, path).unwrap(),
+        backend: BackendKey {
+            service: ObjectName::new("default", ingress),
+            port: ServicePort::Number(80),
+        },
+        policy: Policy::default(),
+    }
+}
+
+fn default_backend(ingress: &str, created: i64, host: &str) -> Route {
+    Route {
+        origin: Origin::DefaultBackend,
+        ..rule(ingress, created, host, PathKind::Prefix, "/")
+    }
+}
+
+fn snapshot(routes: Vec<Route>) -> Snapshot {
+    let address: SocketAddr = "198.18.0.1:80".parse().unwrap();
+    let backends = routes
+        .iter()
+        .map(|route| {
+            let endpoints = vec![Endpoint { address, pod: None }];
+            (
+                route.backend.clone(),
+                Backend {
+                    key: route.backend.clone(),
+                    endpoints,
+                },
+            )
+        })
+        .collect();
+    Snapshot {
+        routes,
+        backends,
+        ..Snapshot::default()
+    }
+}
+
+/// Name of the Ingress that answers, or `-` for 404.
+fn answer(table: &RouteTable, host: &str, path: &str) -> String {
+    let (host, path) = (
+        CanonicalHost::parse(host).unwrap(),
+        CanonicalPath::parse(path).unwrap(),
+    );
+    table
+        .lookup(&host, &path)
+        .map_or("-".to_owned(), |entry| entry.route.ingress.name.clone())
+}
+
+#[test]
+fn path_types_match_as_the_ingress_page_says() {
+    use PathKind::{Exact, Prefix};
+    for (kind, rule_path, path, matches) in [
+        (Prefix, "/", "/anything", true),
+        (Prefix, "/", "/", true),
+        (Exact, "/foo", "/foo", true),
+        (Exact, "/foo", "/bar", false),
+        (Exact, "/foo", "/foo/", false),
+        (Exact, "/foo/", "/foo", false),
+        (Exact, "/foo", "/FOO", false),
+        (Prefix, "/foo", "/foo", true),
+        (Prefix, "/foo", "/foo/", true),
+        (Prefix, "/foo/", "/foo", true),
+        (Prefix, "/foo/", "/foo/", true),
+        (Prefix, "/aaa/bb", "/aaa/bbb", false),
+        (Prefix, "/aaa/bbb", "/aaa/bbb", true),
+        (Prefix, "/aaa/bbb/", "/aaa/bbb", true),
+        (Prefix, "/aaa/bbb", "/aaa/bbb/", true),
+        (Prefix, "/aaa/bbb", "/aaa/bbb/ccc", true),
+        (Prefix, "/aaa/bbb", "/aaa/bbbxyz", false),
+        (Prefix, "/foo", "/%66oo/x", true),
+        (Prefix, "/foo", "//x/..//foo", true),
+        (Prefix, "/foo", "/foo%2Fbar", true),
+    ] {
+        let (table, problems) =
+            RouteTable::compile(&snapshot(vec![rule("web", 0, "a.b", kind, rule_path)]));
+        assert_eq!(problems, []);
+        assert_eq!(
+            answer(&table, "a.b", path) == "web",
+            matches,
+            "{kind:?} {rule_path} against {path}"
+        );
+    }
+}
+
+#[test]
+fn longest_path_wins_then_exact() {
+    let (table, _) = RouteTable::compile(&snapshot(vec![
+        rule("root", 0, "a.b", PathKind::Prefix, "/"),
+        rule("foo", 0, "a.b", PathKind::Prefix, "/foo"),
+        rule("foobar", 0, "a.b", PathKind::Prefix, "/foo/bar"),
+        rule("exact", 9, "a.b", PathKind::Exact, "/foo"),
+    ]));
+    for (path, ingress) in [
+        ("/", "root"),
+        ("/fo", "root"),
+        ("/foo", "exact"),
+        ("/foo/", "foo"),
+        ("/foo/bar/x", "foobar"),
+        ("/foo/barx", "foo"),
+    ] {
+        assert_eq!(answer(&table, "a.b", path), ingress, "{path}");
+    }
+}
+
+#[test]
+fn a_path_of_many_segments_is_hashed_once() {
+    use super::super::lookup::HASHED_BYTES;
+    let deep = "/a".repeat(2000);
+    let routes = vec![
+        rule("deep", 0, "a.b", PathKind::Prefix, &deep),
+        rule("root", 0, "a.b", PathKind::Prefix, "/"),
+    ];
+    let (table, _) = RouteTable::compile(&snapshot(routes));
+    for (path, found) in [
+        ("/a".repeat(15_000), "deep"),
+        (format!("{}/b", "/a".repeat(1999)), "root"),
+    ] {
+        let before = HASHED_BYTES.get();
+        assert_eq!(answer(&table, "a.b", &path), found);
+        let hashed = HASHED_BYTES.get() - before;
+        assert!(
+            hashed <= path.len(),
+            "{hashed} bytes hashed for a path of {}",
+            path.len()
+        );
+    }
+}
+
+#[test]
+fn exact_host_goes_before_wildcard_before_none() {
+    let (table, _) = RouteTable::compile(&snapshot(vec![
+        rule("exact", 0, "a.example.com", PathKind::Prefix, "/x"),
+        rule("wildcard", 0, "*.example.com", PathKind::Prefix, "/"),
+        rule("any", 0, "", PathKind::Prefix, "/"),
+    ]));
+    for (host, path, ingress) in [
+        ("A.example.com.:8080", "/x", "exact"),
+        ("a.example.com", "/y", "-"),
+        ("b.example.com", "/x", "wildcard"),
+        ("b.b.example.com", "/x", "any"),
+        ("example.com", "/x", "any"),
+        ("", "/x", "any"),
+        ("198.51.100.10", "/x", "any"),
+    ] {
+        assert_eq!(answer(&table, host, path), ingress, "{host}{path}");
+    }
+}
+
+#[test]
+fn oldest_ingress_keeps_a_path_and_the_other_is_told() {
+    let mut routes = vec![
+        rule("young", 2, "a.b", PathKind::Prefix, "/x"),
+        rule("old", 1, "a.b", PathKind::Prefix, "/x/"),
+        rule("young", 2, "a.b", PathKind::Prefix, "/y"),
+    ];
+    for _ in 0..2 {
+        let (table, problems) = RouteTable::compile(&snapshot(routes.clone()));
+        assert_eq!(answer(&table, "a.b", "/x"), "old");
+        assert_eq!(answer(&table, "a.b", "/y"), "young");
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].object, "Ingress default/young");
+        routes.reverse();
+    }
+}
+
+#[test]
+fn default_backend_answers_when_no_rule_does() {
+    let mut snapshot = snapshot(vec![
+        default_backend("empty", 1, ""),
+        default_backend("ready", 2, ""),
+        rule("web", 3, "a.b", PathKind::Prefix, "/x"),
+        default_backend("web", 3, "a.b"),
+        rule("bare", 4, "c.d", PathKind::Prefix, "/x"),
+    ]);
+    for (key, backend) in &mut snapshot.backends {
+        if key.service.name == "empty" {
+            backend.endpoints.clear();
+        }
+    }
+    let (table, _) = RouteTable::compile(&snapshot);
+    for (host, path, ingress) in [
+        ("x.y", "/", "ready"),
+        ("a.b", "/x", "web"),
+        ("a.b", "/z", "web"),
+        ("c.d", "/x", "bare"),
+        ("c.d", "/z", "-"),
+    ] {
+        assert_eq!(answer(&table, host, path), ingress, "{host}{path}");
+    }
+}
+
+#[test]
+fn one_rewrite_turns_its_whole_host_into_regexes() {
+    let rewrite = |target: &str, route: Route| Route {
+        policy: Policy {
+            rewrite_target: Some(target.into()),
+            ..Policy::default()
+        },
+        ..route
+    };
+    let (table, problems) = RouteTable::compile(&snapshot(vec![
+        rewrite(
+            "/",
+            rule("s1", 0, "foo.bar.com", PathKind::Prefix, "/foos1"),
+        ),
+        rewrite(
+            "/$2",
+            rule("s2", 0, "foo.bar.com", PathKind::Regex, "/bars2(/|$)(.*)"),
+        ),
+        rule("exact", 0, "foo.bar.com", PathKind::Exact, "/exact"),
+        rewrite("/", rule("same", 0, "bar.foo.com", PathKind::Prefix, "/")),
+    ]));
+    assert_eq!(problems, []);
+    for (host, path, ingress, upstream) in [
+        ("foo.bar.com", "/foos1", "s1", "/"),
+        ("foo.bar.com", "/FOOS1/deep/er", "s1", "/"),
+        ("foo.bar.com", "/bars2/a%20b/c", "s2", "/a%20b/c"),
+        ("foo.bar.com", "/bars2", "s2", "/"),
+        ("foo.bar.com", "/EXACTLY", "exact", "/EXACTLY"),
+        ("bar.foo.com", "//x/%7e", "same", "//x/%7e"),
+    ] {
+        assert_eq!(answer(&table, host, path), ingress, "{host}{path}");
+        let canonical = CanonicalPath::parse(path).unwrap();
+        let entry = table
+            .lookup(&CanonicalHost::parse(host).unwrap(), &canonical)
+            .unwrap();
+        assert_eq!(
+            entry.upstream_path(path, &canonical),
+            upstream,
+            "{host}{path}"
+        );
+    }
+    assert_eq!(answer(&table, "foo.bar.com", "/other"), "-");
+}
+
+#[test]
+fn longer_regex_text_is_tried_first() {
+    let regex = |name: &str, path: &str| rule(name, 0, "a.b", PathKind::Regex, path);
+    let (table, _) = RouteTable::compile(&snapshot(vec![
+        regex("root", "/"),
+        regex("a", "/foo/a"),
+        regex("any", "/foo/.*"),
+        regex("set", "/foo/bar/[A-Z0-9]{3}"),
+    ]));
+    for (path, ingress) in [("/foo/a", "any"), ("/foo/bar/bar", "set"), ("/x", "root")] {
+        assert_eq!(answer(&table, "a.b", path), ingress, "{path}");
+    }
+}
+
+#[test]
+fn a_bad_regex_harms_only_its_own_rule() {
+    for path in ["/(", "/(?!admin)", "/(a{1000}){1000}"] {
+        let (table, problems) = RouteTable::compile(&snapshot(vec![
+            rule("bad", 0, "a.b", PathKind::Regex, path),
+            rule("good", 1, "a.b", PathKind::Prefix, "/good"),
+        ]));
+        assert_eq!(answer(&table, "a.b", "/good"), "good", "{path}");
+        assert_eq!(problems.len(), 1, "{path}");
+        assert_eq!(
+            (problems[0].severity, &*problems[0].object),
+            (Severity::Error, "Ingress default/bad"),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn plain_http_is_redirected_where_the_host_has_a_tls_entry() {
+    let tls = |hosts: &[&str], policy: Policy, rule_host: &str| {
+        let mut snapshot = snapshot(vec![Route {
+            policy,
+            ..rule("web", 0, rule_host, PathKind::Prefix, "/")
+        }]);
+        snapshot.tls_hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        RouteTable::compile(&snapshot).0.entries()[0].redirect_to_https
+    };
+    let off = || Policy {
+        ssl_redirect: false,
+        ..Policy::default()
+    };
+    let force = || Policy {
+        force_ssl_redirect: true,
+        ..off()
+    };
+    for (hosts, policy, rule_host, redirects) in [
+        (&["a.b.c"][..], Policy::default(), "a.b.c", true),
+        (&["*.b.c"], Policy::default(), "a.b.c", true),
+        (&["*.b.c"], Policy::default(), "*.b.c", true),
+        (&["x.b.c"], Policy::default(), "a.b.c", false),
+        (&["a.b.c"], off(), "a.b.c", false),
+        (&[], force(), "a.b.c", true),
+    ] {
+        assert_eq!(
+            tls(hosts, policy, rule_host),
+            redirects,
+            "{hosts:?} {rule_host}"
+        );
+    }
+}
+
+proptest! {
+    /// The order in which objects arrive must not decide who owns a path.
+    #[test]
+    fn any_order_of_routes_gives_the_same_answers(seed in proptest::collection::vec((0..3i64, 0..4usize, 0..3usize, 0..4usize), 1..12).prop_shuffle()) {
+        let hosts = ["a.b", "*.b", ""];
+        let paths = ["/", "/x", "/x/", "/x/y"];
+        let routes: Vec<_> = seed
+            .iter()
+            .map(|(created, name, host, path)| {
+                let kind = if created % 2 == 0 { PathKind::Prefix } else { PathKind::Exact };
+                rule(&format!("i{name}"), *created, hosts[*host], kind, paths[*path])
+            })
+            .collect();
+        let mut reversed = routes.clone();
+        reversed.reverse();
+        let ((one, _), (other, _)) = (RouteTable::compile(&snapshot(routes)), RouteTable::compile(&snapshot(reversed)));
+        for host in ["a.b", "c.b", "z"] {
+            for path in ["/", "/x", "/x/", "/x/y", "/x/y/z"] {
+                prop_assert_eq!(answer(&one, host, path), answer(&other, host, path), "{}{}", host, path);
+            }
+        }
+    }
+}
