@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ingress_tests::{
+use ingress_lab::{
     client::{Answer, curl, start_curl},
     eventually,
     forebay::{Forebay, Launch, binary, run_to_end},
@@ -335,7 +335,7 @@ fn reload_loses_no_request() {
     let url = format!("http://{}/", forebay.http_addr());
     let load = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            ingress_tests::client::wrk(
+            ingress_lab::client::wrk(
                 None,
                 8,
                 Duration::from_secs(2),

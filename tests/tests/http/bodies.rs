@@ -5,7 +5,7 @@ use std::{
     net::Shutdown,
 };
 
-use ingress_tests::{eventually, origin::Origin};
+use ingress_lab::{eventually, origin::Origin};
 
 use crate::{
     proxy::{Cluster, Proxy},

@@ -2,9 +2,9 @@
 
 use std::{io::Read, time::Duration};
 
+use ingress_lab::{eventually, origin::Origin};
 use ingress_model::Policy;
 use ingress_proxy::worker::Settings;
-use ingress_tests::{eventually, origin::Origin};
 
 use crate::{
     proxy::{Cluster, Proxy, settings},

@@ -7,12 +7,12 @@ use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use ingress_model::Policy;
-use ingress_proxy::worker::Settings;
-use ingress_tests::{
+use ingress_lab::{
     eventually,
     origin::{Echo, Origin},
 };
+use ingress_model::Policy;
+use ingress_proxy::worker::Settings;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},

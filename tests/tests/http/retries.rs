@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use ingress_tests::origin::Origin;
+use ingress_lab::origin::Origin;
 
 use crate::{
     proxy::{Cluster, Proxy},

@@ -34,8 +34,8 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The echo of `ingress_tests::origin`.
-    pub(crate) fn echo(&self) -> ingress_tests::origin::Echo {
+    /// The echo of `ingress_lab::origin`.
+    pub(crate) fn echo(&self) -> ingress_lab::origin::Echo {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {self:?} {}", self.text()))
     }

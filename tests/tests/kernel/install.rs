@@ -8,7 +8,7 @@ use std::{
 
 use aya::maps::{Array, Map, MapData};
 use ingress_agent::kernel::{Dataplane, KernelError, Settings, XdpMode};
-use ingress_tests::{eventually, lab::Namespace};
+use ingress_lab::{eventually, lab::Namespace};
 
 use super::{PINS, accept, block_on, can_run, connect, install, machine, settings};
 

@@ -27,7 +27,7 @@ fn names_that_say_nothing_are_refused() {
         ("ingress-userspace/src/worker/accept.rs", true),
         ("ingress-userspace/src/util.rs", false),
         ("ingress-userspace/src/helpers/mod.rs", false),
-        ("tests/src/common/mod.rs", false),
+        ("tests/lab/src/common/mod.rs", false),
     ] {
         assert_eq!(name(path).is_none(), fine, "{path}");
     }
@@ -39,9 +39,9 @@ fn unsafe_stands_only_where_it_may() {
         Source::new("// unsafe\n#![forbid(unsafe_code)]\nlet a = \"unsafe\";\nunsafe { b() }\n");
     for (path, expected) in [
         ("ingress-userspace/src/worker/mod.rs", vec![4]),
-        ("tests/src/lab/mod.rs", vec![4]),
+        ("tests/lab/src/lab/mod.rs", vec![4]),
         ("ingress-userspace/src/kernel/sys.rs", vec![]),
-        ("tests/src/lab/sys.rs", vec![]),
+        ("tests/lab/src/lab/sys.rs", vec![]),
         ("ingress-ebpf/programs/steer.rs", vec![]),
     ] {
         assert_eq!(lines(unsafe_code(path, &source)), expected, "{path}");

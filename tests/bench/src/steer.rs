@@ -13,13 +13,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use ingress_ebpf::fixtures::{ELSEWHERE, Outcome, Owner, World, cases, outcome, packet::Packet};
+use ingress_lab::programs::Programs;
 use serde::Serialize;
-
-use crate::programs::Programs;
 
 /// The command line of `bench steer`.
 #[derive(Clone, Debug, Parser)]
-pub struct Options {
+pub(crate) struct Options {
     /// How often the kernel runs each frame in one round
     #[arg(long, default_value_t = 1_000_000)]
     repeat: u32,
@@ -57,7 +56,7 @@ struct Row {
 /// # Errors
 /// The programs cannot be loaded, a frame has another verdict than its subject names, or a verdict costs more than
 /// its limit.
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let world = World::new();
     let programs =
         Programs::load(&world, true).context("bench steer needs root and the kernel object")?;

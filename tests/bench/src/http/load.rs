@@ -17,7 +17,7 @@ use super::{
 /// What is spoken to a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP/1.1, kept connections.
     Http1,
     /// HTTP/1.1 over TLS 1.3, kept connections.
@@ -28,7 +28,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Http1, Self::Https1, Self::Https2];
+    pub(crate) const ALL: [Self; 3] = [Self::Http1, Self::Https1, Self::Https2];
 }
 
 impl fmt::Display for Protocol {

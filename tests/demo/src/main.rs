@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, process::ExitCode, sync::mpsc,
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ingress_tests::{
+use ingress_lab::{
     client::{Answer, curl},
     forebay::{Forebay, Launch, Metrics},
     lab::{self, Cluster, NextHop, PLAIN_HOST, Steering, TLS_HOST, VIP},

@@ -8,13 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use ingress_lab::forebay::{Forebay, Launch};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     Options,
     config::{self, Place},
 };
-use crate::forebay::{Forebay, Launch};
 
 /// A proxy under measurement; ends when dropped.
 pub(super) struct Peer {
@@ -127,7 +127,7 @@ fn forebay(folder: &Path, origin: &Origin, options: &Options) -> Result<Peer> {
     }
     let forebay = launch.start()?;
     let (http, https) = (forebay.http_addr(), forebay.https_addr());
-    let version = version(crate::forebay::binary()?).unwrap_or_default();
+    let version = version(ingress_lab::forebay::binary()?).unwrap_or_default();
     Ok(Peer {
         name: "forebay",
         version,

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use anyhow::{Context, Result};
 use clap::Args;
 
-pub use self::load::Protocol;
+pub(crate) use self::load::Protocol;
 use self::{
     load::Sample,
     peer::{Origin, Peer},
@@ -21,53 +21,53 @@ use self::{
 
 /// What to measure and for how long.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Rounds; each measures every proxy once, and the medians are reported
     #[arg(long, default_value_t = 5)]
-    pub rounds: usize,
+    pub(crate) rounds: usize,
     /// Seconds that one proxy is measured for in one round
     #[arg(long, default_value_t = 4)]
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Keep-alive connections of the load
     #[arg(long, default_value_t = 64)]
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// Proxies to measure [default: those that are installed]
     #[arg(long, value_delimiter = ',')]
-    pub only: Vec<String>,
+    pub(crate) only: Vec<String>,
     /// Protocols to measure
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Protocol::ALL)]
-    pub protocols: Vec<Protocol>,
+    pub(crate) protocols: Vec<Protocol>,
     /// Leaves the choice of cores to the kernel: otherwise the proxy has the first core, and the
     /// load and the origin have the last
     #[arg(long)]
-    pub no_pin: bool,
+    pub(crate) no_pin: bool,
     /// Where the results go
     #[arg(long, default_value = "target/bench")]
-    pub output: PathBuf,
+    pub(crate) output: PathBuf,
 }
 
 /// Median figures of one proxy for one protocol.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// Name of the proxy.
-    pub proxy: String,
+    pub(crate) proxy: String,
     /// Version as the proxy says it.
-    pub version: String,
+    pub(crate) version: String,
     /// What was spoken to it.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// CPU time a request, user and system, all threads, in microseconds.
-    pub cpu_us: f64,
+    pub(crate) cpu_us: f64,
     /// Requests a second.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// Median latency, in microseconds.
-    pub p50_us: Option<f64>,
+    pub(crate) p50_us: Option<f64>,
     /// 99th percentile of the latency, in microseconds.
-    pub p99_us: Option<f64>,
+    pub(crate) p99_us: Option<f64>,
     /// CPU time as a ratio to nginx: the median of the rounds' own ratios, since both share a
     /// round's weather.
-    pub to_nginx: Option<f64>,
+    pub(crate) to_nginx: Option<f64>,
     /// Requests that failed or were answered with anything but 200, over all rounds.
-    pub failed: u64,
+    pub(crate) failed: u64,
 }
 
 /// Runs `bench http`.
@@ -78,7 +78,7 @@ pub struct Figures {
     clippy::print_stdout,
     reason = "the table is for the person who measures"
 )]
-pub fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tempfile::tempdir().context("make a folder for the proxies' settings")?;
     let origin = Origin::start(folder.path(), !options.no_pin)?;
     let (peers, left_out) = peer::start_all(folder.path(), &origin, options)?;

@@ -1,10 +1,9 @@
-//! Forebay's end-to-end tests, demo and benchmarks: what stands around the process under test.
+//! What stands around the process under test, for the tests, the demo and the benchmarks.
 //!
 //! `lab` makes networks (`api_server` runs a control plane on one) → `origin` answers as pods →
 //! `forebay` runs the binary → `client` asks it.
 
 pub mod api_server;
-pub mod bench;
 pub mod client;
 pub mod forebay;
 pub mod lab;

@@ -73,7 +73,8 @@ pub fn available() -> Result<(), String> {
 /// The top of the repository.
 fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
+        .ancestors()
+        .nth(2)
         .unwrap_or(Path::new("."))
 }
 
