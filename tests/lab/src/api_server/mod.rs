@@ -3,12 +3,11 @@
 //! No kubelet and no scheduler: nodes and pods do not exist, EndpointSlices are written by the
 //! tests. Every process ends with the namespace, also when the test process is killed.
 
-mod binaries;
 mod flags;
 mod folder;
 
 use std::{
-    fmt,
+    env, fmt,
     fs::{self, File},
     io::Write,
     net::Ipv4Addr,
@@ -39,7 +38,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// A running control plane; gone when dropped.
 pub struct ApiServer {
     // In the order in which they are dropped: the processes, their machine, their files.
-    manager: Option<Child>,
+    manager: Child,
     server: Mutex<Option<Child>>,
     port: AtomicU16,
     etcd: Child,
@@ -63,11 +62,20 @@ impl fmt::Debug for ApiServer {
 /// The reason, for a person.
 pub fn available() -> Result<(), String> {
     lab::available()?;
-    match binaries::find() {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err("no Kubernetes binaries; `cargo xtask setup` builds them".to_owned()),
-        Err(error) => Err(format!("no Kubernetes binaries: {error:#}")),
-    }
+    binaries().map(drop)
+}
+
+/// The folder with the Kubernetes binaries: `$KUBEBUILDER_ASSETS`. xtask alone looks for them and
+/// builds them.
+///
+/// # Errors
+/// The variable is not set; says what sets it.
+pub fn binaries() -> Result<PathBuf, String> {
+    let folder = env::var_os("KUBEBUILDER_ASSETS").ok_or(
+        "KUBEBUILDER_ASSETS names no folder of Kubernetes binaries; \
+         `cargo xtask test api` finds or builds them and sets it",
+    )?;
+    Ok(folder.into())
 }
 
 /// The top of the repository.
@@ -101,7 +109,7 @@ impl ApiServer {
     pub fn start() -> Result<Self> {
         let started = Instant::now();
         say("starting etcd, kube-apiserver and kube-controller-manager");
-        let binaries = binaries::find()?.context("no Kubernetes binaries")?;
+        let binaries = binaries().map_err(anyhow::Error::msg)?;
         let namespace = Arc::new(Namespace::new("cluster")?);
         namespace.up("lo")?;
         for address in [flags::MACHINE, POD] {
@@ -118,11 +126,7 @@ impl ApiServer {
         let server = Mutex::new(Some(
             machine.start("kube-apiserver", &flags::server(dir.path(), flags::PORT))?,
         ));
-        // KUBEBUILDER_ASSETS of others may lack it; only default ServiceAccounts are missing then.
-        let manager = match binaries.join("kube-controller-manager").is_file() {
-            true => Some(machine.start("kube-controller-manager", &flags::manager(dir.path()))?),
-            false => None,
-        };
+        let manager = machine.start("kube-controller-manager", &flags::manager(dir.path()))?;
         let (port, kubeconfig) = (AtomicU16::new(flags::PORT), OnceLock::new());
         let running = Self {
             manager,
@@ -149,11 +153,10 @@ impl ApiServer {
 
     /// Kills the API server, as a crash would; etcd lives on.
     pub fn kill_server(&self) {
-        end(&mut self
-            .server
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take());
+        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut server) = server.take() {
+            end(&mut server);
+        }
     }
 
     /// Starts the API server again after [`kill_server`](Self::kill_server) and waits until it is
@@ -374,17 +377,14 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         end(&mut self.manager);
         self.kill_server();
-        let _ = self.etcd.kill();
-        let _ = self.etcd.wait();
+        end(&mut self.etcd);
     }
 }
 
-fn end(child: &mut Option<Child>) {
-    if let Some(mut child) = child.take() {
-        // Fails when it has ended by itself, which is as good.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
+fn end(child: &mut Child) {
+    // Fails when it has ended by itself, which is as good.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Where processes are started.
