@@ -1,7 +1,7 @@
 //! The lab's few kernel calls that have no safe wrapper: namespaces, death with the parent, the
 //! `pass` program, offloads.
 
-#![allow(unsafe_code, reason = "the one file of the tests that may")]
+#![expect(unsafe_code, reason = "the one file of the tests that may")]
 
 use std::{
     io,
