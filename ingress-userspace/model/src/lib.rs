@@ -22,5 +22,5 @@ pub use object::ObjectName;
 pub use path::{PathKind, PathPattern, PathPatternError};
 pub use policy::Policy;
 pub use problem::{Problem, Severity};
-pub use route::{Origin, Route, Seniority};
+pub use route::{Action, Origin, Route, Seniority};
 pub use snapshot::{Snapshot, TlsHosts};

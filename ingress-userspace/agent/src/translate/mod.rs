@@ -1,16 +1,18 @@
 //! Index → snapshot. Pure: the same index gives the same snapshot, and each object stands alone.
 //!
-//! `class` (whose is it?) → `routes` → `backends` and `certificates`.
+//! `class` (whose is it?) → `routes` → `denial` → `backends` and `certificates`.
 
 mod backends;
 mod certificates;
 mod class;
+mod denial;
 mod routes;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{api::networking::v1::Ingress, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
+use self::routes::Translated;
 use super::{
     Settings,
     index::{Index, Item},
@@ -35,13 +37,17 @@ pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
                 .or_default() += 1;
         }
     }
-    ours.sort_by_cached_key(|claim| Seniority::new(claim.created, claim.name.clone()));
+    ours.sort_by_cached_key(Claim::seniority);
 
+    let mut translated: Vec<_> = ours
+        .iter()
+        .map(|claim| (claim, routes::translate(claim, &mut problems)))
+        .collect();
+    denial::spread(&mut translated, &mut problems);
     let mut routes = Vec::new();
     let mut named = BTreeMap::new();
-    for claim in &ours {
-        let translated = routes::translate(claim, &mut problems);
-        for (route, field) in translated {
+    for (claim, translated) in translated {
+        for (route, field) in translated.routes {
             named
                 .entry(route.backend.clone())
                 .or_insert_with(|| (claim.report(), field));
@@ -71,6 +77,10 @@ struct Claim<'a> {
 }
 
 impl Claim<'_> {
+    fn seniority(&self) -> Seniority {
+        Seniority::new(self.created, self.name.clone())
+    }
+
     fn report(&self) -> Report {
         Report::of("Ingress", self.name, self.item)
     }

@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use regex::Regex;
 
 use super::{CanonicalHost, CanonicalPath};
-use ingress_model::{Backend, Route};
+use ingress_model::{Action, Backend, Route};
 
 /// All routes of one snapshot. Immutable; the same snapshot gives the same table.
 #[derive(Debug, Default)]
@@ -148,6 +148,14 @@ thread_local! {
 }
 
 impl Entry {
+    /// Why requests get 503, before any redirect, where the route is denied.
+    pub fn denied(&self) -> Option<&str> {
+        match &self.route.action {
+            Action::Forward => None,
+            Action::Deny(reason) => Some(reason),
+        }
+    }
+
     /// The path that goes upstream in place of the raw one, or `None` to send the raw one.
     ///
     /// The whole path is replaced by the target with its captures, wherever the rule's path

@@ -86,7 +86,9 @@ pub(super) async fn handle(
             respond::status(StatusCode::NOT_FOUND, &id, version),
         ));
     };
-    let response = if let Some(location) = redirect(&client, entry, &sanitized) {
+    let response = if entry.denied().is_some() {
+        respond::status(StatusCode::SERVICE_UNAVAILABLE, &id, version)
+    } else if let Some(location) = redirect(&client, entry, &sanitized) {
         respond::redirect(location, &id, version)
     } else if is_too_large(entry, &sanitized) {
         respond::status(StatusCode::PAYLOAD_TOO_LARGE, &id, version)

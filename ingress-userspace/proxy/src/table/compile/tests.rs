@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::table::{CanonicalHost, CanonicalPath};
-use ingress_model::{Endpoint, ObjectName, PathPattern, Policy, ServicePort};
+use ingress_model::{Action, Endpoint, ObjectName, PathPattern, Policy, ServicePort};
 
 fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> Route {
     Route {
@@ -19,6 +19,7 @@ fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> 
             service: ObjectName::new("default", ingress),
             port: ServicePort::Number(80),
         },
+        action: Action::Forward,
         policy: Policy::default(),
     }
 }
