@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
 use ingress_model::{
@@ -84,8 +84,10 @@ impl Compiler<'_> {
             claimed.insert(claim, route);
             match route.path.kind() {
                 _ if regex_mode => compiled.regex.push(entry),
-                PathKind::Exact => drop(compiled.exact.insert(claim.0.into(), entry)),
-                PathKind::Prefix | PathKind::Regex => compiled.prefix.insert(claim.0, entry),
+                PathKind::Exact => drop(compiled.exact.insert(claim.0.as_bytes().into(), entry)),
+                PathKind::Prefix | PathKind::Regex => {
+                    compiled.prefix.insert(claim.0.as_bytes(), entry)
+                }
             }
         }
         // ingress-nginx: the longest text first, then byte order descending, then the oldest.
@@ -177,12 +179,20 @@ fn claim(route: &Route, regex_mode: bool) -> (&str, Option<PathKind>) {
 }
 
 /// nginx's `~* "^path"`: case is ignored and the end is open.
+///
+/// As in nginx, `.` is any byte and case is that of ASCII, so that paths which are not UTF-8 match
+/// and can be rewritten. Only a class of other characters, such as `[é]`, has no meaning byte by
+/// byte; such a regex is read as text.
 fn compile_regex(path: &str) -> Result<Regex, regex::Error> {
     let path = path.strip_prefix('^').unwrap_or(path);
-    RegexBuilder::new(&format!("^(?:{path})"))
-        .case_insensitive(true)
-        .size_limit(REGEX_SIZE_LIMIT)
-        .build()
+    let build = |unicode| {
+        RegexBuilder::new(&format!("^(?:{path})"))
+            .case_insensitive(true)
+            .unicode(unicode)
+            .size_limit(REGEX_SIZE_LIMIT)
+            .build()
+    };
+    build(false).or_else(|error| build(!path.is_ascii()).map_err(|_| error))
 }
 
 fn already_claimed(route: &Route, owner: &Route) -> Problem {

@@ -252,6 +252,48 @@ fn one_rewrite_turns_its_whole_host_into_regexes() {
 }
 
 #[test]
+fn paths_are_matched_and_rewritten_byte_by_byte() {
+    let regex = |name: &str, path: &str, target: &str| Route {
+        policy: Policy {
+            rewrite_target: Some(target.into()),
+            ..Policy::default()
+        },
+        ..rule(name, 0, "a.b", PathKind::Regex, path)
+    };
+    let (table, problems) = RouteTable::compile(&snapshot(vec![
+        regex("any", "/s/(.*)", "/$1"),
+        regex("named", "/café/(.*)", "/$1"),
+        regex("class", "/k/([é])", "/$1"),
+        rule("plain", 0, "c.d", PathKind::Prefix, "/café"),
+        rule("exact", 0, "c.d", PathKind::Exact, "/thé"),
+    ]));
+    assert_eq!(problems, []);
+    for (host, path, ingress, upstream) in [
+        ("a.b", "/s/caf%E9", "any", "/caf%E9"),
+        ("a.b", "/S/%ff%FE/%c3%a9%3F", "any", "/%FF%FE/%C3%A9%3F"),
+        ("a.b", "/caf%C3%A9/x", "named", "/x"),
+        ("a.b", "/CAF%C3%A9/x%E9", "named", "/x%E9"),
+        ("a.b", "/k/%C3%A9", "class", "/%C3%A9"),
+        ("c.d", "/caf%C3%A9/%E9", "plain", "/caf%C3%A9/%E9"),
+        ("c.d", "/th%C3%A9", "exact", "/th%C3%A9"),
+    ] {
+        assert_eq!(answer(&table, host, path), ingress, "{host}{path}");
+        let canonical = CanonicalPath::parse(path).unwrap();
+        let entry = table
+            .lookup(&CanonicalHost::parse(host).unwrap(), &canonical)
+            .unwrap();
+        assert_eq!(
+            entry.upstream_path(path, &canonical),
+            upstream,
+            "{host}{path}"
+        );
+    }
+    for (host, path) in [("a.b", "/caf%E9/x"), ("c.d", "/caf%E9"), ("c.d", "/th%E9")] {
+        assert_eq!(answer(&table, host, path), "-", "{host}{path}");
+    }
+}
+
+#[test]
 fn longer_regex_text_is_tried_first() {
     let regex = |name: &str, path: &str| rule(name, 0, "a.b", PathKind::Regex, path);
     let (table, _) = RouteTable::compile(&snapshot(vec![
