@@ -4,6 +4,7 @@ use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ast;
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
 use ingress_model::{
@@ -183,8 +184,12 @@ fn claim(route: &Route, regex_mode: bool) -> (&str, Option<PathKind>) {
 /// As in nginx, `.` is any byte and case is that of ASCII, so that paths which are not UTF-8 match
 /// and can be rewritten. Only a class of other characters, such as `[é]`, has no meaning byte by
 /// byte; such a regex is read as text.
-fn compile_regex(path: &str) -> Result<Regex, regex::Error> {
+fn compile_regex(path: &str) -> Result<Regex, RegexError> {
     let path = path.strip_prefix('^').unwrap_or(path);
+    // Alone first: `/a)|(/b` must not end the group that the anchor needs.
+    ast::parse::Parser::new()
+        .parse(path)
+        .map_err(|error| RegexError::Syntax(error.kind().to_string()))?;
     let build = |unicode| {
         RegexBuilder::new(&format!("^(?:{path})"))
             .case_insensitive(true)
@@ -192,7 +197,20 @@ fn compile_regex(path: &str) -> Result<Regex, regex::Error> {
             .size_limit(REGEX_SIZE_LIMIT)
             .build()
     };
-    build(false).or_else(|error| build(!path.is_ascii()).map_err(|_| error))
+    build(false)
+        .or_else(|error| build(true).map_err(|_| error))
+        .map_err(RegexError::Build)
+}
+
+/// Why a path cannot be used as a regex.
+#[derive(Debug, thiserror::Error)]
+enum RegexError {
+    /// It is not one by itself.
+    #[error("{0}")]
+    Syntax(String),
+    /// It asks for too much memory, or for what bytes do not have.
+    #[error(transparent)]
+    Build(regex::Error),
 }
 
 fn already_claimed(route: &Route, owner: &Route) -> Problem {

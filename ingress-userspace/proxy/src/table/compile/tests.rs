@@ -294,6 +294,21 @@ fn paths_are_matched_and_rewritten_byte_by_byte() {
 }
 
 #[test]
+fn a_regex_cannot_leave_its_group() {
+    for path in ["/a)|(/b", "/a)|.*(", "/a(?x)#", "/a\\"] {
+        let (table, problems) = RouteTable::compile(&snapshot(vec![rule(
+            "bad",
+            0,
+            "a.b",
+            PathKind::Regex,
+            path,
+        )]));
+        assert_eq!(answer(&table, "a.b", "/x/b"), "-", "{path}");
+        assert_eq!(problems.len(), 1, "{path}: {problems:?}");
+    }
+}
+
+#[test]
 fn longer_regex_text_is_tried_first() {
     let regex = |name: &str, path: &str| rule(name, 0, "a.b", PathKind::Regex, path);
     let (table, _) = RouteTable::compile(&snapshot(vec![
