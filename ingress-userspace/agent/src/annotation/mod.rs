@@ -342,6 +342,18 @@ mod tests {
     }
 
     #[test]
+    fn a_body_may_have_one_mebibyte_unless_an_annotation_says_otherwise() {
+        let key = "nginx.ingress.kubernetes.io/proxy-body-size";
+        for (pairs, limit) in [
+            (&[][..], Some(1 << 20)),
+            (&[(key, "8m")], Some(8 << 20)),
+            (&[(key, "0")], None),
+        ] {
+            assert_eq!(read(pairs).0.body_limit, limit, "{pairs:?}");
+        }
+    }
+
+    #[test]
     fn our_own_prefix_wins() {
         let (policy, warnings) = read(&[
             ("forebay.dev/proxy-read-timeout", "1"),
