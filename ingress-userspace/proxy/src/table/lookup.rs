@@ -6,15 +6,12 @@ use ahash::AHashMap;
 use regex::bytes::Regex;
 
 use super::{CanonicalHost, CanonicalPath};
-use ingress_model::{Action, Backend, Route};
+use ingress_model::{Action, Backend, HostMap, Route};
 
 /// All routes of one snapshot. Immutable; the same snapshot gives the same table.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    pub(super) exact: AHashMap<Box<str>, HostRoutes>,
-    /// By what follows `*.`.
-    pub(super) wildcard: AHashMap<Box<str>, HostRoutes>,
-    pub(super) any: HostRoutes,
+    pub(super) hosts: HostMap<HostRoutes>,
     pub(super) entries: Vec<Arc<Entry>>,
 }
 
@@ -59,22 +56,12 @@ impl RouteTable {
         host: &CanonicalHost<'_>,
         path: &CanonicalPath<'_>,
     ) -> Option<&Arc<Entry>> {
-        self.host(host.as_str()).lookup(path.as_bytes())
+        self.hosts.find(host.as_str())?.lookup(path.as_bytes())
     }
 
     /// All routes, in an order that is stable for one snapshot.
     pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
-    }
-
-    fn host(&self, host: &str) -> &HostRoutes {
-        if let Some(routes) = self.exact.get(host) {
-            return routes;
-        }
-        host.split_once('.')
-            .filter(|(label, _)| !label.is_empty())
-            .and_then(|(_, suffix)| self.wildcard.get(suffix))
-            .unwrap_or(&self.any)
     }
 }
 

@@ -6,18 +6,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ahash::AHashMap;
 use rustls::sign::CertifiedKey;
 
 use super::{certificate::Loaded, provider};
-use ingress_model::{Certificate, HostPattern, ObjectName, Problem, Severity, Snapshot};
+use ingress_model::{Certificate, HostMap, HostPattern, ObjectName, Problem, Severity, Snapshot};
 
 /// The certificates in force, by host.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    exact: AHashMap<Box<str>, Arc<CertifiedKey>>,
-    /// By what follows `*.`.
-    wildcard: AHashMap<Box<str>, Arc<CertifiedKey>>,
+    hosts: HostMap<Arc<CertifiedKey>>,
     secrets: BTreeMap<ObjectName, Arc<Loaded>>,
 }
 
@@ -65,10 +62,7 @@ impl Certificates {
 
     /// The certificate for `name`, in lower case and without a final dot.
     pub fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        self.exact.get(name).or_else(|| {
-            let (label, suffix) = name.split_once('.')?;
-            self.wildcard.get(suffix).filter(|_| !label.is_empty())
-        })
+        self.hosts.find_named(name)
     }
 
     /// When each Secret's certificate ends, in seconds since the Unix epoch.
@@ -108,12 +102,7 @@ impl Certificates {
 
     /// The first to claim a host, from the oldest Ingress, keeps it.
     fn offer(&mut self, host: &HostPattern, key: &Arc<CertifiedKey>) {
-        let (map, name) = match host {
-            HostPattern::Exact(name) => (&mut self.exact, name),
-            HostPattern::Wildcard(suffix) => (&mut self.wildcard, suffix),
-            HostPattern::Any => return,
-        };
-        map.entry(name.clone()).or_insert_with(|| Arc::clone(key));
+        self.hosts.get_or_insert_with(host, || Arc::clone(key));
     }
 }
 

@@ -8,8 +8,7 @@ use regex_syntax::ast;
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
 use ingress_model::{
-    Backend, BackendKey, HostPattern, Origin, PathKind, Problem, Route, Severity, Snapshot,
-    TlsHosts,
+    Backend, BackendKey, HostMap, HostPattern, Origin, PathKind, Problem, Route, Severity, Snapshot,
 };
 
 /// Upper bound of one compiled regex, in bytes. A pattern that needs more is refused.
@@ -29,7 +28,7 @@ impl RouteTable {
             .collect();
         let mut compiler = Compiler {
             backends,
-            tls: snapshot.tls_hosts(),
+            tls: snapshot.tls_hosts.iter().map(|host| (host, ())).collect(),
             entries: Vec::new(),
             problems: Vec::new(),
         };
@@ -42,13 +41,7 @@ impl RouteTable {
         for (host, mut routes) in by_host {
             routes.sort_by_cached_key(|route| route.seniority());
             let routes = compiler.host(&routes);
-            match host {
-                HostPattern::Exact(name) => drop(table.exact.insert(name.clone(), routes)),
-                HostPattern::Wildcard(suffix) => {
-                    drop(table.wildcard.insert(suffix.clone(), routes))
-                }
-                HostPattern::Any => table.any = routes,
-            }
+            table.hosts.get_or_insert_with(host, || routes);
         }
         table.entries = compiler.entries;
         (table, compiler.problems)
@@ -57,7 +50,8 @@ impl RouteTable {
 
 struct Compiler<'s> {
     backends: AHashMap<&'s BackendKey, Arc<Backend>>,
-    tls: TlsHosts<'s>,
+    /// Hosts with a TLS entry.
+    tls: HostMap<()>,
     entries: Vec<Arc<Entry>>,
     problems: Vec<Problem>,
 }
