@@ -23,6 +23,6 @@ pub use host_map::HostMap;
 pub use object::ObjectName;
 pub use path::{PathKind, PathPattern, PathPatternError};
 pub use policy::Policy;
-pub use problem::{Problem, Severity};
+pub use problem::{Problem, Severity, Subject};
 pub use route::{Action, Origin, Route, Seniority};
 pub use snapshot::Snapshot;

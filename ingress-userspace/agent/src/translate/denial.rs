@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Claim, Translated};
+use super::{claim::Claim, routes::Translated};
 use ingress_model::{Action, HostPattern, Problem};
 
 /// Denies what shares a host with an Ingress that asks so.
@@ -40,7 +40,7 @@ pub(super) fn spread(ingresses: &mut [(&Claim<'_>, Translated)], problems: &mut 
                     "Ingress {} denies the whole host {}; requests get 503",
                     asked.by.name, route.host
                 );
-                problems.push(claim.report().error("spec.rules", message));
+                problems.push(claim.subject().error("spec.rules", message));
                 route.action = Action::Deny(asked.reason.clone());
             } else {
                 problems.extend(asked.iter().map(|asked| {
@@ -48,7 +48,7 @@ pub(super) fn spread(ingresses: &mut [(&Claim<'_>, Translated)], problems: &mut 
                         "host {} is served without it for Ingress {}, which is older and in another namespace",
                         route.host, claim.name
                     );
-                    asked.by.report().warning("metadata.annotations", message)
+                    asked.by.subject().warning("metadata.annotations", message)
                 }));
             }
         }

@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, IngressBackend, IngressR
 
 use super::{
     super::annotation::{self, Denial, Scope},
-    Claim,
+    claim::Claim,
 };
 use ingress_model::{
     Action, BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem,
@@ -38,11 +38,11 @@ pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Trans
     let annotation = |key: &str| format!("metadata.annotations[{key}]");
     for warning in reading.warnings {
         let field = annotation(&warning.key);
-        problems.push(claim.report().warning(field, warning.message));
+        problems.push(claim.subject().warning(field, warning.message));
     }
     for denial in &reading.denials {
         let message = format!("{}; requests get 503", denial.reason);
-        problems.push(claim.report().error(annotation(&denial.key), message));
+        problems.push(claim.subject().error(annotation(&denial.key), message));
     }
     let reason = |denial: &Denial| format!("{}: {}", denial.key, denial.reason).into_boxed_str();
     let mut writer = Writer {
@@ -92,7 +92,7 @@ impl Writer<'_> {
         if spec.default_backend.is_none() && spec.rules.as_ref().is_none_or(Vec::is_empty) {
             let message = "has neither rules nor a default backend";
             self.problems
-                .push(self.claim.report().warning("spec", message));
+                .push(self.claim.subject().warning("spec", message));
         }
     }
 
@@ -258,6 +258,6 @@ impl Writer<'_> {
 
     fn refuse(&mut self, field: String, message: String) {
         self.problems
-            .push(self.claim.report().error(field, message));
+            .push(self.claim.subject().error(field, message));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use rustls::sign::CertifiedKey;
 
 use super::{certificate::Loaded, provider};
-use ingress_model::{Certificate, HostMap, HostPattern, ObjectName, Problem, Severity, Snapshot};
+use ingress_model::{Certificate, HostMap, HostPattern, ObjectName, Problem, Snapshot, Subject};
 
 /// The certificates in force, by host.
 #[derive(Debug, Default)]
@@ -41,11 +41,8 @@ impl Certificates {
                     } else {
                         "the default certificate"
                     };
-                    problems.push(problem(
-                        certificate,
-                        Severity::Error,
-                        format!("{error}; {served} is served"),
-                    ));
+                    let message = format!("{error}; {served} is served");
+                    problems.push(subject(certificate).error("data", message));
                     match before {
                         Some(before) => Arc::clone(before),
                         None => continue,
@@ -77,11 +74,7 @@ impl Certificates {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         if loaded.not_after < i64::try_from(now).unwrap_or(i64::MAX) {
-            problems.push(problem(
-                certificate,
-                Severity::Warning,
-                "the certificate has expired".to_owned(),
-            ));
+            problems.push(subject(certificate).warning("data", "the certificate has expired"));
         }
         for host in &certificate.hosts {
             if *host == HostPattern::Any {
@@ -95,7 +88,7 @@ impl Certificates {
                 let message = format!(
                     "the certificate does not name {host}; the default certificate is served"
                 );
-                problems.push(problem(certificate, Severity::Warning, message));
+                problems.push(subject(certificate).warning("data", message));
             }
         }
     }
@@ -106,21 +99,14 @@ impl Certificates {
     }
 }
 
-fn problem(certificate: &Certificate, severity: Severity, message: String) -> Problem {
-    let object = format!("Secret {}", certificate.secret);
-    Problem {
-        severity,
-        object,
-        field: "data".to_owned(),
-        file: None,
-        message,
-    }
+fn subject(certificate: &Certificate) -> Subject {
+    Subject::object("Secret", &certificate.secret)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ingress_model::PrivateKey;
+    use ingress_model::{PrivateKey, Severity};
 
     fn pem(names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();

@@ -8,7 +8,7 @@ use regex_syntax::ast;
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
 use ingress_model::{
-    Backend, BackendKey, HostMap, HostPattern, Origin, PathKind, Problem, Route, Severity, Snapshot,
+    Backend, BackendKey, HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject,
 };
 
 /// Upper bound of one compiled regex, in bytes. A pattern that needs more is refused.
@@ -110,11 +110,9 @@ impl Compiler<'_> {
             match compile_regex(route.path.as_str()) {
                 Ok(regex) => Some(regex),
                 Err(error) => {
-                    self.problems.push(problem(
-                        Severity::Error,
-                        route,
-                        format!("path is not a usable regex: {error}"),
-                    ));
+                    let message = format!("path is not a usable regex: {error}");
+                    self.problems
+                        .push(subject(route).error(field(route), message));
                     return None;
                 }
             }
@@ -214,17 +212,15 @@ fn already_claimed(route: &Route, owner: &Route) -> Problem {
         route.path.as_str(),
         owner.ingress
     );
-    problem(Severity::Warning, route, message)
+    subject(route).warning(field(route), message)
 }
 
-fn problem(severity: Severity, route: &Route, message: String) -> Problem {
-    Problem {
-        severity,
-        object: format!("Ingress {}", route.ingress),
-        field: format!("spec.rules: {}{}", route.host, route.path.as_str()),
-        file: None,
-        message,
-    }
+fn subject(route: &Route) -> Subject {
+    Subject::object("Ingress", &route.ingress)
+}
+
+fn field(route: &Route) -> String {
+    format!("spec.rules: {}{}", route.host, route.path.as_str())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::table::{CanonicalHost, CanonicalPath};
-use ingress_model::{Action, Endpoint, ObjectName, PathPattern, Policy, ServicePort};
+use ingress_model::{Action, Endpoint, ObjectName, PathPattern, Policy, ServicePort, Severity};
 
 fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> Route {
     Route {
