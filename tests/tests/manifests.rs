@@ -229,6 +229,83 @@ fn make_secret(folder: &Path) -> String {
 }
 
 #[test]
+fn an_ingress_that_restricts_access_answers_503_until_it_no_longer_does() {
+    let folder = Folder::new();
+    let annotated = |annotation: &str| {
+        ingress("shop", "shop.example.com", "s1").replace(
+            "{name: shop}",
+            &format!("{{name: shop, annotations: {{nginx.ingress.kubernetes.io/{annotation}}}}}"),
+        )
+    };
+    folder.write("other.yaml", &ingress("other", "other.example.com", "s2"));
+    folder.write(
+        "shop.yaml",
+        &annotated("auth-url: 'https://auth.example.com', nginx.ingress.kubernetes.io/force-ssl-redirect: 'true'"),
+    );
+    let forebay = folder.start();
+    for path in ["/", "/any/path"] {
+        let answer = get(&forebay, "shop.example.com", path);
+        assert_eq!(answer.status, 503, "{path}: before any redirect");
+    }
+    assert_eq!(folder.s1.requests(), 0);
+    assert_eq!(get(&forebay, "other.example.com", "/").status, 200);
+
+    let status = forebay.status().unwrap();
+    assert_eq!(status["denied_routes"], 1);
+    let problem = &status["problems"][0];
+    assert_eq!(
+        (
+            &problem["severity"],
+            &problem["object"],
+            &problem["message"]
+        ),
+        (
+            &"error".into(),
+            &"Ingress default/shop".into(),
+            &"external authentication is not supported; requests get 503".into()
+        ),
+        "{status}"
+    );
+    let routes = forebay.routes().unwrap().to_string();
+    assert!(
+        routes.contains("auth-url: external authentication is not supported"),
+        "{routes}"
+    );
+    let metric = |forebay: &Forebay| {
+        let metrics = forebay.ask("/metrics").unwrap().1;
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("forebay_denied_routes "))
+            .map(str::to_owned);
+        line.unwrap_or(metrics)
+    };
+    assert_eq!(metric(&forebay), "forebay_denied_routes 1");
+    assert!(
+        forebay.log_text().contains("requests get 503"),
+        "{}",
+        forebay.log_text()
+    );
+
+    // What cert-manager writes on the Ingresses of its challenges lets everyone in.
+    folder.write(
+        "shop.yaml",
+        &annotated("whitelist-source-range: '0.0.0.0/0,::/0'"),
+    );
+    within_a_second("the Ingress is served", || {
+        get(&forebay, "shop.example.com", "/").status == 200
+    });
+    assert_eq!(metric(&forebay), "forebay_denied_routes 0");
+
+    folder.write(
+        "shop.yaml",
+        &annotated("whitelist-source-range: 192.0.2.0/24"),
+    );
+    within_a_second("the Ingress is denied", || {
+        get(&forebay, "shop.example.com", "/").status == 503
+    });
+}
+
+#[test]
 fn added_changed_and_deleted_files_show_within_a_second() {
     let folder = Folder::new();
     let forebay = folder.start();

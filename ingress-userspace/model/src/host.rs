@@ -36,12 +36,17 @@ impl HostPattern {
     pub fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *host,
-            Self::Wildcard(suffix) => host
-                .split_once('.')
-                .is_some_and(|(label, rest)| !label.is_empty() && *rest == **suffix),
+            Self::Wildcard(suffix) => parent(host) == Some(suffix),
             Self::Any => true,
         }
     }
+}
+
+/// What follows the first label of `host`: the only suffix whose wildcard stands for it.
+pub(super) fn parent(host: &str) -> Option<&str> {
+    host.split_once('.')
+        .filter(|(label, _)| !label.is_empty())
+        .map(|(_, parent)| parent)
 }
 
 impl FromStr for HostPattern {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Namespace and name of a Kubernetes object; ordered by namespace, then name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
-    /// `metadata.namespace`.
+    /// `metadata.namespace`; empty where the kind has none.
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
@@ -25,6 +25,9 @@ impl ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
     }
 }

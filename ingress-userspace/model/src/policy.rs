@@ -22,7 +22,8 @@ pub struct Policy {
     pub read_timeout: Duration,
     /// `proxy-send-timeout`: between two writes to the endpoint. 1 s to 24 h.
     pub send_timeout: Duration,
-    /// `proxy-body-size`, in bytes; `None` is without a limit.
+    /// `proxy-body-size`, in bytes; `None` is without a limit. 1 MiB unless an annotation says
+    /// otherwise.
     pub body_limit: Option<u64>,
 }
 
@@ -36,7 +37,7 @@ impl Default for Policy {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
-            body_limit: None,
+            body_limit: Some(1 << 20),
         }
     }
 }

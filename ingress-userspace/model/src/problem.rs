@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::ObjectName;
+
 /// How much of the object still works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -27,6 +29,67 @@ pub struct Problem {
     pub file: Option<String>,
     /// Lower case, no full stop; says what to do where that is not plain.
     pub message: String,
+}
+
+/// Whose problem it is: the one place that makes [`Problem`]s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    object: String,
+    file: Option<String>,
+}
+
+impl Subject {
+    /// The object `name` of a kind.
+    pub fn object(kind: &str, name: &ObjectName) -> Self {
+        Self {
+            object: format!("{kind} {name}"),
+            file: None,
+        }
+    }
+
+    /// A file, as far as no object of it is known.
+    pub fn file(file: impl Into<String>) -> Self {
+        Self {
+            object: String::new(),
+            file: Some(file.into()),
+        }
+    }
+
+    /// Adds where the object was read.
+    pub fn read_from(self, file: Option<&str>) -> Self {
+        Self {
+            file: file.map(str::to_owned),
+            ..self
+        }
+    }
+
+    /// Adds what the object calls itself: `Kind namespace/name`, or as much as is known.
+    pub fn called(self, object: impl Into<String>) -> Self {
+        Self {
+            object: object.into(),
+            ..self
+        }
+    }
+
+    /// The object is served; the part that `field` names is ignored.
+    pub fn warning(&self, field: impl Into<String>, message: impl Into<String>) -> Problem {
+        self.problem(Severity::Warning, field.into(), message.into())
+    }
+
+    /// The object, or the part that `field` names, is not served as written.
+    pub fn error(&self, field: impl Into<String>, message: impl Into<String>) -> Problem {
+        self.problem(Severity::Error, field.into(), message.into())
+    }
+
+    fn problem(&self, severity: Severity, field: String, message: String) -> Problem {
+        Problem {
+            severity,
+            object: self.object.clone(),
+            field,
+            file: self.file.clone(),
+            message,
+        }
+    }
 }
 
 impl fmt::Display for Problem {

@@ -15,7 +15,16 @@ pub enum Origin {
     Rule,
 }
 
-/// Sends requests for a host and a path to a backend.
+/// What becomes of the requests that a route answers for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// They go to the backend.
+    Forward,
+    /// They get 503: the route asks for protection that cannot be given. Says why, in one line.
+    Deny(Box<str>),
+}
+
+/// What becomes of requests for a host and a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// The Ingress that asked for it.
@@ -30,6 +39,8 @@ pub struct Route {
     pub path: PathPattern,
     /// Where to. Always a key of [`Snapshot::backends`](super::Snapshot::backends).
     pub backend: BackendKey,
+    /// Whether they go there at all.
+    pub action: Action,
     /// How.
     pub policy: Policy,
 }

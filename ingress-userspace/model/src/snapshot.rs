@@ -1,6 +1,6 @@
 //! Everything the cluster (or the folder) says at one moment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,30 +25,6 @@ pub struct Snapshot {
     pub problems: Vec<Problem>,
     /// Objects that were read and are of no use here, by `apiVersion/kind`.
     pub skipped: BTreeMap<String, u64>,
-}
-
-/// The hosts with a TLS entry, to be asked about one rule's host.
-#[derive(Clone, Debug)]
-pub struct TlsHosts<'s>(BTreeSet<&'s HostPattern>);
-
-impl Snapshot {
-    /// Collects the hosts that have a TLS entry.
-    pub fn tls_hosts(&self) -> TlsHosts<'_> {
-        TlsHosts(self.tls_hosts.iter().collect())
-    }
-}
-
-impl TlsHosts<'_> {
-    /// Whether a TLS entry names `host`, or a wildcard that covers it.
-    pub fn covers(&self, host: &HostPattern) -> bool {
-        let by_wildcard = |name: &str| {
-            let suffix = name
-                .split_once('.')
-                .map(|(_, suffix)| HostPattern::Wildcard(suffix.into()));
-            suffix.is_some_and(|wildcard| self.0.contains(&wildcard))
-        };
-        self.0.contains(host) || matches!(host, HostPattern::Exact(name) if by_wildcard(name))
-    }
 }
 
 /// A map whose key is a structure has no JSON form; the backends carry their keys.

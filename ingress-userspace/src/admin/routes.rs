@@ -17,6 +17,9 @@ pub(super) struct Row {
     backend: String,
     endpoints: Vec<EndpointRow>,
     redirect_to_https: bool,
+    /// Why its requests get 503.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    denied: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rewrite_target: Option<Box<str>>,
 }
@@ -49,6 +52,7 @@ pub(super) fn list(table: &RouteTable) -> Vec<Row> {
                 })
                 .collect(),
             redirect_to_https: entry.redirect_to_https,
+            denied: entry.denied().map(Into::into),
             rewrite_target: entry.route.policy.rewrite_target.clone(),
         })
         .collect()

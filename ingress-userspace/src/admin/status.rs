@@ -25,6 +25,8 @@ pub(crate) struct Status {
     pub(crate) skipped: BTreeMap<String, u64>,
     /// Number of routes in force.
     pub(crate) routes: usize,
+    /// Those of them that answer 503, because they ask for protection that cannot be given.
+    pub(crate) denied_routes: usize,
     /// When the table last changed.
     #[serde(serialize_with = "unix_seconds")]
     pub(crate) changed: Option<SystemTime>,

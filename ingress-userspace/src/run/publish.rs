@@ -15,7 +15,7 @@ use ingress_agent::Feed;
 use ingress_model::{Problem, Severity, Snapshot};
 use ingress_proxy::{
     metrics::{Kind, Registry},
-    table::RouteTable,
+    table::{Entry, RouteTable},
     tls,
 };
 
@@ -113,10 +113,13 @@ impl Publisher {
         problems.dedup();
         log_changes(&self.status.borrow().problems, &problems);
         let routes = table.entries().len();
+        let denied = |entry: &&Arc<Entry>| entry.denied().is_some();
+        let denied_routes = table.entries().iter().filter(denied).count();
         self.tables.send_replace(Arc::new(table));
         tracing::info!(routes, problems = problems.len(), "new table");
         self.change_status(|status| {
             status.routes = routes;
+            status.denied_routes = denied_routes;
             status.skipped.clone_from(&snapshot.skipped);
             status.problems = problems;
             status.changed = Some(SystemTime::now());
@@ -182,6 +185,12 @@ pub(super) fn expose(
         exposition.sample("forebay_ready", &[], u8::from(ready.load(Relaxed)));
         exposition.family("forebay_routes", Kind::Gauge, "Routes in force.");
         exposition.sample("forebay_routes", &[], status.routes);
+        exposition.family(
+            "forebay_denied_routes",
+            Kind::Gauge,
+            "Routes in force that answer 503, because they ask for protection that cannot be given.",
+        );
+        exposition.sample("forebay_denied_routes", &[], status.denied_routes);
 
         exposition.family(
             "forebay_object_problems",

@@ -6,6 +6,7 @@ use std::{
 };
 
 use ingress_lab::{eventually, origin::Origin};
+use ingress_model::Policy;
 
 use crate::{
     proxy::{Cluster, Proxy},
@@ -31,7 +32,15 @@ fn peak_memory() -> usize {
 #[test]
 fn large_bodies_stream_both_ways_in_little_memory() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
-    let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
+    let unlimited = Policy {
+        body_limit: None,
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(
+        &Cluster::default()
+            .route("", "/", "web", &[origin.address()], unlimited)
+            .0,
+    );
     let before = peak_memory();
     for framing in [
         format!("Content-Length: {SIZE}"),

@@ -201,7 +201,7 @@ async fn http2_by_prior_knowledge_serves_streams_side_by_side() {
         .await
         .unwrap();
     assert_eq!(echo(quick).await.path, "/quick");
-    let body = Bytes::from(vec![b'x'; 3_000_000]);
+    let body = Bytes::from(vec![b'x'; 1_000_000]);
     let upload = Request::post("http://shop.example/echo")
         .body(Full::new(body.clone()))
         .unwrap();

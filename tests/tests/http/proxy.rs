@@ -8,7 +8,7 @@ use std::{
 };
 
 use ingress_model::{
-    Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind,
+    Action, Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind,
     PathPattern, Policy, PrivateKey, Route, ServicePort, Snapshot,
 };
 use ingress_proxy::metrics::Registry;
@@ -163,6 +163,7 @@ impl Cluster {
             host: host.parse().unwrap(),
             path: PathPattern::new(PathKind::Prefix, path).unwrap(),
             backend: key,
+            action: Action::Forward,
             policy,
         });
         self

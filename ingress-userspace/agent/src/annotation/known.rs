@@ -1,5 +1,5 @@
 //! Annotations of ingress-nginx that are read by name only, so that nobody wonders why one does
-//! nothing.
+//! nothing. Those that must not be ignored are in `denial`.
 
 /// What becomes of an annotation that is known and not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +50,12 @@ const NOT_YET: &[&str] = &[
     "use-port-in-redirects", "x-forwarded-prefix",
     // TLS in front and to the backend.
     "proxy-ssl-ciphers", "proxy-ssl-name", "proxy-ssl-protocols", "proxy-ssl-secret", "proxy-ssl-server-name",
-    "proxy-ssl-verify", "proxy-ssl-verify-depth", "ssl-ciphers", "ssl-passthrough", "ssl-prefer-server-ciphers",
-    // Who may pass.
-    "allowlist-source-range", "auth-always-set-cookie", "auth-cache-duration", "auth-cache-key", "auth-method",
-    "auth-proxy-set-headers", "auth-realm", "auth-request-redirect", "auth-response-headers", "auth-secret",
-    "auth-secret-type", "auth-signin", "auth-signin-redirect-param", "auth-tls-error-page", "auth-tls-match-cn",
-    "auth-tls-pass-certificate-to-upstream", "auth-tls-secret", "auth-tls-verify-client", "auth-tls-verify-depth",
-    "auth-type", "auth-url", "denylist-source-range", "enable-global-auth", "satisfy", "whitelist-source-range",
+    "proxy-ssl-verify", "proxy-ssl-verify-depth", "ssl-ciphers", "ssl-prefer-server-ciphers",
+    // Who may pass: these only tune what an annotation of `denial` turns on.
+    "auth-always-set-cookie", "auth-cache-duration", "auth-cache-key", "auth-method", "auth-proxy-set-headers",
+    "auth-realm", "auth-request-redirect", "auth-response-headers", "auth-secret-type", "auth-signin",
+    "auth-signin-redirect-param", "auth-tls-error-page", "auth-tls-pass-certificate-to-upstream",
+    "auth-tls-verify-depth", "satisfy",
     // Canary and affinity.
     "affinity", "affinity-canary-behavior", "affinity-mode", "canary", "canary-by-cookie", "canary-by-header",
     "canary-by-header-pattern", "canary-by-header-value", "canary-weight", "canary-weight-total",
@@ -71,7 +70,7 @@ const NOT_YET: &[&str] = &[
     "proxy-next-upstream-timeout", "proxy-next-upstream-tries", "proxy-redirect-from", "proxy-redirect-to",
     "proxy-request-buffering",
     // Backends.
-    "backend-protocol", "fastcgi-index", "fastcgi-params-configmap", "load-balance", "service-upstream",
+    "fastcgi-index", "fastcgi-params-configmap", "load-balance", "service-upstream",
     "upstream-hash-by", "upstream-hash-by-subset", "upstream-hash-by-subset-size",
     // Responses, mirrors, CORS, logs.
     "cors-allow-credentials", "cors-allow-headers", "cors-allow-methods", "cors-allow-origin", "cors-expose-headers",

@@ -1,10 +1,12 @@
 //! Annotations of an Ingress → a typed policy, once. A bad value is a warning and the default
-//! stays.
+//! stays; what must not be ignored and cannot be honoured is a denial.
 //!
 //! Two prefixes say the same: `nginx.ingress.kubernetes.io/`, and our own `forebay.dev/`, which
 //! wins.
 
+mod denial;
 mod known;
+mod snippet;
 mod value;
 
 use std::collections::BTreeMap;
@@ -12,6 +14,8 @@ use std::collections::BTreeMap;
 use value::{BodyLimit, ConnectTimeout, RewriteTarget, StreamTimeout, Switch};
 
 use ingress_model::Policy;
+
+pub(super) use denial::{Denial, Scope};
 
 /// Prefixes, the one that wins first.
 const PREFIXES: [&str; 2] = ["forebay.dev/", "nginx.ingress.kubernetes.io/"];
@@ -37,8 +41,18 @@ pub(super) struct Warning {
     pub(super) message: String,
 }
 
+/// What the annotations of one Ingress say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) policy: Policy,
+    /// Each denies the Ingress by itself.
+    pub(super) denials: Vec<Denial>,
+    pub(super) warnings: Vec<Warning>,
+}
+
 /// Reads every annotation of our two prefixes; others are no business of ours.
-pub(super) fn policy(annotations: &BTreeMap<String, String>) -> (Policy, Vec<Warning>) {
+pub(super) fn read(annotations: &BTreeMap<String, String>) -> Reading {
+    let annotations = Annotations(annotations);
     let mut reader = Reader {
         annotations,
         warnings: Vec::new(),
@@ -64,12 +78,31 @@ pub(super) fn policy(annotations: &BTreeMap<String, String>) -> (Policy, Vec<War
     reader.read("proxy-body-size", |BodyLimit(limit)| {
         policy.body_limit = limit
     });
-    reader.warn_of_the_rest();
-    (policy, reader.warnings)
+    let denials = denial::find(&annotations);
+    reader.warn_of_the_rest(&denials);
+    Reading {
+        policy,
+        denials,
+        warnings: reader.warnings,
+    }
+}
+
+/// The annotations of one Ingress, by their names without a prefix.
+#[derive(Clone, Copy)]
+struct Annotations<'a>(&'a BTreeMap<String, String>);
+
+impl<'a> Annotations<'a> {
+    /// The key and the trimmed value of `name`, under the prefix that wins.
+    fn find(&self, name: &str) -> Option<(&'a str, &'a str)> {
+        PREFIXES.iter().find_map(|prefix| {
+            let (key, value) = self.0.get_key_value(&format!("{prefix}{name}"))?;
+            Some((key.as_str(), value.trim()))
+        })
+    }
 }
 
 struct Reader<'a> {
-    annotations: &'a BTreeMap<String, String>,
+    annotations: Annotations<'a>,
     warnings: Vec<Warning>,
 }
 
@@ -79,30 +112,29 @@ impl Reader<'_> {
         name: &str,
         set: impl FnOnce(T),
     ) {
-        let found = PREFIXES
-            .iter()
-            .find_map(|prefix| self.annotations.get_key_value(&format!("{prefix}{name}")));
-        let Some((key, text)) = found else { return };
-        match text.trim().parse() {
+        let Some((key, text)) = self.annotations.find(name) else {
+            return;
+        };
+        match text.parse() {
             Ok(value) => set(value),
             Err(error) => {
                 self.warnings.push(Warning {
-                    key: key.clone(),
+                    key: key.to_owned(),
                     message: format!("{error}; the default stays"),
                 });
             }
         }
     }
 
-    fn warn_of_the_rest(&mut self) {
-        for key in self.annotations.keys() {
+    fn warn_of_the_rest(&mut self, denials: &[Denial]) {
+        for key in self.annotations.0.keys() {
             let Some((prefix, name)) = PREFIXES
                 .iter()
                 .find_map(|prefix| Some((prefix, key.strip_prefix(prefix)?)))
             else {
                 continue;
             };
-            if SUPPORTED.contains(&name) {
+            if SUPPORTED.contains(&name) || denials.iter().any(|denial| denial.key == *key) {
                 continue;
             }
             let message = match known::find(name) {
@@ -111,6 +143,8 @@ impl Reader<'_> {
                 Some(known::Verdict::Never(reason)) => {
                     format!("never supported: {reason}; ignored")
                 }
+                // It asks for nothing, or for what every route has.
+                None if denial::knows(name) => continue,
                 None => format!(
                     "no such annotation of {}; ignored",
                     prefix.trim_end_matches('/')
@@ -135,7 +169,9 @@ mod tests {
             .iter()
             .map(|(key, value)| (key.to_string(), value.to_string()))
             .collect();
-        let (policy, warnings) = policy(&annotations);
+        let Reading {
+            policy, warnings, ..
+        } = super::read(&annotations);
         (
             policy,
             warnings
@@ -143,6 +179,134 @@ mod tests {
                 .map(|warning| format!("{}: {}", warning.key, warning.message))
                 .collect(),
         )
+    }
+
+    /// The keys that deny, without their prefix.
+    fn denied_by(pairs: &[(&str, &str)]) -> Vec<String> {
+        let of = |prefix: &str| {
+            let annotations = pairs
+                .iter()
+                .map(|(name, value)| (format!("{prefix}{name}"), value.to_string()))
+                .collect();
+            let reading = super::read(&annotations);
+            assert_eq!(reading.policy, Policy::default(), "{pairs:?}");
+            let name = |denial: &Denial| denial.key.strip_prefix(prefix).unwrap().to_owned();
+            reading.denials.iter().map(name).collect::<Vec<_>>()
+        };
+        let [ours, nginx] = PREFIXES.map(of);
+        assert_eq!(ours, nginx, "{pairs:?}");
+        ours
+    }
+
+    #[test]
+    fn an_annotation_that_restricts_access_denies() {
+        for (name, value) in [
+            ("auth-type", "basic"),
+            ("auth-type", "nonsense"),
+            ("auth-secret", "users"),
+            ("auth-url", "https://auth.example.com/verify"),
+            ("enable-global-auth", "true"),
+            ("enable-global-auth", "yes"),
+            ("auth-tls-secret", "default/ca"),
+            ("auth-tls-verify-client", "on"),
+            ("auth-tls-verify-client", "optional"),
+            ("auth-tls-verify-client", "OFF"),
+            ("auth-tls-match-cn", "CN=a"),
+            ("whitelist-source-range", "192.0.2.0/24"),
+            ("allowlist-source-range", "192.0.2.1, 2001:db8::/32"),
+            ("whitelist-source-range", "0.0.0.0/0"),
+            ("whitelist-source-range", "0.0.0.0/0,::/0,nonsense"),
+            ("whitelist-source-range", "0.0.0.0/33,::/0"),
+            ("denylist-source-range", "192.0.2.0/24"),
+            ("denylist-source-range", "nonsense"),
+            ("configuration-snippet", "deny all;"),
+            ("server-snippet", "location /admin { return 403; }"),
+            ("modsecurity-snippet", "SecRuleEngine On"),
+            ("backend-protocol", "HTTPS"),
+            ("backend-protocol", "grpc"),
+            ("backend-protocol", "AUTO_HTTP"),
+            ("ssl-passthrough", "true"),
+        ] {
+            assert_eq!(denied_by(&[(name, value)]), [name], "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn an_annotation_that_restricts_nobody_does_not_deny() {
+        for pairs in [
+            &[("whitelist-source-range", "0.0.0.0/0,::/0")][..],
+            &[("allowlist-source-range", " ::/0 , 10.0.0.0/8, 0.0.0.0/0")],
+            &[("whitelist-source-range", "192.0.2.1/0,2001:db8::/0")],
+            &[("whitelist-source-range", " , ")],
+            &[("denylist-source-range", "")],
+            &[("denylist-source-range", " ,")],
+            &[("auth-type", "")],
+            &[("auth-url", "false")],
+            &[("enable-global-auth", "false")],
+            &[("enable-global-auth", "F")],
+            &[("auth-tls-verify-client", "off")],
+            &[
+                ("auth-tls-secret", "default/ca"),
+                ("auth-tls-verify-client", "off"),
+            ],
+            &[("backend-protocol", "http")],
+            &[("ssl-passthrough", "false")],
+            &[("configuration-snippet", "more_set_headers \"X-A: b\";")],
+            &[("modsecurity-snippet", "SecRuleEngine DetectionOnly")],
+            // These tune what another one turns on.
+            &[
+                ("auth-realm", "x"),
+                ("auth-secret-type", "auth-map"),
+                ("auth-signin", "https://a.b"),
+                ("auth-response-headers", "X-User"),
+                ("auth-tls-verify-depth", "2"),
+                ("auth-tls-pass-certificate-to-upstream", "true"),
+                ("satisfy", "any"),
+            ],
+        ] {
+            assert_eq!(denied_by(pairs), [] as [&str; 0], "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_prefix_can_lift_a_denial() {
+        let (own, nginx) = (
+            "forebay.dev/auth-url",
+            "nginx.ingress.kubernetes.io/auth-url",
+        );
+        for (value, denies) in [("", false), ("https://b.c", true)] {
+            let annotations = [(own, value), (nginx, "https://a.b")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()));
+            let denials = super::read(&annotations.into()).denials;
+            assert_eq!(!denials.is_empty(), denies, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_has_once_denies_the_whole_host() {
+        for (name, value, scope) in [
+            ("auth-url", "https://a.b", Scope::Ingress),
+            ("auth-tls-secret", "default/ca", Scope::Host),
+            ("server-snippet", "deny all;", Scope::Host),
+            ("configuration-snippet", "deny all;", Scope::Ingress),
+        ] {
+            let key = format!("nginx.ingress.kubernetes.io/{name}");
+            let denials = super::read(&[(key, value.to_owned())].into()).denials;
+            assert_eq!(denials[0].scope, scope, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_annotation_that_is_honoured_by_doing_nothing_is_no_warning() {
+        let (_, warnings) = read(&[
+            ("nginx.ingress.kubernetes.io/backend-protocol", "HTTP"),
+            (
+                "nginx.ingress.kubernetes.io/whitelist-source-range",
+                "0.0.0.0/0,::/0",
+            ),
+            ("nginx.ingress.kubernetes.io/auth-url", "https://a.b"),
+        ]);
+        assert_eq!(warnings, [] as [&str; 0]);
     }
 
     #[test]
@@ -175,6 +339,18 @@ mod tests {
         };
         assert_eq!(read(&pairs), (expected, vec![]));
         assert_eq!(pairs.len(), SUPPORTED.len());
+    }
+
+    #[test]
+    fn a_body_may_have_one_mebibyte_unless_an_annotation_says_otherwise() {
+        let key = "nginx.ingress.kubernetes.io/proxy-body-size";
+        for (pairs, limit) in [
+            (&[][..], Some(1 << 20)),
+            (&[(key, "8m")], Some(8 << 20)),
+            (&[(key, "0")], None),
+        ] {
+            assert_eq!(read(pairs).0.body_limit, limit, "{pairs:?}");
+        }
     }
 
     #[test]
@@ -219,7 +395,10 @@ mod tests {
             ("kubernetes.io/tls-acme", "true"),
             ("nginx.ingress.kubernetes.io/canary", "true"),
             ("nginx.ingress.kubernetes.io/enable-rewrite-log", "true"),
-            ("nginx.ingress.kubernetes.io/server-snippet", "return 200;"),
+            (
+                "nginx.ingress.kubernetes.io/server-snippet",
+                "add_header A b;",
+            ),
         ]);
         assert_eq!(policy, Policy::default());
         assert_eq!(

@@ -1,6 +1,6 @@
 //! Values of annotations, parsed as ingress-nginx parses them.
 
-use std::{str::FromStr, time::Duration};
+use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use thiserror::Error;
 
@@ -146,6 +146,26 @@ impl FromStr for RewriteTarget {
         }
         Ok(Self(text.into()))
     }
+}
+
+/// Addresses that share a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Network {
+    pub(super) address: IpAddr,
+    /// Leading bits that count: 0 is everyone of the family.
+    pub(super) prefix: u8,
+}
+
+/// Reads `192.0.2.0/24`, or one address.
+pub(super) fn network(text: &str) -> Option<Network> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = prefix.map_or(Some(bits), |prefix| prefix.parse().ok())?;
+    (prefix <= bits).then_some(Network { address, prefix })
 }
 
 #[cfg(test)]

@@ -13,20 +13,17 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{
-    super::{
-        Settings,
-        index::{Index, Item},
-    },
-    Report,
+use super::super::{
+    Settings,
+    index::{Index, Item},
 };
-use ingress_model::{Backend, BackendKey, Endpoint, ObjectName, Problem, ServicePort};
+use ingress_model::{Backend, BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
 /// The label by which an EndpointSlice belongs to a Service.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// Backends that routes name, each with the object and field that named it first.
-pub(super) type Named = BTreeMap<BackendKey, (Report, String)>;
+pub(super) type Named = BTreeMap<BackendKey, (Subject, String)>;
 
 /// Finds the endpoints of every backend; one that has none answers 503.
 pub(super) fn resolve(
@@ -36,7 +33,7 @@ pub(super) fn resolve(
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<BackendKey, Backend> {
     let slices = by_service(index);
-    let mut resolve = |key: &BackendKey, route: &Report, field: &str| {
+    let mut resolve = |key: &BackendKey, route: &Subject, field: &str| {
         let target = match target(index, key) {
             Ok(target) => target,
             Err(message) => {
@@ -50,7 +47,7 @@ pub(super) fn resolve(
             .unwrap_or_default();
         endpoints(slices, &target, settings.allow_loopback_endpoints, problems)
     };
-    let backend = |(key, (route, field)): (BackendKey, (Report, String))| {
+    let backend = |(key, (route, field)): (BackendKey, (Subject, String))| {
         let endpoints = resolve(&key, &route, &field);
         (key.clone(), Backend { key, endpoints })
     };
@@ -145,13 +142,13 @@ fn endpoints(
 ) -> Vec<Endpoint> {
     let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
     for (name, item) in slices {
-        let report = Report::of("EndpointSlice", name, item);
+        let subject = Subject::object("EndpointSlice", name).read_from(item.file.as_deref());
         if !matches!(item.object.address_type.as_str(), "IPv4" | "IPv6") {
             let message = format!(
                 "{:?} is neither IPv4 nor IPv6; the slice is ignored",
                 item.object.address_type
             );
-            problems.push(report.warning("addressType", message));
+            problems.push(subject.warning("addressType", message));
             continue;
         }
         let Some(port) = port(&item.object, target) else {
@@ -178,7 +175,7 @@ fn endpoints(
                     Err(message) => {
                         let field = format!("endpoints[{number}].addresses");
                         problems
-                            .push(report.warning(field, format!("{text:?} {message}; ignored")));
+                            .push(subject.warning(field, format!("{text:?} {message}; ignored")));
                     }
                 }
             }

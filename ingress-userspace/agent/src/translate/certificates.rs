@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::networking::v1::{IngressSpec, IngressTLS};
 
-use super::{super::index::Index, Claim};
+use super::{super::index::Index, claim::Claim};
 use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem};
 
 /// The only type of Secret that is read, so that the ClusterRole's watch can be narrowed to it.
@@ -40,7 +40,7 @@ pub(super) fn collect(
                     let field = format!("spec.tls[{number}].secretName");
                     problems.push(
                         claim
-                            .report()
+                            .subject()
                             .warning(field, format!("{message}; the default certificate serves")),
                     );
                     continue;
@@ -90,7 +90,7 @@ fn hosts(
             }
             Err(error) => {
                 let field = format!("spec.tls[{number}].hosts[{at}]");
-                problems.push(claim.report().error(field, format!("{error}; ignored")));
+                problems.push(claim.subject().error(field, format!("{error}; ignored")));
             }
         }
     }

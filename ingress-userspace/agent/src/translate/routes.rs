@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, IngressBackend, IngressRule};
+use k8s_openapi::api::networking::v1::{HTTPIngressPath, IngressBackend, IngressRule, IngressSpec};
 
-use super::{super::annotation, Claim};
+use super::{
+    super::annotation::{self, Denial, Scope},
+    claim::Claim,
+};
 use ingress_model::{
-    BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem, Route,
-    ServicePort,
+    Action, BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem,
+    Route, ServicePort,
 };
 
 /// Bytes that mean something in a regex and are no part of an everyday path; `.` is both.
@@ -18,51 +21,59 @@ const REGEX_CHARACTERS: &[char] = &[
 /// A route, and the field that names its backend.
 pub(super) type Written = (Route, String);
 
+/// What one Ingress comes to.
+pub(super) struct Translated {
+    pub(super) routes: Vec<Written>,
+    /// Hosts of its rules.
+    pub(super) hosts: BTreeSet<HostPattern>,
+    /// Why all of these hosts must be denied, not only its own routes.
+    pub(super) denies_hosts: Option<Box<str>>,
+}
+
 /// Translates every rule that can be; what cannot is a problem and harms no other rule.
-pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Vec<Written> {
+pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Translated {
     let none = Default::default();
-    let (policy, warnings) = annotation::policy(
-        claim
-            .item
-            .object
-            .metadata
-            .annotations
-            .as_ref()
-            .unwrap_or(&none),
-    );
-    for warning in warnings {
-        let field = format!("metadata.annotations[{}]", warning.key);
-        problems.push(claim.report().warning(field, warning.message));
+    let annotations = claim.item.object.metadata.annotations.as_ref();
+    let reading = annotation::read(annotations.unwrap_or(&none));
+    let annotation = |key: &str| format!("metadata.annotations[{key}]");
+    for warning in reading.warnings {
+        let field = annotation(&warning.key);
+        problems.push(claim.subject().warning(field, warning.message));
     }
-    let Some(spec) = &claim.item.object.spec else {
-        problems.push(claim.report().error("spec", "is missing"));
-        return Vec::new();
-    };
+    for denial in &reading.denials {
+        let message = format!("{}; requests get 503", denial.reason);
+        problems.push(claim.subject().error(annotation(&denial.key), message));
+    }
+    let reason = |denial: &Denial| format!("{}: {}", denial.key, denial.reason).into_boxed_str();
     let mut writer = Writer {
         claim,
-        policy,
+        action: reading
+            .denials
+            .first()
+            .map_or(Action::Forward, |denial| Action::Deny(reason(denial))),
+        policy: reading.policy,
         problems,
         written: Vec::new(),
         hosts: BTreeSet::new(),
     };
-    for (number, rule) in spec.rules.iter().flatten().enumerate() {
-        writer.rule(number, rule);
+    match &claim.item.object.spec {
+        Some(spec) => writer.spec(spec),
+        None => writer.refuse("spec".to_owned(), "is missing".to_owned()),
     }
-    if let Some(backend) = &spec.default_backend {
-        writer.default_backend(backend);
+    Translated {
+        routes: writer.written,
+        hosts: writer.hosts,
+        denies_hosts: reading
+            .denials
+            .iter()
+            .find(|denial| denial.scope == Scope::Host)
+            .map(reason),
     }
-    if spec.default_backend.is_none() && spec.rules.as_ref().is_none_or(Vec::is_empty) {
-        writer.problems.push(
-            claim
-                .report()
-                .warning("spec", "has neither rules nor a default backend"),
-        );
-    }
-    writer.written
 }
 
 struct Writer<'a> {
     claim: &'a Claim<'a>,
+    action: Action,
     policy: Policy,
     problems: &'a mut Vec<Problem>,
     written: Vec<Written>,
@@ -71,6 +82,20 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    fn spec(&mut self, spec: &IngressSpec) {
+        for (number, rule) in spec.rules.iter().flatten().enumerate() {
+            self.rule(number, rule);
+        }
+        if let Some(backend) = &spec.default_backend {
+            self.default_backend(backend);
+        }
+        if spec.default_backend.is_none() && spec.rules.as_ref().is_none_or(Vec::is_empty) {
+            let message = "has neither rules nor a default backend";
+            self.problems
+                .push(self.claim.subject().warning("spec", message));
+        }
+    }
+
     fn rule(&mut self, number: usize, rule: &IngressRule) {
         let field = format!("spec.rules[{number}]");
         let host = match rule
@@ -148,7 +173,7 @@ impl Writer<'_> {
             ..self.policy.clone()
         };
         let rules = std::mem::replace(&mut self.policy, plain);
-        let mut hosts = std::mem::take(&mut self.hosts);
+        let mut hosts = self.hosts.clone();
         hosts.remove(&HostPattern::Any);
         for host in hosts {
             self.route(
@@ -190,6 +215,7 @@ impl Writer<'_> {
             host,
             path,
             backend,
+            action: self.action.clone(),
             policy: self.policy.clone(),
         };
         self.written.push((route, field));
@@ -232,6 +258,6 @@ impl Writer<'_> {
 
     fn refuse(&mut self, field: String, message: String) {
         self.problems
-            .push(self.claim.report().error(field, message));
+            .push(self.claim.subject().error(field, message));
     }
 }

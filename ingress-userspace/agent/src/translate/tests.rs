@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{super::watch::index_of, *};
-use ingress_model::{HostPattern, PathKind, Route};
+use ingress_model::{Action, HostPattern, PathKind, Route};
 
 fn settings() -> Settings {
     Settings {
@@ -255,6 +255,91 @@ fn one_bad_rule_harms_no_other() {
         let snapshot = translate(&format!("{}{SERVICE}", ingress("web", &spec)));
         assert_eq!(lines(&snapshot), ["web good.test /good Prefix default/s:80"], "{bad}");
         assert_eq!(problems(&snapshot), [format!("Error test.yaml:1: Ingress default/web: {problem}")]);
+    }
+}
+
+/// `ingress host: reason` of each route that is denied.
+fn denied(snapshot: &Snapshot) -> Vec<String> {
+    let denied = |route: &Route| match &route.action {
+        Action::Forward => None,
+        Action::Deny(reason) => Some(format!("{} {}: {reason}", route.ingress, route.host)),
+    };
+    snapshot.routes.iter().filter_map(denied).collect()
+}
+
+#[test]
+fn an_ingress_that_restricts_access_is_denied_and_says_why() {
+    let text = ingress(
+        "web",
+        &format!(
+            "{{defaultBackend: {{service: {{name: s, port: {{number: 80}}}}}}, \
+              rules: [{{host: a.test, http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}"
+        ),
+    )
+    .replace(
+        "{name: web}",
+        "{name: web, annotations: {nginx.ingress.kubernetes.io/auth-url: 'https://auth.test'}}",
+    );
+    let other = ingress(
+        "other",
+        &format!(
+            "{{rules: [{{host: a.test, http: {{paths: [{{path: /x, pathType: Prefix, {TO_S}}}]}}}}]}}"
+        ),
+    );
+    let snapshot = translate(&format!("{text}{other}{SERVICE}"));
+    let why = "nginx.ingress.kubernetes.io/auth-url: external authentication is not supported";
+    assert_eq!(
+        denied(&snapshot),
+        [
+            format!("default/web a.test: {why}"),
+            format!("default/web a.test: {why}"),
+            format!("default/web *: {why}"),
+        ]
+    );
+    assert_eq!(snapshot.routes.len(), 4);
+    assert_eq!(
+        problems(&snapshot),
+        [
+            "Error test.yaml:1: Ingress default/web: metadata.annotations[nginx.ingress.kubernetes.io/auth-url]: \
+             external authentication is not supported; requests get 503"
+        ]
+    );
+}
+
+#[test]
+fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_namespace() {
+    let dated = |namespace: &str, name: &str, year: u32, annotation: &str| {
+        ingress(
+            name,
+            &format!("{{rules: [{{host: a.test, http: {{paths: [{{path: /{name}, pathType: Prefix, {TO_S}}}]}}}}]}}"),
+        )
+        .replace(
+            &format!("{{name: {name}}}"),
+            &format!(
+                "{{name: {name}, namespace: {namespace}, creationTimestamp: '{year}-01-01T00:00:00Z', annotations: {{{annotation}}}}}"
+            ),
+        )
+    };
+    let asks = "nginx.ingress.kubernetes.io/auth-tls-secret: shop/ca";
+    let text = [
+        dated("shop", "asks", 2024, asks),
+        dated("shop", "sister", 2020, ""),
+        dated("blog", "older", 2023, ""),
+        dated("blog", "younger", 2025, ""),
+    ];
+    let snapshot = translate(&text.concat());
+    let mut denied: Vec<_> = denied(&snapshot)
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect();
+    denied.sort();
+    assert_eq!(denied, ["blog/younger", "shop/asks", "shop/sister"]);
+    let problems = problems(&snapshot).join("\n");
+    for said in [
+        "Ingress shop/sister: spec.rules: Ingress shop/asks denies the whole host a.test; requests get 503",
+        "Ingress shop/asks: metadata.annotations: host a.test is served without it for Ingress blog/older",
+    ] {
+        assert!(problems.contains(said), "{said}: {problems}");
     }
 }
 

@@ -3,18 +3,15 @@
 use std::{borrow::Cow, sync::Arc};
 
 use ahash::AHashMap;
-use regex::Regex;
+use regex::bytes::Regex;
 
 use super::{CanonicalHost, CanonicalPath};
-use ingress_model::{Backend, Route};
+use ingress_model::{Action, Backend, HostMap, Route};
 
 /// All routes of one snapshot. Immutable; the same snapshot gives the same table.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    pub(super) exact: AHashMap<Box<str>, HostRoutes>,
-    /// By what follows `*.`.
-    pub(super) wildcard: AHashMap<Box<str>, HostRoutes>,
-    pub(super) any: HostRoutes,
+    pub(super) hosts: HostMap<HostRoutes>,
     pub(super) entries: Vec<Arc<Entry>>,
 }
 
@@ -38,7 +35,7 @@ pub struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct HostRoutes {
     /// Whole paths, without regex mode.
-    pub(super) exact: AHashMap<Box<str>, Arc<Entry>>,
+    pub(super) exact: AHashMap<Box<[u8]>, Arc<Entry>>,
     /// Prefixes by their segments, without regex mode.
     pub(super) prefix: PrefixTree,
     /// In regex mode, in the order in which they are tried.
@@ -59,27 +56,17 @@ impl RouteTable {
         host: &CanonicalHost<'_>,
         path: &CanonicalPath<'_>,
     ) -> Option<&Arc<Entry>> {
-        self.host(host.as_str()).lookup(path.as_str())
+        self.hosts.find(host.as_str())?.lookup(path.as_bytes())
     }
 
     /// All routes, in an order that is stable for one snapshot.
     pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries
     }
-
-    fn host(&self, host: &str) -> &HostRoutes {
-        if let Some(routes) = self.exact.get(host) {
-            return routes;
-        }
-        host.split_once('.')
-            .filter(|(label, _)| !label.is_empty())
-            .and_then(|(_, suffix)| self.wildcard.get(suffix))
-            .unwrap_or(&self.any)
-    }
 }
 
 impl HostRoutes {
-    fn lookup(&self, path: &str) -> Option<&Arc<Entry>> {
+    fn lookup(&self, path: &[u8]) -> Option<&Arc<Entry>> {
         let by_regex = || {
             self.regex.iter().find(|entry| {
                 entry
@@ -104,12 +91,12 @@ impl HostRoutes {
 #[derive(Debug, Default)]
 pub(super) struct PrefixTree {
     entry: Option<Arc<Entry>>,
-    children: AHashMap<Box<str>, PrefixTree>,
+    children: AHashMap<Box<[u8]>, PrefixTree>,
 }
 
 impl PrefixTree {
     /// Adds a rule for `path`; `/foo` and `/foo/` are the same rule.
-    pub(super) fn insert(&mut self, path: &str, entry: Arc<Entry>) {
+    pub(super) fn insert(&mut self, path: &[u8], entry: Arc<Entry>) {
         segments(path)
             .fold(self, |node, segment| {
                 node.children.entry(segment.into()).or_default()
@@ -118,7 +105,7 @@ impl PrefixTree {
     }
 
     /// The rule with the most segments that begins `path`: whole segments only.
-    fn longest(&self, path: &str) -> Option<&Arc<Entry>> {
+    fn longest(&self, path: &[u8]) -> Option<&Arc<Entry>> {
         let mut node = self;
         let mut longest = self.entry.as_ref();
         for segment in segments(path) {
@@ -135,10 +122,11 @@ impl PrefixTree {
 }
 
 /// `/a/b` and `/a/b/` have the segments `a` and `b`; `/` has none.
-fn segments(path: &str) -> impl Iterator<Item = &str> {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    let path = path.strip_suffix('/').unwrap_or(path);
-    path.split('/').filter(move |_| !path.is_empty())
+fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    path.split(|&byte| byte == b'/')
+        .filter(move |_| !path.is_empty())
 }
 
 #[cfg(test)]
@@ -148,46 +136,46 @@ thread_local! {
 }
 
 impl Entry {
-    /// The path that goes upstream in place of the raw one, or `None` to send the raw one.
-    ///
-    /// The whole path is replaced by the target with its captures, wherever the rule's path
-    /// matches. The result is not escaped.
-    pub fn rewrite(&self, path: &CanonicalPath<'_>) -> Option<String> {
-        let target = self.route.policy.rewrite_target.as_deref()?;
-        let captures = self.regex.as_ref()?.captures(path.as_str())?;
-        let mut rewritten = String::with_capacity(target.len() + path.as_str().len());
-        let mut characters = target.chars().peekable();
-        while let Some(character) = characters.next() {
-            match (
-                character,
-                characters.peek().and_then(|next| next.to_digit(10)),
-            ) {
-                ('$', Some(number)) => {
-                    characters.next();
-                    rewritten.push_str(
-                        captures
-                            .get(number as usize)
-                            .map_or("", |group| group.as_str()),
-                    );
-                }
-                _ => rewritten.push(character),
-            }
+    /// Why requests get 503, before any redirect, where the route is denied.
+    pub fn denied(&self) -> Option<&str> {
+        match &self.route.action {
+            Action::Forward => None,
+            Action::Deny(reason) => Some(reason),
         }
-        Some(if rewritten.starts_with('/') {
-            rewritten
-        } else {
-            format!("/{rewritten}")
-        })
     }
 
-    /// What `rewrite` yields as a path that can be sent: escaped again (RFC 3986 section 3.3).
+    /// The path that goes upstream: the raw one, or the target of a rewrite with its captures,
+    /// escaped again byte by byte (RFC 3986 section 3.3).
+    ///
+    /// A rewrite replaces the whole path, wherever the rule's path matches.
     pub fn upstream_path<'p>(&self, raw: &'p str, path: &CanonicalPath<'_>) -> Cow<'p, str> {
         match self.rewrite(path) {
             None => Cow::Borrowed(raw),
             Some(rewritten) => {
-                Cow::Owned(percent_encoding::utf8_percent_encode(&rewritten, ESCAPED).to_string())
+                Cow::Owned(percent_encoding::percent_encode(&rewritten, ESCAPED).to_string())
             }
         }
+    }
+
+    fn rewrite(&self, path: &CanonicalPath<'_>) -> Option<Vec<u8>> {
+        let target = self.route.policy.rewrite_target.as_deref()?;
+        let captures = self.regex.as_ref()?.captures(path.as_bytes())?;
+        let mut rewritten = Vec::with_capacity(1 + target.len() + path.as_bytes().len());
+        let mut bytes = target.bytes().peekable();
+        while let Some(byte) = bytes.next() {
+            let digit = bytes.next_if(|next| byte == b'$' && next.is_ascii_digit());
+            match digit {
+                Some(digit) => {
+                    let group = captures.get(usize::from(digit - b'0'));
+                    rewritten.extend_from_slice(group.map_or(b"", |group| group.as_bytes()));
+                }
+                None => rewritten.push(byte),
+            }
+        }
+        if !rewritten.starts_with(b"/") {
+            rewritten.insert(0, b'/');
+        }
+        Some(rewritten)
     }
 }
 

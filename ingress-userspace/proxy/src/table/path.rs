@@ -8,9 +8,10 @@ use percent_encoding::percent_decode_str;
 
 /// Path of a request: percent-decoded, `//` merged, dot segments removed, starting with `/`.
 ///
-/// `%2F` counts as `/`, as in nginx, so no rule can be passed by writing a slash differently.
+/// Bytes, not text: an endpoint may name its files in any encoding. `%2F` counts as `/`, as in
+/// nginx, so no rule can be bypassed by writing a slash differently.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CanonicalPath<'a>(Cow<'a, str>);
+pub struct CanonicalPath<'a>(Cow<'a, [u8]>);
 
 /// A path that is answered with 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,8 +33,6 @@ pub enum PathError {
 impl<'a> CanonicalPath<'a> {
     /// Reads the path of a request target, without its query.
     ///
-    /// Bytes that are not UTF-8 after decoding become U+FFFD: no rule can name them.
-    ///
     /// # Errors
     /// The path is relative, has a bad escape or a forbidden character, or leads above the root.
     pub fn parse(raw: &'a str) -> Result<Self, PathError> {
@@ -52,18 +51,18 @@ impl<'a> CanonicalPath<'a> {
             previous = byte;
         }
         if plain {
-            return Ok(Self(Cow::Borrowed(raw)));
+            return Ok(Self(Cow::Borrowed(raw.as_bytes())));
         }
         Ok(Self(Cow::Owned(resolve(&decode(raw)?)?)))
     }
 
-    /// The canonical text.
-    pub fn as_str(&self) -> &str {
+    /// The canonical bytes.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
+fn decode(raw: &str) -> Result<Cow<'_, [u8]>, PathError> {
     let mut rest = raw.as_bytes();
     while let Some(at) = rest.iter().position(|&b| b == b'%') {
         match rest.get(at + 1..at + 3) {
@@ -71,8 +70,8 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
             _ => return Err(PathError::Escape),
         }
     }
-    let decoded = percent_decode_str(raw).decode_utf8_lossy();
-    if decoded.bytes().any(|b| b < b' ' || b == 0x7f) {
+    let decoded: Cow<'_, [u8]> = percent_decode_str(raw).into();
+    if decoded.iter().any(u8::is_ascii_control) {
         Err(PathError::Character)
     } else {
         Ok(decoded)
@@ -80,24 +79,24 @@ fn decode(raw: &str) -> Result<Cow<'_, str>, PathError> {
 }
 
 /// Merges slashes and removes dot segments (RFC 3986 section 5.2.4), keeping a final slash.
-fn resolve(path: &str) -> Result<String, PathError> {
-    let mut segments: Vec<&str> = Vec::new();
+fn resolve(path: &[u8]) -> Result<Vec<u8>, PathError> {
+    let mut segments: Vec<&[u8]> = Vec::new();
     let mut directory = true;
-    for segment in path.split('/').skip(1) {
-        directory = matches!(segment, "" | "." | "..");
+    for segment in path.split(|&byte| byte == b'/').skip(1) {
+        directory = matches!(segment, b"" | b"." | b"..");
         match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop().ok_or(PathError::AboveRoot)?),
+            b"" | b"." => {}
+            b".." => drop(segments.pop().ok_or(PathError::AboveRoot)?),
             _ => segments.push(segment),
         }
     }
-    let mut resolved = String::with_capacity(path.len());
+    let mut resolved = Vec::with_capacity(path.len());
     for segment in &segments {
-        resolved.push('/');
-        resolved.push_str(segment);
+        resolved.push(b'/');
+        resolved.extend_from_slice(segment);
     }
     if directory || segments.is_empty() {
-        resolved.push('/');
+        resolved.push(b'/');
     }
     Ok(resolved)
 }
@@ -123,14 +122,17 @@ mod tests {
             ("/a%2F%2e%2E/b", "/b"),
             ("/a%20b", "/a b"),
             ("/caf%C3%A9", "/café"),
+            ("/café", "/café"),
             ("/a.b/..c", "/a.b/..c"),
         ] {
             assert_eq!(
-                CanonicalPath::parse(raw).unwrap().as_str(),
-                canonical,
+                CanonicalPath::parse(raw).unwrap().as_bytes(),
+                canonical.as_bytes(),
                 "{raw}"
             );
         }
+        let latin1 = CanonicalPath::parse("/caf%E9").unwrap();
+        assert_eq!(latin1.as_bytes(), b"/caf\xe9", "no byte is replaced");
     }
 
     #[test]
@@ -157,9 +159,10 @@ mod tests {
         #[test]
         fn canonical_form_has_no_dot_segment_and_no_empty_one(raw in "/[a-b./%2eE5F]{0,24}") {
             if let Ok(path) = CanonicalPath::parse(&raw) {
-                let inner = path.as_str().strip_prefix('/').unwrap();
-                let inner = inner.strip_suffix('/').unwrap_or(inner);
-                prop_assert!(inner.is_empty() || inner.split('/').all(|s| !matches!(s, "" | "." | "..")), "{raw} -> {}", path.as_str());
+                let inner = path.as_bytes().strip_prefix(b"/").unwrap();
+                let inner = inner.strip_suffix(b"/").unwrap_or(inner);
+                let whole = |segment: &[u8]| !matches!(segment, b"" | b"." | b"..");
+                prop_assert!(inner.is_empty() || inner.split(|&byte| byte == b'/').all(whole), "{raw} -> {path:?}");
             }
         }
     }

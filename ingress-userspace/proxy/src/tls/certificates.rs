@@ -6,18 +6,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use ahash::AHashMap;
 use rustls::sign::CertifiedKey;
 
 use super::{certificate::Loaded, provider};
-use ingress_model::{Certificate, HostPattern, ObjectName, Problem, Severity, Snapshot};
+use ingress_model::{Certificate, HostMap, HostPattern, ObjectName, Problem, Snapshot, Subject};
 
 /// The certificates in force, by host.
 #[derive(Debug, Default)]
 pub struct Certificates {
-    exact: AHashMap<Box<str>, Arc<CertifiedKey>>,
-    /// By what follows `*.`.
-    wildcard: AHashMap<Box<str>, Arc<CertifiedKey>>,
+    hosts: HostMap<Arc<CertifiedKey>>,
     secrets: BTreeMap<ObjectName, Arc<Loaded>>,
 }
 
@@ -44,11 +41,8 @@ impl Certificates {
                     } else {
                         "the default certificate"
                     };
-                    problems.push(problem(
-                        certificate,
-                        Severity::Error,
-                        format!("{error}; {served} is served"),
-                    ));
+                    let message = format!("{error}; {served} is served");
+                    problems.push(subject(certificate).error("data", message));
                     match before {
                         Some(before) => Arc::clone(before),
                         None => continue,
@@ -65,10 +59,7 @@ impl Certificates {
 
     /// The certificate for `name`, in lower case and without a final dot.
     pub fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        self.exact.get(name).or_else(|| {
-            let (label, suffix) = name.split_once('.')?;
-            self.wildcard.get(suffix).filter(|_| !label.is_empty())
-        })
+        self.hosts.find_named(name)
     }
 
     /// When each Secret's certificate ends, in seconds since the Unix epoch.
@@ -83,11 +74,7 @@ impl Certificates {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());
         if loaded.not_after < i64::try_from(now).unwrap_or(i64::MAX) {
-            problems.push(problem(
-                certificate,
-                Severity::Warning,
-                "the certificate has expired".to_owned(),
-            ));
+            problems.push(subject(certificate).warning("data", "the certificate has expired"));
         }
         for host in &certificate.hosts {
             if *host == HostPattern::Any {
@@ -101,37 +88,25 @@ impl Certificates {
                 let message = format!(
                     "the certificate does not name {host}; the default certificate is served"
                 );
-                problems.push(problem(certificate, Severity::Warning, message));
+                problems.push(subject(certificate).warning("data", message));
             }
         }
     }
 
     /// The first to claim a host, from the oldest Ingress, keeps it.
     fn offer(&mut self, host: &HostPattern, key: &Arc<CertifiedKey>) {
-        let (map, name) = match host {
-            HostPattern::Exact(name) => (&mut self.exact, name),
-            HostPattern::Wildcard(suffix) => (&mut self.wildcard, suffix),
-            HostPattern::Any => return,
-        };
-        map.entry(name.clone()).or_insert_with(|| Arc::clone(key));
+        self.hosts.get_or_insert_with(host, || Arc::clone(key));
     }
 }
 
-fn problem(certificate: &Certificate, severity: Severity, message: String) -> Problem {
-    let object = format!("Secret {}", certificate.secret);
-    Problem {
-        severity,
-        object,
-        field: "data".to_owned(),
-        file: None,
-        message,
-    }
+fn subject(certificate: &Certificate) -> Subject {
+    Subject::object("Secret", &certificate.secret)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ingress_model::PrivateKey;
+    use ingress_model::{PrivateKey, Severity};
 
     fn pem(names: &[&str]) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();

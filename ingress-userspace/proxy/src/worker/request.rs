@@ -17,7 +17,7 @@ use super::{
 use crate::table::Entry;
 
 /// Where certificate authorities look for proofs of ownership: never redirected.
-const ACME_CHALLENGES: &str = "/.well-known/acme-challenge";
+const ACME_CHALLENGES: &[u8] = b"/.well-known/acme-challenge";
 
 /// Identifies a request in what we send upstream, in error pages and in logs.
 #[derive(Clone, Debug)]
@@ -86,7 +86,9 @@ pub(super) async fn handle(
             respond::status(StatusCode::NOT_FOUND, &id, version),
         ));
     };
-    let response = if let Some(location) = redirect(&client, entry, &sanitized) {
+    let response = if entry.denied().is_some() {
+        respond::status(StatusCode::SERVICE_UNAVAILABLE, &id, version)
+    } else if let Some(location) = redirect(&client, entry, &sanitized) {
         respond::redirect(location, &id, version)
     } else if is_too_large(entry, &sanitized) {
         respond::status(StatusCode::PAYLOAD_TOO_LARGE, &id, version)
@@ -136,7 +138,7 @@ fn answer(
 fn redirect(client: &Client, entry: &Entry, sanitized: &Sanitized<'_>) -> Option<String> {
     if client.secure
         || !entry.redirect_to_https
-        || sanitized.path.as_str().starts_with(ACME_CHALLENGES)
+        || sanitized.path.as_bytes().starts_with(ACME_CHALLENGES)
     {
         return None;
     }

@@ -18,7 +18,7 @@ use super::{
     super::index::{Index, Item},
     manifest::{self, Fault, Identity, Located, Object, Reading},
 };
-use ingress_model::{Problem, Severity};
+use ingress_model::{Problem, Subject};
 
 /// A larger file is not read; the largest object that an API server takes is 3 MiB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -98,11 +98,9 @@ impl Files {
     pub(super) fn index(&self) -> Index {
         let mut index = Index::default();
         for (path, reason) in &self.unreadable {
-            index.problems.push(problem(
-                path.display().to_string(),
-                "",
-                format!("cannot be listed: {reason}"),
-            ));
+            let subject = Subject::file(path.display().to_string());
+            let message = format!("cannot be listed: {reason}");
+            index.problems.push(subject.error("", message));
         }
         for file in self.files.values() {
             index.problems.extend(file.problems.iter().cloned());
@@ -111,15 +109,9 @@ impl Files {
             }
             for (located, place) in file.objects.values() {
                 if let Some(owner) = insert(&mut index, located, place) {
-                    index.problems.push(Problem {
-                        severity: Severity::Warning,
-                        message: format!("is also in {owner}, which wins"),
-                        ..problem(
-                            place.to_string(),
-                            &located.identity.to_string(),
-                            String::new(),
-                        )
-                    });
+                    let subject = Subject::file(&**place).called(located.identity.to_string());
+                    let message = format!("is also in {owner}, which wins");
+                    index.problems.push(subject.warning("", message));
                 }
             }
         }
@@ -141,16 +133,6 @@ fn insert(index: &mut Index, located: &Located, place: &Arc<str>) -> Option<Arc<
         Object::Service(object) => index.services.insert_first(name, item(object, place)),
         Object::EndpointSlice(object) => index.slices.insert_first(name, item(object, place)),
         Object::Secret(object) => index.secrets.insert_first(name, item(object, place)),
-    }
-}
-
-fn problem(file: String, object: &str, message: String) -> Problem {
-    Problem {
-        severity: Severity::Error,
-        object: object.to_owned(),
-        field: String::new(),
-        file: Some(file),
-        message,
     }
 }
 
@@ -189,11 +171,8 @@ impl File {
 
     /// Notes why the file says nothing now; what it said before stays.
     fn keep(&mut self, path: &Path, message: String) -> bool {
-        let problems = vec![problem(
-            path.display().to_string(),
-            "",
-            format!("{message}{}", self.in_force()),
-        )];
+        let subject = Subject::file(path.display().to_string());
+        let problems = vec![subject.error("", format!("{message}{}", self.in_force()))];
         let changed = self.problems != problems;
         self.problems = problems;
         changed
@@ -215,15 +194,9 @@ impl File {
             let place: Arc<str> = format!("{}:{}", path.display(), located.line).into();
             before.remove(&located.identity);
             if let Some((first, _)) = self.objects.get(&located.identity) {
-                self.problems.push(Problem {
-                    severity: Severity::Warning,
-                    message: format!("is also in line {}, which wins", first.line),
-                    ..problem(
-                        place.to_string(),
-                        &located.identity.to_string(),
-                        String::new(),
-                    )
-                });
+                let subject = Subject::file(&*place).called(located.identity.to_string());
+                let message = format!("is also in line {}, which wins", first.line);
+                self.problems.push(subject.warning("", message));
                 continue;
             }
             self.objects
@@ -250,8 +223,9 @@ impl File {
                 _ if !object.is_empty() => String::new(),
                 count => format!("; what the file said before stays in force ({count} objects)"),
             };
+            let subject = Subject::file(place).called(object);
             self.problems
-                .push(problem(place, &object, format!("{message}{consequence}")));
+                .push(subject.error("", format!("{message}{consequence}")));
         }
         self.objects.extend(kept);
     }

@@ -43,10 +43,7 @@ pub(super) struct Identity {
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name.namespace.is_empty() {
-            true => write!(f, "{} {}", self.kind, self.name.name),
-            false => write!(f, "{} {}", self.kind, self.name),
-        }
+        write!(f, "{} {}", self.kind, self.name)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ast;
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
 use ingress_model::{
-    Backend, BackendKey, HostPattern, Origin, PathKind, Problem, Route, Severity, Snapshot,
-    TlsHosts,
+    Backend, BackendKey, HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject,
 };
 
 /// Upper bound of one compiled regex, in bytes. A pattern that needs more is refused.
@@ -28,7 +28,7 @@ impl RouteTable {
             .collect();
         let mut compiler = Compiler {
             backends,
-            tls: snapshot.tls_hosts(),
+            tls: snapshot.tls_hosts.iter().map(|host| (host, ())).collect(),
             entries: Vec::new(),
             problems: Vec::new(),
         };
@@ -41,13 +41,7 @@ impl RouteTable {
         for (host, mut routes) in by_host {
             routes.sort_by_cached_key(|route| route.seniority());
             let routes = compiler.host(&routes);
-            match host {
-                HostPattern::Exact(name) => drop(table.exact.insert(name.clone(), routes)),
-                HostPattern::Wildcard(suffix) => {
-                    drop(table.wildcard.insert(suffix.clone(), routes))
-                }
-                HostPattern::Any => table.any = routes,
-            }
+            table.hosts.get_or_insert_with(host, || routes);
         }
         table.entries = compiler.entries;
         (table, compiler.problems)
@@ -56,7 +50,8 @@ impl RouteTable {
 
 struct Compiler<'s> {
     backends: AHashMap<&'s BackendKey, Arc<Backend>>,
-    tls: TlsHosts<'s>,
+    /// Hosts with a TLS entry.
+    tls: HostMap<()>,
     entries: Vec<Arc<Entry>>,
     problems: Vec<Problem>,
 }
@@ -84,8 +79,10 @@ impl Compiler<'_> {
             claimed.insert(claim, route);
             match route.path.kind() {
                 _ if regex_mode => compiled.regex.push(entry),
-                PathKind::Exact => drop(compiled.exact.insert(claim.0.into(), entry)),
-                PathKind::Prefix | PathKind::Regex => compiled.prefix.insert(claim.0, entry),
+                PathKind::Exact => drop(compiled.exact.insert(claim.0.as_bytes().into(), entry)),
+                PathKind::Prefix | PathKind::Regex => {
+                    compiled.prefix.insert(claim.0.as_bytes(), entry)
+                }
             }
         }
         // ingress-nginx: the longest text first, then byte order descending, then the oldest.
@@ -113,11 +110,9 @@ impl Compiler<'_> {
             match compile_regex(route.path.as_str()) {
                 Ok(regex) => Some(regex),
                 Err(error) => {
-                    self.problems.push(problem(
-                        Severity::Error,
-                        route,
-                        format!("path is not a usable regex: {error}"),
-                    ));
+                    let message = format!("path is not a usable regex: {error}");
+                    self.problems
+                        .push(subject(route).error(field(route), message));
                     return None;
                 }
             }
@@ -177,12 +172,37 @@ fn claim(route: &Route, regex_mode: bool) -> (&str, Option<PathKind>) {
 }
 
 /// nginx's `~* "^path"`: case is ignored and the end is open.
-fn compile_regex(path: &str) -> Result<Regex, regex::Error> {
+///
+/// As in nginx, `.` is any byte and case is that of ASCII, so that paths which are not UTF-8 match
+/// and can be rewritten. Only a class of other characters, such as `[é]`, has no meaning byte by
+/// byte; such a regex is read as text.
+fn compile_regex(path: &str) -> Result<Regex, RegexError> {
     let path = path.strip_prefix('^').unwrap_or(path);
-    RegexBuilder::new(&format!("^(?:{path})"))
-        .case_insensitive(true)
-        .size_limit(REGEX_SIZE_LIMIT)
-        .build()
+    // Alone first: `/a)|(/b` must not end the group that the anchor needs.
+    ast::parse::Parser::new()
+        .parse(path)
+        .map_err(|error| RegexError::Syntax(error.kind().to_string()))?;
+    let build = |unicode| {
+        RegexBuilder::new(&format!("^(?:{path})"))
+            .case_insensitive(true)
+            .unicode(unicode)
+            .size_limit(REGEX_SIZE_LIMIT)
+            .build()
+    };
+    build(false)
+        .or_else(|error| build(true).map_err(|_| error))
+        .map_err(RegexError::Build)
+}
+
+/// Why a path cannot be used as a regex.
+#[derive(Debug, thiserror::Error)]
+enum RegexError {
+    /// It is not one by itself.
+    #[error("{0}")]
+    Syntax(String),
+    /// It asks for too much memory, or for what bytes do not have.
+    #[error(transparent)]
+    Build(regex::Error),
 }
 
 fn already_claimed(route: &Route, owner: &Route) -> Problem {
@@ -192,17 +212,15 @@ fn already_claimed(route: &Route, owner: &Route) -> Problem {
         route.path.as_str(),
         owner.ingress
     );
-    problem(Severity::Warning, route, message)
+    subject(route).warning(field(route), message)
 }
 
-fn problem(severity: Severity, route: &Route, message: String) -> Problem {
-    Problem {
-        severity,
-        object: format!("Ingress {}", route.ingress),
-        field: format!("spec.rules: {}{}", route.host, route.path.as_str()),
-        file: None,
-        message,
-    }
+fn subject(route: &Route) -> Subject {
+    Subject::object("Ingress", &route.ingress)
+}
+
+fn field(route: &Route) -> String {
+    format!("spec.rules: {}{}", route.host, route.path.as_str())
 }
 
 #[cfg(test)]

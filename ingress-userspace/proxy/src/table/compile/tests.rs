@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::table::{CanonicalHost, CanonicalPath};
-use ingress_model::{Endpoint, ObjectName, PathPattern, Policy, ServicePort};
+use ingress_model::{Action, Endpoint, ObjectName, PathPattern, Policy, ServicePort, Severity};
 
 fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> Route {
     Route {
@@ -19,6 +19,7 @@ fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> 
             service: ObjectName::new("default", ingress),
             port: ServicePort::Number(80),
         },
+        action: Action::Forward,
         policy: Policy::default(),
     }
 }
@@ -248,6 +249,63 @@ fn one_rewrite_turns_its_whole_host_into_regexes() {
         );
     }
     assert_eq!(answer(&table, "foo.bar.com", "/other"), "-");
+}
+
+#[test]
+fn paths_are_matched_and_rewritten_byte_by_byte() {
+    let regex = |name: &str, path: &str, target: &str| Route {
+        policy: Policy {
+            rewrite_target: Some(target.into()),
+            ..Policy::default()
+        },
+        ..rule(name, 0, "a.b", PathKind::Regex, path)
+    };
+    let (table, problems) = RouteTable::compile(&snapshot(vec![
+        regex("any", "/s/(.*)", "/$1"),
+        regex("named", "/café/(.*)", "/$1"),
+        regex("class", "/k/([é])", "/$1"),
+        rule("plain", 0, "c.d", PathKind::Prefix, "/café"),
+        rule("exact", 0, "c.d", PathKind::Exact, "/thé"),
+    ]));
+    assert_eq!(problems, []);
+    for (host, path, ingress, upstream) in [
+        ("a.b", "/s/caf%E9", "any", "/caf%E9"),
+        ("a.b", "/S/%ff%FE/%c3%a9%3F", "any", "/%FF%FE/%C3%A9%3F"),
+        ("a.b", "/caf%C3%A9/x", "named", "/x"),
+        ("a.b", "/CAF%C3%A9/x%E9", "named", "/x%E9"),
+        ("a.b", "/k/%C3%A9", "class", "/%C3%A9"),
+        ("c.d", "/caf%C3%A9/%E9", "plain", "/caf%C3%A9/%E9"),
+        ("c.d", "/th%C3%A9", "exact", "/th%C3%A9"),
+    ] {
+        assert_eq!(answer(&table, host, path), ingress, "{host}{path}");
+        let canonical = CanonicalPath::parse(path).unwrap();
+        let entry = table
+            .lookup(&CanonicalHost::parse(host).unwrap(), &canonical)
+            .unwrap();
+        assert_eq!(
+            entry.upstream_path(path, &canonical),
+            upstream,
+            "{host}{path}"
+        );
+    }
+    for (host, path) in [("a.b", "/caf%E9/x"), ("c.d", "/caf%E9"), ("c.d", "/th%E9")] {
+        assert_eq!(answer(&table, host, path), "-", "{host}{path}");
+    }
+}
+
+#[test]
+fn a_regex_cannot_leave_its_group() {
+    for path in ["/a)|(/b", "/a)|.*(", "/a(?x)#", "/a\\"] {
+        let (table, problems) = RouteTable::compile(&snapshot(vec![rule(
+            "bad",
+            0,
+            "a.b",
+            PathKind::Regex,
+            path,
+        )]));
+        assert_eq!(answer(&table, "a.b", "/x/b"), "-", "{path}");
+        assert_eq!(problems.len(), 1, "{path}: {problems:?}");
+    }
 }
 
 #[test]
