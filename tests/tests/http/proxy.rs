@@ -2,7 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
@@ -14,8 +14,9 @@ use ingress_model::{
 use ingress_proxy::metrics::Registry;
 use ingress_proxy::table::RouteTable;
 use ingress_proxy::tls::{self, Certificates, Resolver};
+use ingress_proxy::upstream::Upstreams;
 use ingress_proxy::worker::{self, Inputs, Listener, Settings, Transport};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// A running worker; drained and joined when dropped.
 pub(crate) struct Proxy {
@@ -25,6 +26,7 @@ pub(crate) struct Proxy {
     pub(crate) https: SocketAddr,
     pub(crate) registry: Registry,
     resolver: Arc<Resolver>,
+    upstreams: Mutex<Upstreams>,
     tables: watch::Sender<Arc<RouteTable>>,
     shutdown: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
@@ -34,6 +36,7 @@ pub(crate) struct Proxy {
 pub(crate) fn settings() -> Settings {
     Settings {
         shutdown_grace: Duration::from_secs(5),
+        lame_duck: Duration::from_millis(50),
         ..Settings::default()
     }
 }
@@ -46,9 +49,12 @@ impl Proxy {
 
     /// Serves `snapshot` under `settings`.
     pub(crate) fn start_with(snapshot: &Snapshot, settings: Settings) -> Self {
-        let (tables, table) = watch::channel(Arc::new(RouteTable::compile(snapshot).0));
+        let registry = Registry::new(1);
+        let mut upstreams = Upstreams::default();
+        upstreams.adopt(&snapshot.backends);
+        let table = RouteTable::compile(snapshot, &upstreams, &registry).0;
+        let (tables, table) = watch::channel(Arc::new(table));
         let (shutdown, begun) = watch::channel(false);
-        let registry = Registry::default();
         let resolver = Resolver::new().unwrap();
         resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
         let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -71,12 +77,14 @@ impl Proxy {
             shutdown: begun,
             settings: Arc::new(settings),
         };
-        let thread = Some(worker::spawn(0, listeners, inputs).unwrap());
+        let thread =
+            Some(worker::spawn(0, listeners, inputs, mpsc::unbounded_channel().0).unwrap());
         Self {
             http: addresses.0,
             https: addresses.1,
             registry,
             resolver,
+            upstreams: Mutex::new(upstreams),
             tables,
             shutdown,
             thread,
@@ -87,8 +95,10 @@ impl Proxy {
     pub(crate) fn publish(&self, snapshot: &Snapshot) {
         self.resolver
             .publish(Arc::new(Certificates::compile(snapshot, None).0));
-        self.tables
-            .send_replace(Arc::new(RouteTable::compile(snapshot).0));
+        let mut upstreams = self.upstreams.lock().unwrap();
+        upstreams.adopt(&snapshot.backends);
+        let table = RouteTable::compile(snapshot, &upstreams, &self.registry).0;
+        self.tables.send_replace(Arc::new(table));
     }
 
     /// Begins the shutdown.

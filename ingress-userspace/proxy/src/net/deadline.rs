@@ -13,14 +13,14 @@ use tokio::time::{Instant, Sleep};
 /// The runtime's timer is touched only when it fires or when the deadline moves closer: a
 /// connection that is busy all the time costs one timer operation a timeout, not one a request.
 #[derive(Debug, Default)]
-pub struct Deadline {
+pub(crate) struct Deadline {
     at: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
     /// Moves the deadline.
-    pub fn set(&mut self, at: Instant) {
+    pub(crate) fn set(&mut self, at: Instant) {
         self.at = Some(at);
         if let Some(sleep) = &mut self.sleep
             && sleep.deadline() > at
@@ -30,17 +30,17 @@ impl Deadline {
     }
 
     /// Takes the deadline away.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.at = None;
     }
 
     /// Whether a deadline is in force.
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.at.is_some()
     }
 
     /// Ready once the deadline has passed; never without one.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             return Poll::Pending;
         };
