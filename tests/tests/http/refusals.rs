@@ -8,7 +8,7 @@ use ingress_proxy::worker::Settings;
 
 use crate::{
     proxy::{Cluster, Proxy, settings},
-    wire::{Endpoint, Wire, ask, read_head, refusing},
+    wire::{Endpoint, Refusing, Wire, ask, read_head},
 };
 
 #[test]
@@ -131,7 +131,8 @@ fn bad_endpoints_are_bad_gateways() {
         );
     }
     let closing = Endpoint::start(|_, mut stream| drop(read_head(&mut stream)));
-    for address in [closing.address, refusing()] {
+    let refusing = Refusing::start();
+    for address in [closing.address, refusing.address] {
         let proxy = Proxy::start(&Cluster::of(&[address]));
         assert_eq!(Wire::connect(proxy.http).get("/", "").status, 502);
     }
