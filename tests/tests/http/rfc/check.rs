@@ -158,7 +158,14 @@ fn compare_answer(case: &Case, answer: &Message) -> Result<(), String> {
     }
 }
 
-fn compare_fields(
+/// Whether a message is a beginning of `whole`, and not all of it.
+pub(super) fn begins(message: &Message, whole: &str) -> bool {
+    let shown = message.to_string();
+    let start = shown.strip_suffix(" cut");
+    start.is_some_and(|start| whole.starts_with(start.trim_end_matches('-')))
+}
+
+pub(super) fn compare_fields(
     whose: &str,
     message: &Message,
     has: &[&str],
@@ -204,15 +211,11 @@ fn compare_arrivals(case: &Case, mut arrivals: Arrivals) -> Result<(), String> {
             false
         }
         Arrives::Unfinished(whole) => {
-            let begins = |message: &Message| {
-                let shown = message.to_string();
-                let start = shown
-                    .strip_suffix(" cut")
-                    .map(|start| start.trim_end_matches('-'));
-                start.is_some_and(|start| whole.starts_with(start))
-            };
             arrivals.messages.len() > 1
-                || !arrivals.messages.iter().all(begins)
+                || !arrivals
+                    .messages
+                    .iter()
+                    .all(|message| begins(message, whole))
                 || arrivals
                     .stray
                     .iter()

@@ -2,6 +2,7 @@
 //!
 //! The topics are tables of `case`s. `check` runs each: it sends bytes through `client`, lets
 //! `recorder` stand for the endpoint, and compares what both of them saw, as `message` reads it.
+//! `http2` does the same over frames.
 
 mod case;
 mod check;
@@ -29,3 +30,5 @@ mod response_heads;
 mod target;
 mod trailers;
 mod upgrade;
+
+mod http2;
