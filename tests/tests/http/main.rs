@@ -17,3 +17,5 @@ mod lifecycle;
 mod protocols;
 mod refusals;
 mod retries;
+
+mod rfc;

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::Name;
+use super::is_barred_from_trailers;
 use crate::net::Inbound;
 
 /// Longest line of a chunk's size and its extensions.
@@ -182,7 +182,7 @@ pub(crate) fn each_trailer(
         Ok(httparse::Status::Complete((_, fields))) => {
             for field in fields
                 .iter()
-                .filter(|field| !Name::of(field.name.as_bytes()).is_barred_from_trailers())
+                .filter(|field| !is_barred_from_trailers(field.name.as_bytes()))
             {
                 take(field.name.as_bytes(), field.value);
             }

@@ -76,19 +76,43 @@ impl Name {
             17 if is(b"x-forwarded-proto") => Self::Ours,
             18 if is(b"x-forwarded-scheme") => Self::Ours,
             21 if is(b"sec-websocket-version") => Self::WebSocketVersion,
-            24 if is(b"x-original-forwarded-for") => Self::Ours,
-            25 if is(b"x-original-forwarded-host") => Self::Ours,
             25 if is(b"strict-transport-security") => Self::TransportSecurity,
+            24.. if starts_with(name, b"x-original-forwarded-") => Self::Ours,
             _ if name.contains(&b'_') => Self::Underscore,
             _ => Self::Other,
         }
     }
+}
 
-    /// Whether a trailer section may not carry it: what frames, routes or authenticates a message is
-    /// decided before its body (RFC 9110 section 6.5.1).
-    pub(crate) fn is_barred_from_trailers(self) -> bool {
-        !matches!(self, Self::Other | Self::Date | Self::Server)
-    }
+/// Whether a trailer section may not carry the field: what frames, routes, authenticates or
+/// describes a message is decided before its body (RFC 9110 section 6.5.1).
+pub(crate) fn is_barred_from_trailers(name: &[u8]) -> bool {
+    const BARRED: [&[u8]; 14] = [
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"expires",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"vary",
+        b"www-authenticate",
+    ];
+    let is = |barred: &&[u8]| name.eq_ignore_ascii_case(barred);
+    !matches!(Name::of(name), Name::Other | Name::Date | Name::Server)
+        || BARRED.iter().any(is)
+        || starts_with(name, b"content-")
+        || starts_with(name, b"if-")
+}
+
+fn starts_with(name: &[u8], start: &[u8]) -> bool {
+    name.get(..start.len())
+        .is_some_and(|own| own.eq_ignore_ascii_case(start))
 }
 
 /// The options of a list such as `Connection`, without the space around them.
@@ -187,15 +211,15 @@ mod tests {
     fn a_trailer_carries_only_what_does_not_matter_before_the_body() {
         for (name, barred) in [
             ("Grpc-Status", false),
+            ("ETag", false),
             ("Host", true),
             ("content-length", true),
+            ("Content-Type", true),
+            ("Authorization", true),
+            ("If-Match", true),
             ("X_A", true),
         ] {
-            assert_eq!(
-                Name::of(name.as_bytes()).is_barred_from_trailers(),
-                barred,
-                "{name}"
-            );
+            assert_eq!(is_barred_from_trailers(name.as_bytes()), barred, "{name}");
         }
     }
 

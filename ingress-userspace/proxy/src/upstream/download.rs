@@ -50,6 +50,13 @@ impl<B: RequestBody> Download<B> {
         }
     }
 
+    /// Ends a body of which nothing is to come, so that its connection is free at once.
+    pub(super) fn finish_if_empty(&mut self, now: Instant) {
+        if matches!(self.body, Body::Length(0)) {
+            self.finish(now);
+        }
+    }
+
     /// The next bytes, at least one; `None` at the end. They stay until they are consumed.
     ///
     /// # Errors

@@ -221,14 +221,16 @@ impl<B: RequestBody> Exchange<B> {
         } else {
             head.idle_time
         };
-        Download::new(
+        let mut download = Download::new(
             lease,
             Body::new(head.framing),
             idle_time,
             (request, sent),
             ask.timeouts,
             waiting,
-        )
+        );
+        download.finish_if_empty(now);
+        download
     }
 
     /// The connection that 101 has turned into something else, and what the endpoint sent on it.

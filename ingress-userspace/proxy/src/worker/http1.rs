@@ -200,7 +200,7 @@ impl Connection {
                     head,
                     fields: &fields,
                 };
-                let target = phases::target(line.target.of_head(head)).map_err(|_| 400_u16)?;
+                let target = phases::target(line.target.of_head(head));
                 let method = line.method.of_head(head);
                 let request = RequestHead {
                     version: line.version,

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 
 use super::streams::Progress;
 use crate::{
-    http1::{Fields, Name, each_trailer},
+    http1::{Fields, each_trailer, is_barred_from_trailers},
     upstream::{self, ForwardError, RequestBody, RequestBodyError},
     worker::{record::Record, state::Worker},
 };
@@ -24,6 +24,8 @@ pub(super) struct RequestStream {
     incoming: Incoming,
     data: Bytes,
     trailers: HeaderMap,
+    /// The request says `TE: trailers`: its own go on.
+    pub(super) takes_trailers: bool,
     ended: bool,
 }
 
@@ -33,6 +35,7 @@ impl RequestStream {
             incoming,
             data: Bytes::new(),
             trailers: HeaderMap::new(),
+            takes_trailers: false,
             ended: false,
         }
     }
@@ -65,8 +68,8 @@ impl RequestBody for RequestStream {
     }
 
     fn write_trailers(&self, out: &mut Vec<u8>) {
-        for (name, value) in &self.trailers {
-            if !Name::of(name.as_str().as_bytes()).is_barred_from_trailers() {
+        for (name, value) in self.trailers.iter().filter(|_| self.takes_trailers) {
+            if !is_barred_from_trailers(name.as_str().as_bytes()) {
                 for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
                     out.extend_from_slice(piece);
                 }

@@ -24,7 +24,7 @@ use super::{
     connection::Ended,
     drain::Member,
     http1::HEAD_LIMIT,
-    phases::{self, Decision, Forwarded, HeadWriter, Reply, RequestHead, Target},
+    phases::{self, Decision, Forwarded, HeadWriter, Rejection, Reply, RequestHead, Target},
     record::Record,
     stream::Stream,
 };
@@ -111,13 +111,14 @@ async fn handle(
 ) -> Result<Response<Payload>, Infallible> {
     let mut record = Record::new(&client.worker);
     let (parts, incoming) = request.into_parts();
-    let body = RequestStream::new(incoming);
+    let mut body = RequestStream::new(incoming);
     let (mut plan, is_head) = match decide(&client, &parts, body.has_data(), &mut record) {
         (Decision::Answer(reply, _), is_head) => {
             return Ok(own(&client, &reply, is_head, record, progress));
         }
         (Decision::Forward(plan), is_head) => (plan, is_head),
     };
+    body.takes_trailers = plan.trailers;
     let forwarded = match phases::forward(&client, &mut plan, body, &mut record).await {
         Ok(forwarded) => forwarded,
         Err(error) => {
@@ -160,11 +161,7 @@ fn decide(
             Field::write(&mut bytes, name.as_str().as_bytes(), value.as_bytes())
         }),
     );
-    let target = Target {
-        authority: parts.uri.authority().map(http::uri::Authority::as_str),
-        path: parts.uri.path(),
-        query: parts.uri.query(),
-    };
+    let target = target(&parts.uri, client.secure);
     let head = RequestHead {
         version: Version::HTTP_2,
         method: parts.method.as_str().as_bytes(),
@@ -178,6 +175,23 @@ fn decide(
     let decision = phases::decide(client, &head, record);
     client.worker.fields.set(fields);
     (decision, parts.method == http::Method::HEAD)
+}
+
+/// The target as its pseudo-fields say it (RFC 9113 section 8.3.1): the scheme is that of the
+/// connection, and the path begins with a slash, which the library would add.
+fn target(uri: &http::Uri, secure: bool) -> Result<Target<'_>, Rejection> {
+    let scheme = if secure { "https" } else { "http" };
+    let path = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
+    let begins = path.is_none_or(|path| path.starts_with('/') || path == "*");
+    if uri.scheme_str().is_some_and(|own| own != scheme) || !begins {
+        return Err(Rejection::Target);
+    }
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    Ok(Target {
+        authority,
+        path: uri.path(),
+        query: uri.query(),
+    })
 }
 
 fn own(

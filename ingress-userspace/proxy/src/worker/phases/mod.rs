@@ -20,7 +20,7 @@ pub(super) use self::{
     forward::{Forwarded, Plan, forward},
     reply::Reply,
     respond::{HeadWriter, error, interim, own, response},
-    sanitize::{RequestHead, Target, target},
+    sanitize::{Rejection, RequestHead, Target, target},
 };
 use self::{request_id::RequestId, sanitize::sanitize};
 use super::{client::Client, record::Record};

@@ -51,11 +51,11 @@ fn pass_fields(
     fields: Fields<'_>,
     writer: &mut impl HeadWriter,
 ) -> bool {
-    let mut named = Named::default();
-    if head.names_fields {
-        let connection = fields.iter().filter(|(kind, ..)| *kind == Name::Connection);
-        connection.for_each(|(_, _, value)| options(value).for_each(|name| named.add(name)));
-    }
+    let mut named = if head.names_fields {
+        named_fields(fields)
+    } else {
+        Named::default()
+    };
     let mut has_date = false;
     for (kind, name, value) in fields.iter() {
         match kind {
@@ -79,7 +79,16 @@ fn pass_fields(
     has_date
 }
 
-/// Passes an interim response on.
+/// The fields that `Connection` names, which go no further.
+fn named_fields(fields: Fields<'_>) -> Named<'_> {
+    let mut named = Named::default();
+    for (_, _, value) in fields.iter().filter(|(kind, ..)| *kind == Name::Connection) {
+        options(value).for_each(|name| named.add(name));
+    }
+    named
+}
+
+/// Passes an interim response on, as RFC 9110 section 15.2 asks of a proxy.
 pub(in crate::worker) fn interim(
     status: u16,
     reason: &[u8],
@@ -87,8 +96,9 @@ pub(in crate::worker) fn interim(
     writer: &mut impl HeadWriter,
 ) {
     writer.start(status, reason);
+    let mut named = named_fields(fields);
     for (kind, name, value) in fields.iter() {
-        if matches!(kind, Name::Other | Name::Date) {
+        if matches!(kind, Name::Other | Name::Date) && !named.contains(name) {
             writer.field(name, value);
         }
     }

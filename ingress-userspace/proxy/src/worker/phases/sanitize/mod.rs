@@ -18,7 +18,7 @@ const REQUEST_ID_LIMIT: usize = 128;
 pub(in crate::worker) struct RequestHead<'h> {
     pub(in crate::worker) version: Version,
     pub(in crate::worker) method: &'h [u8],
-    pub(in crate::worker) target: Target<'h>,
+    pub(in crate::worker) target: Result<Target<'h>, Rejection>,
     pub(in crate::worker) fields: Fields<'h>,
     /// What the protocol itself knows of the body, where that is not in the fields.
     pub(in crate::worker) has_body: Option<bool>,
@@ -69,6 +69,8 @@ pub(in crate::worker) enum Rejection {
     Framing(#[from] FramingError),
     #[error("connection names a field that must go on")]
     Connection,
+    #[error("value of a field begins or ends with a space")]
+    Field,
     #[error("expectation is not 100-continue")]
     Expectation,
 }
@@ -78,7 +80,7 @@ impl Rejection {
     pub(super) fn status(self) -> u16 {
         match self {
             Self::Method => 405,
-            Self::Target | Self::Host | Self::Connection => 400,
+            Self::Target | Self::Host | Self::Connection | Self::Field => 400,
             Self::Framing(FramingError::TransferEncoding) => 501,
             Self::Framing(_) => 400,
             Self::Expectation => 417,
@@ -111,7 +113,7 @@ pub(in crate::worker) fn target(text: &[u8]) -> Result<Target<'_>, Rejection> {
             return Err(Rejection::Target);
         }
         let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        if authority.is_empty() {
+        if authority.is_empty() || authority.starts_with(':') {
             return Err(Rejection::Host);
         }
         (Some(authority), rest)
@@ -133,13 +135,14 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
     if matches!(head.method, b"CONNECT" | b"TRACE") {
         return Err(Rejection::Method);
     }
+    let target = head.target?;
     let mut fields = Read::of(head)?;
-    let authority = authority(head, fields.host)?;
+    let authority = authority(target, fields.host, head.version)?;
     let Target {
         path: raw_path,
         query,
         ..
-    } = head.target;
+    } = target;
     let is_for_server = raw_path == "*" && head.method == b"OPTIONS";
     let framing = fields
         .framing
@@ -168,19 +171,27 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
 
 /// Host of the request: exactly one for HTTP/1.1 (RFC 9112 section 3.2), and where the target names
 /// one too, the target's for HTTP/1 and no other for HTTP/2 (RFC 9113 section 8.3.1).
-fn authority<'r>(head: &RequestHead<'r>, host: Option<&'r [u8]>) -> Result<&'r str, Rejection> {
+fn authority<'r>(
+    target: Target<'r>,
+    host: Option<&'r [u8]>,
+    version: Version,
+) -> Result<&'r str, Rejection> {
     let host = host
         .map(std::str::from_utf8)
         .transpose()
         .map_err(|_| Rejection::Host)?;
-    match (head.target.authority, host, head.version) {
+    match (target.authority, host, version) {
         (Some(target), Some(host), Version::HTTP_2) if !target.eq_ignore_ascii_case(host) => {
             Err(Rejection::Host)
         }
         (Some(_), None, Version::HTTP_11) | (None, None, Version::HTTP_11 | Version::HTTP_2) => {
             Err(Rejection::Host)
         }
-        (Some(target), ..) => Ok(target),
+        // The field is overruled, but it has to be one.
+        (Some(target), Some(host), _) => CanonicalHost::parse(host)
+            .map(|_| target)
+            .map_err(|_| Rejection::Host),
+        (Some(target), None, _) => Ok(target),
         (None, Some(host), _) => Ok(host),
         (None, None, _) => Ok(""),
     }
@@ -202,7 +213,13 @@ struct Read<'r> {
 impl<'r> Read<'r> {
     fn of(head: &RequestHead<'r>) -> Result<Self, Rejection> {
         let mut read = Self::default();
+        let is_http2 = head.version == Version::HTTP_2;
         for (kind, _, value) in head.fields.iter() {
+            // HTTP/1.1 cuts this space off, so that an endpoint would see another value (RFC 9113
+            // section 8.2.1).
+            if is_http2 && value != value.trim_ascii() {
+                return Err(Rejection::Field);
+            }
             match kind {
                 Name::Host => {
                     if read.host.replace(value).is_some() {
