@@ -1,6 +1,6 @@
 //! EVENT: turns what a cluster, or a folder of manifests, says into snapshots.
 //!
-//! `watch` → `index` → `annotation`, `translate` → `publish`; [`kernel`] loads the BPF programs and
+//! `watch` → `index` (`kind`, `kept`) → `annotation`, `translate` → `publish`; [`kernel`] loads the BPF programs and
 //! keeps their maps. This package never reads a client's byte.
 
 pub mod kernel;
@@ -8,6 +8,8 @@ pub mod kernel;
 mod watch;
 
 mod index;
+mod kept;
+mod kind;
 
 mod annotation;
 mod translate;

@@ -40,7 +40,7 @@ pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> b
 
 /// `spec.controller` of the IngressClass `class`; `None` where there is no such object.
 fn controller<'i>(class: &str, index: &'i Index) -> Option<&'i str> {
-    let class = index.classes.find(&ObjectName::new("", class))?;
+    let class = index.objects.classes.find(&ObjectName::new("", class))?;
     Some(
         class
             .object

@@ -20,7 +20,7 @@ pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
     let mut skipped = index.skipped.clone();
     let mut problems = index.problems.clone();
     let mut ours = Vec::new();
-    for (name, item) in index.ingresses.iter() {
+    for (name, item) in index.objects.ingresses.iter() {
         if class::serves(&item.object, index, settings) {
             ours.push(Claim::new(name, item));
         } else {

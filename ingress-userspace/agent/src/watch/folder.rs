@@ -14,8 +14,10 @@ use tokio::{
 };
 
 use super::{
-    super::{AgentError, SourceState, index::Index},
-    Event,
+    super::{
+        AgentError, SourceState,
+        index::{Event, Index},
+    },
     files::Files,
 };
 

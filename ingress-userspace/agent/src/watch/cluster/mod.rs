@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    fmt::Debug,
     fs,
     path::PathBuf,
     pin::pin,
@@ -14,25 +13,21 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::{
-    core::v1::{Secret, Service},
-    discovery::v1::EndpointSlice,
-    networking::v1::{Ingress, IngressClass},
-};
 use kube::{
     Api, Client, Resource, ResourceExt,
     config::{Config, KubeConfigOptions, Kubeconfig},
     runtime::watcher,
 };
-use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, watch as channel},
     time::{sleep, timeout},
 };
 
-use super::{
-    super::{AgentError, SourceState},
-    Change, Event,
+use super::super::{
+    AgentError, SourceState,
+    index::Event,
+    kept::Change,
+    kind::{self, Kind, Visitor},
 };
 use ingress_model::ObjectName;
 
@@ -63,18 +58,11 @@ pub(crate) async fn start(
         kinds: Mutex::default(),
         state,
     });
-    let every = watcher::Config::default();
-    let tls = every.clone().fields("type=kubernetes.io/tls");
-    let watch = Watch {
+    kind::visit_all(&mut Watch {
         client,
         events,
         health,
-    };
-    watch.kind::<Ingress>(&every, Event::Ingress);
-    watch.kind::<IngressClass>(&every, Event::IngressClass);
-    watch.kind::<Service>(&every, Event::Service);
-    watch.kind::<EndpointSlice>(&every, Event::EndpointSlice);
-    watch.kind::<Secret>(&tls, Event::Secret);
+    });
     Ok(())
 }
 
@@ -105,24 +93,24 @@ struct Watch {
     health: Arc<Health>,
 }
 
-impl Watch {
-    fn kind<K>(&self, config: &watcher::Config, event: fn(Change<K>) -> Event)
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    {
+impl Visitor for Watch {
+    fn visit<K: Kind>(&mut self) {
         let kind = K::kind(&()).into_owned();
         self.health.set(&kind, Condition::Listing);
-        let stream = watcher::watcher(Api::<K>::all(self.client.clone()), config.clone());
+        let config = watcher::Config {
+            field_selector: K::SELECTOR.map(str::to_owned),
+            ..watcher::Config::default()
+        };
+        let stream = watcher::watcher(Api::<K>::all(self.client.clone()), config);
         let health = Arc::clone(&self.health);
-        tokio::spawn(follow(kind, stream, self.events.clone(), event, health));
+        tokio::spawn(follow(kind, stream, self.events.clone(), health));
     }
 }
 
-async fn follow<K: Resource<DynamicType = ()>>(
+async fn follow<K: Kind>(
     kind: String,
     stream: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
     events: mpsc::Sender<Event>,
-    event: fn(Change<K>) -> Event,
     health: Arc<Health>,
 ) {
     let mut stream = pin!(stream);
@@ -154,7 +142,11 @@ async fn follow<K: Resource<DynamicType = ()>>(
         };
         let Some(change) = change else { continue };
         // In this order: whoever sees the state also sees what it is about.
-        if events.send(event(change)).await.is_err() {
+        if events
+            .send(Event::Changed(K::changed(change)))
+            .await
+            .is_err()
+        {
             return;
         }
         health.set(&kind, Condition::Fine);
