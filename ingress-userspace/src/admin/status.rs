@@ -62,7 +62,7 @@ pub(crate) struct ListenerStatus {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct DataPlaneStatus {
     /// `xdp-native`, `xdp-generic` or `sockets`.
-    pub(crate) mode: &'static str,
+    pub(crate) mode: String,
     /// Why this is not the mode that was asked for.
     pub(crate) degraded: Option<String>,
 }

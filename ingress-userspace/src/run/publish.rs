@@ -231,7 +231,7 @@ pub(super) fn expose(
         );
         exposition.sample(
             "forebay_data_plane_degraded",
-            &[("mode", status.data_plane.mode)],
+            &[("mode", &status.data_plane.mode)],
             degraded,
         );
     }));
