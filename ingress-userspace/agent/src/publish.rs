@@ -8,15 +8,15 @@ use tokio::{
 };
 
 use super::{
-    Settings,
     index::{Event, Index},
+    settings::Settings,
     translate,
 };
 use ingress_model::Snapshot;
 
-/// A burst has ended when nothing came for this long,
+/// A burst of events has ended when nothing came for this long.
 const QUIET: Duration = Duration::from_millis(50);
-/// and is cut when it lasts this long: an event waits no longer.
+/// A burst is cut when it lasts this long, so that no event waits longer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Runs until the source or the last receiver of snapshots is gone.

@@ -13,7 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::super::{Settings, index::Index, kept::Item};
+use super::super::{index::Index, kept::Item, settings::Settings};
 use ingress_model::{Backend, BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
 /// The label by which an EndpointSlice belongs to a Service.

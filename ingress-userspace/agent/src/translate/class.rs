@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::Ingress;
 
-use super::super::{Settings, index::Index};
+use super::super::{index::Index, settings::Settings};
 use ingress_model::ObjectName;
 
 /// Values of `spec.controller` of the IngressClasses that are ours: our own, and that of the

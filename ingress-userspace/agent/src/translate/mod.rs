@@ -12,7 +12,7 @@ mod routes;
 use std::collections::BTreeMap;
 
 use self::claim::Claim;
-use super::{Settings, index::Index};
+use super::{index::Index, settings::Settings};
 use ingress_model::Snapshot;
 
 /// Translates everything known.

@@ -1,4 +1,4 @@
-//! An API server as a source: one watch a kind, restarted for ever.
+//! An API server as a source: one watch per kind, restarted for ever.
 //!
 //! A list is passed on only when it is complete, so a restart takes nothing away that still exists.
 
@@ -24,17 +24,19 @@ use tokio::{
 };
 
 use super::super::{
-    AgentError, SourceState,
     index::Event,
     kept::Change,
     kind::{self, Kind, Visitor},
+    source::{AgentError, SourceState},
 };
 use ingress_model::ObjectName;
 
 /// An address that does not answer is given up after this long.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Between two tries, doubled from the first to the last and varied by half.
+/// After the first failed try. Doubled by each further one, and varied by half so that nodes do not
+/// come back in step.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// A pause grows no longer than this.
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 /// A watch that failed and then says nothing for this long works again: the next failure would have
 /// come within `CONNECT` and one and a half times `LAST_PAUSE`.
@@ -234,7 +236,7 @@ impl Health {
             None if kinds.values().all(|(_, listed)| *listed) => SourceState::InSync,
             None => SourceState::Starting,
         };
-        self.state.send_if_modified(|state| replace(state, now));
+        now.show(&self.state, "API server");
     }
 
     /// Notes that a watch which was failing has not failed for a while.
@@ -248,23 +250,6 @@ impl Health {
             self.set(kind, Condition::Fine);
         }
     }
-}
-
-/// Logs when the source is lost and found again; not each reason on the way.
-fn replace(state: &mut SourceState, now: SourceState) -> bool {
-    if *state == now {
-        return false;
-    }
-    match (&*state, &now) {
-        (SourceState::Degraded { .. }, SourceState::Degraded { .. }) => {}
-        (_, SourceState::Degraded { reason }) => {
-            tracing::warn!(reason, "API server cannot be followed")
-        }
-        (_, SourceState::InSync) => tracing::info!("API server is followed"),
-        (_, SourceState::Starting) => {}
-    }
-    *state = now;
-    true
 }
 
 #[cfg(test)]
