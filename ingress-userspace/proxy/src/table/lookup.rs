@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use ahash::AHashMap;
 use regex::bytes::Regex;
 
-use super::{CanonicalHost, CanonicalPath};
+use super::{host::CanonicalHost, path::CanonicalPath};
 use ingress_model::{Action, Backend, HostMap, Route};
 
 /// All routes of one snapshot. Immutable; the same snapshot gives the same table.

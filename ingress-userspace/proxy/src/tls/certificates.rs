@@ -8,7 +8,7 @@ use std::{
 
 use rustls::sign::CertifiedKey;
 
-use super::{certificate::Loaded, provider};
+use super::{certificate::Loaded, provider::provider};
 use ingress_model::{Certificate, HostMap, HostPattern, ObjectName, Problem, Snapshot, Subject};
 
 /// The certificates in force, by host.
