@@ -62,7 +62,7 @@ impl Certificates {
         self.hosts.find_named(name)
     }
 
-    /// When each Secret's certificate ends, in seconds since the Unix epoch.
+    /// When each Secret's certificate expires, in seconds since the Unix epoch.
     pub fn expiries(&self) -> impl Iterator<Item = (&ObjectName, i64)> {
         self.secrets
             .iter()
