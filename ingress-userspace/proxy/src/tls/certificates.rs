@@ -216,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn debug_shows_no_key() {
+        let (chain, key) = pem(&["a.example.com"]);
+        let bytes = format!("{:?}", key.as_bytes());
+        let (found, _) = compile(vec![secret("a", &["a.example.com"], (chain, key))], None);
+        let debug = format!("{found:?}");
+        assert!(!debug.contains(bytes.trim_matches(['[', ']'])), "{debug}");
+    }
+
+    #[test]
     fn unchanged_secrets_are_not_read_again() {
         let same = secret("a", &["a.example.com"], pem(&["a.example.com"]));
         let (first, _) = compile(vec![same.clone()], None);
