@@ -19,7 +19,7 @@ pub struct RouteTable {
 #[derive(Debug)]
 pub struct Entry {
     /// Position in [`RouteTable::entries`]; workers keep their counters in that order.
-    pub index: usize,
+    pub(crate) index: usize,
     /// What was asked for.
     pub route: Route,
     /// Where it goes; shared by the routes that name the same Service port.
@@ -51,7 +51,7 @@ impl RouteTable {
     /// of these that exists decides alone. Then the longest path wins, `Exact` before `Prefix`.
     ///
     /// Source: Kubernetes Ingress, "Multiple matches"; the host rule is that of ingress-nginx.
-    pub fn lookup(
+    pub(crate) fn lookup(
         &self,
         host: &CanonicalHost<'_>,
         path: &CanonicalPath<'_>,
@@ -148,7 +148,7 @@ impl Entry {
     /// escaped again byte by byte (RFC 3986 section 3.3).
     ///
     /// A rewrite replaces the whole path, wherever the rule's path matches.
-    pub fn upstream_path<'p>(&self, raw: &'p str, path: &CanonicalPath<'_>) -> Cow<'p, str> {
+    pub(crate) fn upstream_path<'p>(&self, raw: &'p str, path: &CanonicalPath<'_>) -> Cow<'p, str> {
         match self.rewrite(path) {
             None => Cow::Borrowed(raw),
             Some(rewritten) => {

@@ -58,7 +58,7 @@ impl Certificates {
     }
 
     /// The certificate for `name`, in lower case and without a final dot.
-    pub fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         self.hosts.find_named(name)
     }
 
