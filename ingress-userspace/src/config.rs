@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use ingress_agent::kernel::{Forward, XdpMode};
 
 use crate::log::LogFormat;
 
@@ -145,9 +149,10 @@ pub(crate) struct RunConfig {
     /// Where the XDP program runs: in the driver, or in the generic (slower) hook of the kernel
     #[arg(
         long,
-        value_enum,
+        value_name = "MODE",
         env = "FOREBAY_XDP_MODE",
         default_value_t,
+        value_parser = PossibleValuesParser::new(XdpMode::NAMES).try_map(|mode| mode.parse::<XdpMode>()),
         help_heading = "Data plane"
     )]
     pub(crate) xdp_mode: XdpMode,
@@ -155,9 +160,10 @@ pub(crate) struct RunConfig {
     /// How packets reach another node: in UDP, or by rewriting the MAC (nodes on one segment only)
     #[arg(
         long,
-        value_enum,
+        value_name = "WAY",
         env = "FOREBAY_FORWARD",
         default_value_t,
+        value_parser = PossibleValuesParser::new(Forward::NAMES).try_map(|way| way.parse::<Forward>()),
         help_heading = "Data plane"
     )]
     pub(crate) forward: Forward,
@@ -251,26 +257,6 @@ pub(crate) struct RunConfig {
     /// Tells clients about the cluster's inside
     #[arg(long, env = "FOREBAY_TRACE_RESPONSES", help_heading = "Process")]
     pub(crate) trace_responses: bool,
-}
-
-/// Where the XDP program runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum XdpMode {
-    /// In the network driver.
-    #[default]
-    Native,
-    /// In the kernel's generic hook: any interface, slower.
-    Generic,
-}
-
-/// How packets reach another node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Forward {
-    /// In UDP with a hop header; works across routers.
-    #[default]
-    Udp,
-    /// By rewriting the MAC addresses; the nodes must share a segment.
-    L2,
 }
 
 /// `NAME=ADDR`.

@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ingress_lab::{
@@ -181,6 +181,17 @@ fn second_example_serves_the_users_own_certificate_and_redirects_http() {
             assert_eq!(echo.headers["x-forwarded-proto"], "https", "{name}");
             assert_eq!(echo.headers["x-forwarded-for"], "127.0.0.1", "{name}");
         }
+        let metrics = forebay.ask("/metrics").unwrap().1;
+        let expiry =
+            "forebay_certificate_expiry_timestamp_seconds{secret=\"default/kube-book-secret\"} ";
+        let expiry = metrics.lines().find_map(|line| line.strip_prefix(expiry));
+        let left = Duration::from_secs(expiry.expect(&metrics).parse().unwrap())
+            - SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        assert!(
+            (364..=365).contains(&(left.as_secs() / 86_400)),
+            "{name}: {left:?} of 365 days"
+        );
+
         // Another name gets the default certificate, which no authority signed.
         let (resolve, url) = (
             format!("other.com:{port}:127.0.0.1"),

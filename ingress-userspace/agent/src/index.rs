@@ -1,100 +1,24 @@
-//! What is known of the cluster or folder now: five kinds of objects, by name.
+//! What is known of the cluster or folder now, and what a source says of it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use k8s_openapi::api::{
-    core::v1::{Secret, Service},
-    discovery::v1::EndpointSlice,
-    networking::v1::{Ingress, IngressClass},
-};
+use super::kind::{Changed, Objects};
+use ingress_model::Problem;
 
-use super::watch::{Change, Event};
-use ingress_model::{ObjectName, Problem};
-
-/// One object and the file it was read from.
-#[derive(Clone, Debug)]
-pub(super) struct Item<T> {
-    /// The object as it was written.
-    pub(super) object: Arc<T>,
-    /// `path:line` in a folder; `None` in a cluster.
-    pub(super) file: Option<Arc<str>>,
-}
-
-/// The objects of one kind.
-#[derive(Clone, Debug)]
-pub(super) struct Kept<T> {
-    items: BTreeMap<ObjectName, Item<T>>,
-    listed: bool,
-}
-
-impl<T> Default for Kept<T> {
-    fn default() -> Self {
-        Self {
-            items: BTreeMap::new(),
-            listed: false,
-        }
-    }
-}
-
-impl<T> Kept<T> {
-    /// The object called `name`.
-    pub(super) fn find(&self, name: &ObjectName) -> Option<&Item<T>> {
-        self.items.get(name)
-    }
-
-    /// All objects, by namespace and name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectName, &Item<T>)> {
-        self.items.iter()
-    }
-
-    /// Keeps `object` unless the name is taken; then gives back where its owner was read.
-    pub(super) fn insert_first(&mut self, name: ObjectName, item: Item<T>) -> Option<Arc<str>> {
-        use std::collections::btree_map::Entry;
-        match self.items.entry(name) {
-            Entry::Occupied(owner) => Some(owner.get().file.clone().unwrap_or_default()),
-            Entry::Vacant(free) => {
-                free.insert(item);
-                None
-            }
-        }
-    }
-
-    fn apply(&mut self, change: Change<T>) {
-        let item = |object| Item {
-            object: Arc::new(object),
-            file: None,
-        };
-        match change {
-            Change::Listed(objects) => {
-                self.items = objects
-                    .into_iter()
-                    .map(|(name, object)| (name, item(object)))
-                    .collect();
-                self.listed = true;
-            }
-            Change::Applied(name, object) => {
-                self.items.insert(name, item(*object));
-            }
-            Change::Deleted(name) => {
-                self.items.remove(&name);
-            }
-        }
-    }
+/// What a source says.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Objects of one kind changed.
+    Changed(Changed),
+    /// A folder was read: everything at once.
+    Whole(Box<Index>),
 }
 
 /// Everything known now.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index {
-    /// `networking.k8s.io/v1`, legacy forms already turned into it.
-    pub(super) ingresses: Kept<Ingress>,
-    /// Cluster-scoped: their namespace is empty.
-    pub(super) classes: Kept<IngressClass>,
-    /// `v1`.
-    pub(super) services: Kept<Service>,
-    /// `discovery.k8s.io/v1`.
-    pub(super) slices: Kept<EndpointSlice>,
-    /// `v1`; from a cluster only those of type `kubernetes.io/tls`.
-    pub(super) secrets: Kept<Secret>,
+    /// By kind.
+    pub(super) objects: Objects,
     /// What could not be read.
     pub(super) problems: Vec<Problem>,
     /// Objects of kinds that are not used, by `apiVersion/kind`.
@@ -105,53 +29,54 @@ impl Index {
     /// Takes one event of a source.
     pub(super) fn apply(&mut self, event: Event) {
         match event {
-            Event::Ingress(change) => self.ingresses.apply(change),
-            Event::IngressClass(change) => self.classes.apply(change),
-            Event::Service(change) => self.services.apply(change),
-            Event::EndpointSlice(change) => self.slices.apply(change),
-            Event::Secret(change) => self.secrets.apply(change),
+            Event::Changed(changed) => self.objects.apply(changed),
             Event::Whole(index) => {
                 *self = *index;
-                self.mark_listed();
+                self.objects.mark_listed();
             }
         }
     }
 
     /// Tells whether every kind was listed once: before, a snapshot would be partial.
     pub(super) fn complete(&self) -> bool {
-        self.ingresses.listed
-            && self.classes.listed
-            && self.services.listed
-            && self.slices.listed
-            && self.secrets.listed
-    }
-
-    fn mark_listed(&mut self) {
-        self.ingresses.listed = true;
-        self.classes.listed = true;
-        self.services.listed = true;
-        self.slices.listed = true;
-        self.secrets.listed = true;
+        self.objects.complete()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::{
+        super::{
+            kept::Change,
+            kind::{self, Kind, Visitor},
+        },
+        *,
+    };
+    use ingress_model::ObjectName;
+
+    /// An empty list of each kind.
+    #[derive(Default)]
+    struct Lists(Vec<Event>);
+
+    impl Visitor for Lists {
+        fn visit<K: Kind>(&mut self) {
+            let list = K::changed(Change::Listed(Vec::new()));
+            self.0.push(Event::Changed(list));
+        }
+    }
 
     #[test]
-    fn index_is_complete_only_when_all_five_kinds_were_listed() {
+    fn index_is_complete_only_when_every_kind_was_listed() {
+        let mut lists = Lists::default();
+        kind::visit_all(&mut lists);
+        assert_eq!(lists.0.len(), 5);
         let mut index = Index::default();
-        for event in [
-            Event::Ingress(Change::Listed(Vec::new())),
-            Event::Service(Change::Listed(Vec::new())),
-            Event::Secret(Change::Listed(Vec::new())),
-            Event::IngressClass(Change::Listed(Vec::new())),
-        ] {
-            index.apply(event);
+        for list in lists.0 {
             assert!(!index.complete());
+            index.apply(list);
         }
-        index.apply(Event::EndpointSlice(Change::Listed(Vec::new())));
         assert!(index.complete());
     }
 
@@ -159,16 +84,18 @@ mod tests {
     fn a_second_list_replaces_the_first_in_one_step() {
         let name = |name: &str| ObjectName::new("default", name);
         let mut index = Index::default();
-        index.apply(Event::Service(Change::Listed(vec![
-            (name("a"), Service::default()),
-            (name("b"), Service::default()),
-        ])));
-        index.apply(Event::Service(Change::Applied(name("c"), Box::default())));
-        index.apply(Event::Service(Change::Listed(vec![(
-            name("b"),
-            Service::default(),
-        )])));
+        for change in [
+            Change::Listed(vec![
+                (name("a"), Service::default()),
+                (name("b"), Service::default()),
+            ]),
+            Change::Applied(name("c"), Box::default()),
+            Change::Listed(vec![(name("b"), Service::default())]),
+        ] {
+            index.apply(Event::Changed(Kind::changed(change)));
+        }
         let names: Vec<_> = index
+            .objects
             .services
             .iter()
             .map(|(name, _)| name.name.clone())

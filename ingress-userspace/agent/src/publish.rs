@@ -7,12 +7,16 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Settings, index::Index, translate, watch::Event};
+use super::{
+    index::{Event, Index},
+    settings::Settings,
+    translate,
+};
 use ingress_model::Snapshot;
 
-/// A burst has ended when nothing came for this long,
+/// A burst of events has ended when nothing came for this long.
 const QUIET: Duration = Duration::from_millis(50);
-/// and is cut when it lasts this long: an event waits no longer.
+/// A burst is cut when it lasts this long, so that no event waits longer.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Runs until the source or the last receiver of snapshots is gone.
@@ -57,7 +61,13 @@ mod tests {
         Ingress, IngressBackend, IngressServiceBackend, IngressSpec, ServiceBackendPort,
     };
 
-    use super::{super::watch::Change, *};
+    use super::{
+        super::{
+            kept::Change,
+            kind::{self, Kind, Visitor},
+        },
+        *,
+    };
     use ingress_model::ObjectName;
 
     fn settings() -> Settings {
@@ -89,10 +99,20 @@ mod tests {
             spec: Some(spec),
             ..Ingress::default()
         };
-        Event::Ingress(Change::Applied(
+        Event::Changed(Kind::changed(Change::Applied(
             ObjectName::new("default", name),
             Box::new(ingress),
-        ))
+        )))
+    }
+
+    /// An empty list of each kind.
+    struct Lists(Vec<Event>);
+
+    impl Visitor for Lists {
+        fn visit<K: Kind>(&mut self) {
+            let list = K::changed(Change::Listed(Vec::new()));
+            self.0.push(Event::Changed(list));
+        }
     }
 
     struct Run {
@@ -113,22 +133,18 @@ mod tests {
             events,
             mut snapshots,
         } = start();
-        for event in [
-            Event::Ingress(Change::Listed(Vec::new())),
-            applied("a"),
-            Event::IngressClass(Change::Listed(Vec::new())),
-            Event::Service(Change::Listed(Vec::new())),
-            Event::Secret(Change::Listed(Vec::new())),
-        ] {
-            events.send(event).await.unwrap();
+        let mut lists = Lists(Vec::new());
+        kind::visit_all(&mut lists);
+        let last = lists.0.pop().unwrap();
+        events.send(applied("old")).await.unwrap();
+        for list in lists.0 {
+            events.send(list).await.unwrap();
         }
+        events.send(applied("a")).await.unwrap();
         // The clock is paused: this passes once every task has nothing to do.
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!snapshots.has_changed().unwrap());
-        events
-            .send(Event::EndpointSlice(Change::Listed(Vec::new())))
-            .await
-            .unwrap();
+        events.send(last).await.unwrap();
         snapshots.changed().await.unwrap();
         assert_eq!(snapshots.borrow().as_ref().unwrap().routes.len(), 1);
     }

@@ -2,12 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Endpoint, ObjectName};
 
 /// A Service's port as an Ingress names it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServicePort {
     /// `port.number`.
     Number(u16),
@@ -25,7 +23,7 @@ impl fmt::Display for ServicePort {
 }
 
 /// What a route points at: a Service, always in the Ingress's own namespace, and one of its ports.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendKey {
     /// The Service.
     pub service: ObjectName,
@@ -42,7 +40,7 @@ impl fmt::Display for BackendKey {
 /// A Service port and the endpoints that may be sent requests now.
 ///
 /// No endpoints is a valid state: requests get 503.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
     /// What the routes call it.
     pub key: BackendKey,

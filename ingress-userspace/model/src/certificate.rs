@@ -2,12 +2,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use super::{HostPattern, ObjectName};
 
 /// A private key in PEM; its `Debug` says `[redacted]`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PrivateKey(Vec<u8>);
 
 impl PrivateKey {
@@ -29,7 +27,7 @@ impl fmt::Debug for PrivateKey {
 }
 
 /// What TLS serves for some hosts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The Secret it came from.
     pub secret: ObjectName,

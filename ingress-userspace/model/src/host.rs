@@ -2,12 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
-
 /// Which request hosts a rule answers for.
 ///
 /// Names are lower case without a final dot. Source: Kubernetes Ingress, "Hostname wildcards".
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
     /// One name, such as `shop.example.com`.
     Exact(Box<str>),

@@ -1,9 +1,9 @@
 //! The path of an Ingress rule.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// How a rule's path is compared with a request's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum PathKind {
     /// Element by element; also what `ImplementationSpecific` means without a regex annotation.
     Prefix,
@@ -17,7 +17,7 @@ pub enum PathKind {
 ///
 /// Starts with `/` and is at most 4 KiB; a `Prefix` or `Exact` path has no byte that a request
 /// path could not carry. Source: Kubernetes Ingress, "Path types".
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPattern {
     kind: PathKind,
     path: Box<str>,

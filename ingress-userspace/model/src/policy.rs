@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 /// How requests of one route are treated. The defaults are those of ingress-nginx.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Policy {
     /// `rewrite-target`: replaces the whole path where the rule's path matches as a regex; `$1` to
     /// `$9` are its captures.

@@ -2,12 +2,10 @@
 
 use std::cmp::Reverse;
 
-use serde::{Deserialize, Serialize};
-
 use super::{BackendKey, HostPattern, ObjectName, PathPattern, Policy};
 
 /// Where in an Ingress a route was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
     /// `spec.defaultBackend`: loses against every rule of the same host.
     DefaultBackend,
@@ -16,7 +14,7 @@ pub enum Origin {
 }
 
 /// What becomes of the requests that a route answers for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// They go to the backend.
     Forward,
@@ -25,7 +23,7 @@ pub enum Action {
 }
 
 /// What becomes of requests for a host and a path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The Ingress that asked for it.
     pub ingress: ObjectName,

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Backend, BackendKey, Certificate, HostPattern, Problem, Route};
 
 /// One complete, immutable state: what crosses from the controller to the workers.
 ///
 /// Whole or absent: none exists before the first lists are complete.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// In no particular order; the table ranks them.
     pub routes: Vec<Route>,
     /// One for each key that a route names, also where the Service is missing (then without
     /// endpoints).
-    #[serde(with = "backend_list")]
     pub backends: BTreeMap<BackendKey, Backend>,
     /// Oldest Ingress first: the first that names a host wins it.
     pub certificates: Vec<Certificate>,
@@ -25,30 +22,4 @@ pub struct Snapshot {
     pub problems: Vec<Problem>,
     /// Objects that were read and are of no use here, by `apiVersion/kind`.
     pub skipped: BTreeMap<String, u64>,
-}
-
-/// A map whose key is a structure has no JSON form; the backends carry their keys.
-mod backend_list {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    use super::{Backend, BackendKey};
-
-    pub(super) fn serialize<S: Serializer>(
-        map: &BTreeMap<BackendKey, Backend>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(map.values())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<BackendKey, Backend>, D::Error> {
-        let backends = Vec::<Backend>::deserialize(deserializer)?;
-        Ok(backends
-            .into_iter()
-            .map(|backend| (backend.key.clone(), backend))
-            .collect())
-    }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Status {
     pub(crate) routes: usize,
     /// Those of them that answer 503, because they ask for protection that cannot be given.
     pub(crate) denied_routes: usize,
+    /// When the certificate of each Secret expires, in seconds since the Unix epoch.
+    pub(crate) certificates: BTreeMap<String, i64>,
     /// When the table last changed.
     #[serde(serialize_with = "unix_seconds")]
     pub(crate) changed: Option<SystemTime>,
@@ -62,7 +64,7 @@ pub(crate) struct ListenerStatus {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct DataPlaneStatus {
     /// `xdp-native`, `xdp-generic` or `sockets`.
-    pub(crate) mode: &'static str,
+    pub(crate) mode: String,
     /// Why this is not the mode that was asked for.
     pub(crate) degraded: Option<String>,
 }

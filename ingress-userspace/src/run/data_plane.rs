@@ -18,10 +18,7 @@ use ingress_proxy::{
     worker::{Listener, Transport},
 };
 
-use crate::{
-    admin::DataPlaneStatus,
-    config::{self, RunConfig},
-};
+use crate::{admin::DataPlaneStatus, config::RunConfig};
 
 /// The listeners of the workers and, where VIPs are given, the kernel part in front of them.
 pub(super) struct DataPlane {
@@ -53,7 +50,7 @@ impl DataPlane {
             listeners: (0..workers).map(|_| Vec::new()).collect(),
             addresses: Vec::new(),
             status: DataPlaneStatus {
-                mode: "sockets",
+                mode: "sockets".to_owned(),
                 degraded: None,
             },
         };
@@ -144,10 +141,7 @@ impl DataPlane {
                 });
             }
         }
-        self.status.mode = match dataplane.mode() {
-            kernel::XdpMode::Native => "xdp-native",
-            kernel::XdpMode::Generic => "xdp-generic",
-        };
+        self.status.mode = format!("xdp-{}", dataplane.mode());
         self.kernel = Some(Arc::new(dataplane));
         Ok(())
     }
@@ -220,14 +214,8 @@ fn settings(config: &RunConfig, nodes: BTreeMap<String, Ipv4Addr>) -> kernel::Se
     kernel::Settings {
         vips: config.vip.clone(),
         interfaces: config.xdp_interface.clone(),
-        mode: match config.xdp_mode {
-            config::XdpMode::Native => kernel::XdpMode::Native,
-            config::XdpMode::Generic => kernel::XdpMode::Generic,
-        },
-        forward: match config.forward {
-            config::Forward::Udp => kernel::Forward::Udp,
-            config::Forward::L2 => kernel::Forward::L2,
-        },
+        mode: config.xdp_mode,
+        forward: config.forward,
         node_name: config.node_name.clone().unwrap_or_default(),
         nodes,
         hash_seed: config.hash_seed,

@@ -1,7 +1,6 @@
 //! Turns snapshots into what the workers use, and shows what came of it.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -111,6 +110,10 @@ impl Publisher {
         self.upstreams.adopt(&snapshot.backends);
         let (certificates, tls_problems) =
             tls::Certificates::compile(&snapshot, self.certificates.as_deref());
+        let expiries = certificates
+            .expiries()
+            .map(|(secret, expiry)| (secret.to_string(), expiry))
+            .collect();
         let certificates = Arc::new(certificates);
         self.resolver.publish(Arc::clone(&certificates));
         self.certificates = Some(certificates);
@@ -128,6 +131,7 @@ impl Publisher {
         self.change_status(|status| {
             status.routes = routes;
             status.denied_routes = denied_routes;
+            status.certificates = expiries;
             status.skipped.clone_from(&snapshot.skipped);
             status.problems = problems;
             status.changed = Some(SystemTime::now());
@@ -198,68 +202,77 @@ pub(super) fn expose(
 ) {
     metrics.collect_with(Box::new(move |exposition| {
         let status = status.borrow().clone();
-        exposition.family(
+        let mut gauge = |name: &str, help: &str, samples: &[Sample<'_>]| {
+            exposition.family(name, Kind::Gauge, help);
+            for (labels, value) in samples {
+                exposition.sample(name, labels.as_slice(), value);
+            }
+        };
+        gauge(
             "forebay_build_info",
-            Kind::Gauge,
             "Version of the binary; always 1.",
+            &[(vec![("version", status.version)], 1)],
         );
-        exposition.sample("forebay_build_info", &[("version", status.version)], 1);
-        exposition.family(
+        gauge(
             "forebay_ready",
-            Kind::Gauge,
             "1 while a whole table is in force and workers accept.",
+            &[(vec![], ready.load(Relaxed).into())],
         );
-        exposition.sample("forebay_ready", &[], u8::from(ready.load(Relaxed)));
-        exposition.family("forebay_routes", Kind::Gauge, "Routes in force.");
-        exposition.sample("forebay_routes", &[], status.routes);
-        exposition.family(
+        gauge(
+            "forebay_routes",
+            "Routes in force.",
+            &[(vec![], count(status.routes))],
+        );
+        gauge(
             "forebay_denied_routes",
-            Kind::Gauge,
             "Routes in force that answer 503, because they ask for protection that cannot be given.",
+            &[(vec![], count(status.denied_routes))],
         );
-        exposition.sample("forebay_denied_routes", &[], status.denied_routes);
-
-        exposition.family(
+        let problems = |severity| {
+            let of = |problem: &&Problem| problem.severity == severity;
+            count(status.problems.iter().filter(of).count())
+        };
+        gauge(
             "forebay_object_problems",
-            Kind::Gauge,
             "Problems of objects, as /status lists them.",
+            &[
+                (vec![("severity", "warning")], problems(Severity::Warning)),
+                (vec![("severity", "error")], problems(Severity::Error)),
+            ],
         );
-        let mut counts = BTreeMap::from([(Severity::Warning, 0), (Severity::Error, 0)]);
-        for problem in &status.problems {
-            *counts.entry(problem.severity).or_default() += 1;
-        }
-        for (severity, count) in counts {
-            let severity = if severity == Severity::Error {
-                "error"
-            } else {
-                "warning"
-            };
-            exposition.sample("forebay_object_problems", &[("severity", severity)], count);
-        }
-
+        let expiries: Vec<Sample<'_>> = status
+            .certificates
+            .iter()
+            .map(|(secret, expiry)| (vec![("secret", secret.as_str())], *expiry))
+            .collect();
+        gauge(
+            "forebay_certificate_expiry_timestamp_seconds",
+            "When the certificate of a Secret expires.",
+            &expiries,
+        );
         let changed = status
             .changed
-            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        exposition.family(
+            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
+            .unwrap_or_default();
+        gauge(
             "forebay_table_changed_timestamp_seconds",
-            Kind::Gauge,
             "When the table last changed.",
+            &[(vec![], i64::try_from(changed.as_secs()).unwrap_or(i64::MAX))],
         );
-        exposition.sample(
-            "forebay_table_changed_timestamp_seconds",
-            &[],
-            changed.unwrap_or_default().as_secs(),
-        );
-        let degraded = u8::from(status.data_plane.degraded.is_some());
-        exposition.family(
+        gauge(
             "forebay_data_plane_degraded",
-            Kind::Gauge,
             "1 when connections are not steered as asked.",
-        );
-        exposition.sample(
-            "forebay_data_plane_degraded",
-            &[("mode", status.data_plane.mode)],
-            degraded,
+            &[(
+                vec![("mode", &*status.data_plane.mode)],
+                status.data_plane.degraded.is_some().into(),
+            )],
         );
     }));
+}
+
+/// Labels and value.
+type Sample<'a> = (Vec<(&'a str, &'a str)>, i64);
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

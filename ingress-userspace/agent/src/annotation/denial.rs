@@ -4,7 +4,7 @@
 //! Their routes are denied, so that access control never fails open. Source: ingress-nginx,
 //! "Annotations"; which names only tune another one was read from its templates.
 
-use super::{Annotations, snippet, value};
+use super::{annotations::Annotations, snippet, value};
 
 /// Which routes a denial reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

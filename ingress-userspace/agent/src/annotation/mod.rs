@@ -4,6 +4,7 @@
 //! Two prefixes say the same: `nginx.ingress.kubernetes.io/`, and our own `forebay.dev/`, which
 //! wins.
 
+mod annotations;
 mod denial;
 mod known;
 mod snippet;
@@ -11,14 +12,12 @@ mod value;
 
 use std::collections::BTreeMap;
 
+use annotations::{Annotations, PREFIXES};
 use value::{BodyLimit, ConnectTimeout, RewriteTarget, StreamTimeout, Switch};
 
 use ingress_model::Policy;
 
 pub(super) use denial::{Denial, Scope};
-
-/// Prefixes, the one that wins first.
-const PREFIXES: [&str; 2] = ["forebay.dev/", "nginx.ingress.kubernetes.io/"];
 
 /// Names that become part of a [`Policy`].
 const SUPPORTED: [&str; 8] = [
@@ -84,20 +83,6 @@ pub(super) fn read(annotations: &BTreeMap<String, String>) -> Reading {
         policy,
         denials,
         warnings: reader.warnings,
-    }
-}
-
-/// The annotations of one Ingress, by their names without a prefix.
-#[derive(Clone, Copy)]
-struct Annotations<'a>(&'a BTreeMap<String, String>);
-
-impl<'a> Annotations<'a> {
-    /// The key and the trimmed value of `name`, under the prefix that wins.
-    fn find(&self, name: &str) -> Option<(&'a str, &'a str)> {
-        PREFIXES.iter().find_map(|prefix| {
-            let (key, value) = self.0.get_key_value(&format!("{prefix}{name}"))?;
-            Some((key.as_str(), value.trim()))
-        })
     }
 }
 

@@ -19,8 +19,8 @@ use aya::programs::{
 };
 
 use super::{
-    KernelError, XdpMode,
-    error::os_error,
+    error::{KernelError, os_error},
+    mode::XdpMode,
     netlink::Interface,
     sys::{self, LinkTarget},
 };

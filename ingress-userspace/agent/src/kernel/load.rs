@@ -6,7 +6,8 @@ use aya::{
 };
 
 use super::{
-    KernelError, packet_log,
+    error::KernelError,
+    packet_log,
     pins::{LAYOUTS, Pins},
 };
 

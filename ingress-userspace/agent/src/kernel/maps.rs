@@ -18,7 +18,7 @@ use ingress_ebpf::{
     verdict::Reason,
 };
 
-use super::{KernelError, load::Loaded, sys::Plain};
+use super::{error::KernelError, load::Loaded, sys::Plain};
 
 /// The listener set of port 80.
 pub(super) const HTTP_SET: u8 = 0;

@@ -16,8 +16,9 @@ use netlink_packet_route::{
 };
 
 use super::{
-    Forward, KernelError,
+    error::KernelError,
     maps::{NamedNode, address},
+    mode::Forward,
     netlink::{Netlink, Path},
 };
 

@@ -10,7 +10,10 @@ use netlink_packet_route::{
 use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
-use super::{KernelError, XdpMode, error::netlink_code};
+use super::{
+    error::{KernelError, netlink_code},
+    mode::XdpMode,
+};
 
 /// The routing table of local addresses, `RT_TABLE_LOCAL`.
 const LOCAL_TABLE: u32 = 255;

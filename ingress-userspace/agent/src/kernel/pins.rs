@@ -15,7 +15,7 @@ use ingress_ebpf::abi::{
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
-use super::{KernelError, attach};
+use super::{attach, error::KernelError};
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;

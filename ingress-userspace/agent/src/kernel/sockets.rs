@@ -12,7 +12,7 @@ use ingress_ebpf::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    KernelError, WorkerSockets,
+    error::KernelError,
     maps::{HTTP_SET, HTTPS_SET, Maps},
 };
 
@@ -21,6 +21,15 @@ const HEADERS: u32 = 40;
 
 /// Connections that may wait for `accept`; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// One worker's listening sockets, on loopback ports that nothing but `assign` leads to.
+#[derive(Debug)]
+pub struct WorkerSockets {
+    /// Serves port 80 of the VIPs.
+    pub http: TcpListener,
+    /// Serves port 443 of the VIPs.
+    pub https: TcpListener,
+}
 
 /// Binds one worker's pair. Clients are told to send segments that fit `mtu` when encapsulated.
 ///

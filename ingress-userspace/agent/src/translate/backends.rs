@@ -13,10 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::super::{
-    Settings,
-    index::{Index, Item},
-};
+use super::super::{index::Index, kept::Item, settings::Settings};
 use ingress_model::{Backend, BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
 /// The label by which an EndpointSlice belongs to a Service.
@@ -58,7 +55,7 @@ type Slices<'a> = Vec<(&'a ObjectName, &'a Item<EndpointSlice>)>;
 
 fn by_service(index: &Index) -> BTreeMap<ObjectName, Slices<'_>> {
     let mut slices: BTreeMap<_, Slices<'_>> = BTreeMap::new();
-    for (name, item) in index.slices.iter() {
+    for (name, item) in index.objects.slices.iter() {
         let labels = item.object.metadata.labels.as_ref();
         if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_LABEL)) {
             let service = ObjectName::new(name.namespace.clone(), service.clone());
@@ -77,7 +74,7 @@ enum Target {
 }
 
 fn target(index: &Index, key: &BackendKey) -> Result<Target, String> {
-    let Some(item) = index.services.find(&key.service) else {
+    let Some(item) = index.objects.services.find(&key.service) else {
         return Err(format!("Service {} does not exist", key.service));
     };
     let none = ServiceSpec::default();

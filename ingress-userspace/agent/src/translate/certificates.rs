@@ -98,7 +98,7 @@ fn hosts(
 }
 
 fn certificate(index: &Index, name: &ObjectName) -> Result<Certificate, String> {
-    let Some(item) = index.secrets.find(name) else {
+    let Some(item) = index.objects.secrets.find(name) else {
         return Err(format!(
             "Secret {name} of type {SECRET_TYPE} does not exist"
         ));

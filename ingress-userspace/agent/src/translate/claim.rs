@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::Ingress;
 
-use super::super::index::Item;
+use super::super::kept::Item;
 use ingress_model::{ObjectName, Seniority, Subject};
 
 /// An Ingress that is ours to serve.

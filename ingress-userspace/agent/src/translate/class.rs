@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::Ingress;
 
-use super::super::{Settings, index::Index};
+use super::super::{index::Index, settings::Settings};
 use ingress_model::ObjectName;
 
 /// Values of `spec.controller` of the IngressClasses that are ours: our own, and that of the
@@ -40,7 +40,7 @@ pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> b
 
 /// `spec.controller` of the IngressClass `class`; `None` where there is no such object.
 fn controller<'i>(class: &str, index: &'i Index) -> Option<&'i str> {
-    let class = index.classes.find(&ObjectName::new("", class))?;
+    let class = index.objects.classes.find(&ObjectName::new("", class))?;
     Some(
         class
             .object

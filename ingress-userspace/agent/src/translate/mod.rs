@@ -12,7 +12,7 @@ mod routes;
 use std::collections::BTreeMap;
 
 use self::claim::Claim;
-use super::{Settings, index::Index};
+use super::{index::Index, settings::Settings};
 use ingress_model::Snapshot;
 
 /// Translates everything known.
@@ -20,7 +20,7 @@ pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
     let mut skipped = index.skipped.clone();
     let mut problems = index.problems.clone();
     let mut ours = Vec::new();
-    for (name, item) in index.ingresses.iter() {
+    for (name, item) in index.objects.ingresses.iter() {
         if class::serves(&item.object, index, settings) {
             ours.push(Claim::new(name, item));
         } else {

@@ -14,16 +14,18 @@ use tokio::{
 };
 
 use super::{
-    super::{AgentError, SourceState, index::Index},
-    Event,
+    super::{
+        index::{Event, Index},
+        source::{AgentError, SourceState},
+    },
     files::Files,
 };
 
-/// Editors write a file in several steps: a scan waits for this much quiet,
+/// A scan waits for this much quiet: editors write a file in several steps.
 const QUIET: Duration = Duration::from_millis(40);
-/// but, in a folder that never rests, no longer than this.
+/// A scan waits no longer than this: some folders never rest.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// Between two scans without a notification: some file systems send none.
+/// Between two scans without a notification. Some file systems send none.
 const POLL: Duration = Duration::from_millis(500);
 
 /// Starts to follow `folder`.
@@ -75,7 +77,7 @@ async fn follow(folder: PathBuf, events: mpsc::Sender<Event>, state: channel::Se
             },
         };
         watcher.renew();
-        report(&state, now);
+        now.show(&state, "manifests folder");
         // A large folder is polled less often: a scan may take two in a hundred of the time.
         let rest = POLL.max(started.elapsed() * 50);
         tokio::select! {
@@ -103,24 +105,6 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
             return;
         }
     }
-}
-
-fn report(state: &channel::Sender<SourceState>, now: SourceState) {
-    state.send_if_modified(|state| {
-        if *state == now {
-            return false;
-        }
-        match &now {
-            SourceState::Degraded { reason } => {
-                tracing::warn!(reason, "manifests folder cannot be followed")
-            }
-            SourceState::Starting | SourceState::InSync => {
-                tracing::info!("manifests folder is followed")
-            }
-        }
-        *state = now;
-        true
-    });
 }
 
 /// Notifications of the kernel; without them, polling is what is left.

@@ -7,7 +7,7 @@ use regex::bytes::Regex;
 
 use ingress_model::{Action, HostMap, Route};
 
-use super::{CanonicalHost, CanonicalPath};
+use super::{host::CanonicalHost, path::CanonicalPath};
 use crate::{metrics::RouteMetrics, upstream::Upstream};
 
 /// All routes of one snapshot. Immutable; the same snapshot gives the same table.
@@ -54,7 +54,7 @@ impl RouteTable {
     /// of these that exists decides alone. Then the longest path wins, `Exact` before `Prefix`.
     ///
     /// Source: Kubernetes Ingress, "Multiple matches"; the host rule is that of ingress-nginx.
-    pub fn lookup(
+    pub(crate) fn lookup(
         &self,
         host: &CanonicalHost<'_>,
         path: &CanonicalPath<'_>,
@@ -158,7 +158,7 @@ impl Entry {
     /// escaped again byte by byte (RFC 3986 section 3.3).
     ///
     /// A rewrite replaces the whole path, wherever the rule's path matches.
-    pub fn upstream_path<'p>(&self, raw: &'p str, path: &CanonicalPath<'_>) -> Cow<'p, str> {
+    pub(crate) fn upstream_path<'p>(&self, raw: &'p str, path: &CanonicalPath<'_>) -> Cow<'p, str> {
         match self.rewrite(path) {
             None => Cow::Borrowed(raw),
             Some(rewritten) => {

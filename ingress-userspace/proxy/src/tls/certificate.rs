@@ -6,7 +6,7 @@ use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-use ingress_model::{Certificate, HostPattern};
+use ingress_model::{Certificate, HostPattern, PrivateKey};
 
 /// Largest chain, in bytes of PEM: a Secret may be 1 MiB, a sensible chain is a few KiB.
 const CHAIN_LIMIT: usize = 256 * 1024;
@@ -32,7 +32,7 @@ pub(super) enum CertificateError {
 #[derive(Debug)]
 pub(super) struct Loaded {
     /// What it was read from, to see whether a later snapshot has the same.
-    source: (Vec<u8>, Vec<u8>),
+    source: (Vec<u8>, PrivateKey),
     pub(super) key: Arc<CertifiedKey>,
     /// Its DNS names; the common name where it has none.
     pub(super) names: Vec<HostPattern>,
@@ -59,10 +59,7 @@ impl Loaded {
             .map_err(|_| CertificateError::Key)?;
         let key =
             CertifiedKey::from_der(chain, key, provider).map_err(|_| CertificateError::Mismatch)?;
-        let source = (
-            certificate.chain_pem.clone(),
-            certificate.key.expose_pem().to_vec(),
-        );
+        let source = (certificate.chain_pem.clone(), certificate.key.clone());
         Ok(Self {
             source,
             key: Arc::new(key),
@@ -73,7 +70,7 @@ impl Loaded {
 
     /// Whether `certificate` holds the bytes that this one was read from.
     pub(super) fn is_from(&self, certificate: &Certificate) -> bool {
-        self.source.0 == certificate.chain_pem && self.source.1 == certificate.key.expose_pem()
+        self.source.0 == certificate.chain_pem && self.source.1 == certificate.key
     }
 
     /// Whether a client that asks for `host` would take this certificate's names.

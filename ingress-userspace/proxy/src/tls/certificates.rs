@@ -8,7 +8,7 @@ use std::{
 
 use rustls::sign::CertifiedKey;
 
-use super::{certificate::Loaded, provider};
+use super::{certificate::Loaded, provider::provider};
 use ingress_model::{Certificate, HostMap, HostPattern, ObjectName, Problem, Snapshot, Subject};
 
 /// The certificates in force, by host.
@@ -58,11 +58,11 @@ impl Certificates {
     }
 
     /// The certificate for `name`, in lower case and without a final dot.
-    pub fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    pub(super) fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         self.hosts.find_named(name)
     }
 
-    /// When each Secret's certificate ends, in seconds since the Unix epoch.
+    /// When each Secret's certificate expires, in seconds since the Unix epoch.
     pub fn expiries(&self) -> impl Iterator<Item = (&ObjectName, i64)> {
         self.secrets
             .iter()
@@ -213,6 +213,15 @@ mod tests {
         );
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].message.contains("expired"));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let (chain, key) = pem(&["a.example.com"]);
+        let bytes = format!("{:?}", key.as_bytes());
+        let (found, _) = compile(vec![secret("a", &["a.example.com"], (chain, key))], None);
+        let debug = format!("{found:?}");
+        assert!(!debug.contains(bytes.trim_matches(['[', ']'])), "{debug}");
     }
 
     #[test]

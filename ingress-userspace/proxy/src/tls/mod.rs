@@ -7,35 +7,24 @@ mod certificate;
 mod certificates;
 mod resolver;
 
+mod error;
+mod provider;
+
 use std::sync::Arc;
 
-pub use certificates::Certificates;
-pub use resolver::Resolver;
-// What the workers accept connections with; they name no TLS library.
-pub use rustls::ServerConfig;
 use rustls::{
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::aws_lc_rs,
     server::NoServerSessionStorage,
     version::{TLS12, TLS13},
 };
-pub use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// TLS cannot be set up at all.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The default certificate could not be made.
-    #[error("make the default certificate")]
-    Default(#[from] rcgen::Error),
-    /// The default certificate's key is of no use to the TLS stack, or the policy is not.
-    #[error("set up TLS")]
-    Rustls(#[from] rustls::Error),
-}
-
-/// The cryptography that all of TLS uses; never the process-wide default, which a library could
-/// set.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
-}
+use self::provider::provider;
+pub use certificates::Certificates;
+pub use error::TlsError;
+pub use resolver::Resolver;
+// What the workers accept connections with; they name no TLS library.
+pub use rustls::ServerConfig;
+pub(crate) use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1, certificates from `resolver`, no client certificates.
 ///

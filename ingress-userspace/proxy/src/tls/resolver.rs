@@ -10,7 +10,7 @@ use rustls::{
 };
 use rustls_pki_types::PrivateKeyDer;
 
-use super::{Certificates, TlsError, provider};
+use super::{certificates::Certificates, error::TlsError, provider::provider};
 
 /// Serves the certificates that were published last; a handshake takes no lock.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
-//! An API server as a source: one watch a kind, restarted for ever.
+//! An API server as a source: one watch per kind, restarted for ever.
 //!
 //! A list is passed on only when it is complete, so a restart takes nothing away that still exists.
 
 use std::{
     collections::BTreeMap,
     error::Error,
-    fmt::Debug,
     fs,
     path::PathBuf,
     pin::pin,
@@ -14,32 +13,30 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::{
-    core::v1::{Secret, Service},
-    discovery::v1::EndpointSlice,
-    networking::v1::{Ingress, IngressClass},
-};
 use kube::{
     Api, Client, Resource, ResourceExt,
     config::{Config, KubeConfigOptions, Kubeconfig},
     runtime::watcher,
 };
-use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, watch as channel},
     time::{sleep, timeout},
 };
 
-use super::{
-    super::{AgentError, SourceState},
-    Change, Event,
+use super::super::{
+    index::Event,
+    kept::Change,
+    kind::{self, Kind, Visitor},
+    source::{AgentError, SourceState},
 };
 use ingress_model::ObjectName;
 
 /// An address that does not answer is given up after this long.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Between two tries, doubled from the first to the last and varied by half.
+/// After the first failed try. Doubled by each further one, and varied by half so that nodes do not
+/// come back in step.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// A pause grows no longer than this.
 const LAST_PAUSE: Duration = Duration::from_secs(2);
 /// A watch that failed and then says nothing for this long works again: the next failure would have
 /// come within `CONNECT` and one and a half times `LAST_PAUSE`.
@@ -63,18 +60,11 @@ pub(crate) async fn start(
         kinds: Mutex::default(),
         state,
     });
-    let every = watcher::Config::default();
-    let tls = every.clone().fields("type=kubernetes.io/tls");
-    let watch = Watch {
+    kind::visit_all(&mut Watch {
         client,
         events,
         health,
-    };
-    watch.kind::<Ingress>(&every, Event::Ingress);
-    watch.kind::<IngressClass>(&every, Event::IngressClass);
-    watch.kind::<Service>(&every, Event::Service);
-    watch.kind::<EndpointSlice>(&every, Event::EndpointSlice);
-    watch.kind::<Secret>(&tls, Event::Secret);
+    });
     Ok(())
 }
 
@@ -105,24 +95,24 @@ struct Watch {
     health: Arc<Health>,
 }
 
-impl Watch {
-    fn kind<K>(&self, config: &watcher::Config, event: fn(Change<K>) -> Event)
-    where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    {
+impl Visitor for Watch {
+    fn visit<K: Kind>(&mut self) {
         let kind = K::kind(&()).into_owned();
         self.health.set(&kind, Condition::Listing);
-        let stream = watcher::watcher(Api::<K>::all(self.client.clone()), config.clone());
+        let config = watcher::Config {
+            field_selector: K::SELECTOR.map(str::to_owned),
+            ..watcher::Config::default()
+        };
+        let stream = watcher::watcher(Api::<K>::all(self.client.clone()), config);
         let health = Arc::clone(&self.health);
-        tokio::spawn(follow(kind, stream, self.events.clone(), event, health));
+        tokio::spawn(follow(kind, stream, self.events.clone(), health));
     }
 }
 
-async fn follow<K: Resource<DynamicType = ()>>(
+async fn follow<K: Kind>(
     kind: String,
     stream: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
     events: mpsc::Sender<Event>,
-    event: fn(Change<K>) -> Event,
     health: Arc<Health>,
 ) {
     let mut stream = pin!(stream);
@@ -154,7 +144,11 @@ async fn follow<K: Resource<DynamicType = ()>>(
         };
         let Some(change) = change else { continue };
         // In this order: whoever sees the state also sees what it is about.
-        if events.send(event(change)).await.is_err() {
+        if events
+            .send(Event::Changed(K::changed(change)))
+            .await
+            .is_err()
+        {
             return;
         }
         health.set(&kind, Condition::Fine);
@@ -242,7 +236,7 @@ impl Health {
             None if kinds.values().all(|(_, listed)| *listed) => SourceState::InSync,
             None => SourceState::Starting,
         };
-        self.state.send_if_modified(|state| replace(state, now));
+        now.show(&self.state, "API server");
     }
 
     /// Notes that a watch which was failing has not failed for a while.
@@ -256,23 +250,6 @@ impl Health {
             self.set(kind, Condition::Fine);
         }
     }
-}
-
-/// Logs when the source is lost and found again; not each reason on the way.
-fn replace(state: &mut SourceState, now: SourceState) -> bool {
-    if *state == now {
-        return false;
-    }
-    match (&*state, &now) {
-        (SourceState::Degraded { .. }, SourceState::Degraded { .. }) => {}
-        (_, SourceState::Degraded { reason }) => {
-            tracing::warn!(reason, "API server cannot be followed")
-        }
-        (_, SourceState::InSync) => tracing::info!("API server is followed"),
-        (_, SourceState::Starting) => {}
-    }
-    *state = now;
-    true
 }
 
 #[cfg(test)]

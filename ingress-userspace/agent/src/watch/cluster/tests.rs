@@ -5,7 +5,8 @@ use std::sync::Mutex;
 use futures_util::stream;
 use kube::{api::ObjectMeta, core::Status};
 
-use super::*;
+use super::{super::super::kind::Changed, *};
+use k8s_openapi::api::core::v1::Service;
 
 fn service(name: &str) -> Service {
     let metadata = ObjectMeta {
@@ -43,9 +44,9 @@ async fn run(
         // Polled for the next event only when the one before was dealt with.
         move |_| states.lock().unwrap().push(feed.borrow().clone())
     });
-    follow("Service".into(), script, events, Event::Service, health).await;
+    follow("Service".into(), script, events, health).await;
     let mut changes = Vec::new();
-    while let Ok(Event::Service(change)) = inbox.try_recv() {
+    while let Ok(Event::Changed(Changed::Service(change))) = inbox.try_recv() {
         changes.push(match change {
             Change::Listed(list) => format!(
                 "listed {}",
@@ -113,18 +114,12 @@ async fn a_watch_that_no_longer_fails_recovers_without_any_event() {
         state,
     });
     let script = vec![
-        Ok(watcher::Event::Init),
+        Ok(watcher::Event::<Service>::Init),
         Ok(watcher::Event::InitDone),
         Err(gone()),
     ];
     let script = stream::iter(script).chain(stream::pending());
-    tokio::spawn(follow(
-        "Service".into(),
-        script,
-        events,
-        Event::Service,
-        health,
-    ));
+    tokio::spawn(follow("Service".into(), script, events, health));
     feed.wait_for(|state| matches!(state, SourceState::Degraded { .. }))
         .await
         .unwrap();

@@ -15,8 +15,8 @@ use std::{
 };
 
 use super::{
-    super::index::{Index, Item},
-    manifest::{self, Fault, Identity, Located, Object, Reading},
+    super::index::Index,
+    manifest::{self, Fault, Identity, Located, Reading},
 };
 use ingress_model::{Problem, Subject};
 
@@ -108,7 +108,9 @@ impl Files {
                 *index.skipped.entry(kind.clone()).or_default() += count;
             }
             for (located, place) in file.objects.values() {
-                if let Some(owner) = insert(&mut index, located, place) {
+                let name = located.identity.name.clone();
+                let owner = index.objects.insert_first(name, &located.object, place);
+                if let Some(owner) = owner {
                     let subject = Subject::file(&**place).called(located.identity.to_string());
                     let message = format!("is also in {owner}, which wins");
                     index.problems.push(subject.warning("", message));
@@ -116,23 +118,6 @@ impl Files {
             }
         }
         index
-    }
-}
-
-fn insert(index: &mut Index, located: &Located, place: &Arc<str>) -> Option<Arc<str>> {
-    fn item<T>(object: &Arc<T>, place: &Arc<str>) -> Item<T> {
-        Item {
-            object: Arc::clone(object),
-            file: Some(Arc::clone(place)),
-        }
-    }
-    let name = located.identity.name.clone();
-    match &located.object {
-        Object::Ingress(object) => index.ingresses.insert_first(name, item(object, place)),
-        Object::IngressClass(object) => index.classes.insert_first(name, item(object, place)),
-        Object::Service(object) => index.services.insert_first(name, item(object, place)),
-        Object::EndpointSlice(object) => index.slices.insert_first(name, item(object, place)),
-        Object::Secret(object) => index.secrets.insert_first(name, item(object, place)),
     }
 }
 

@@ -32,6 +32,7 @@ impl Folder {
         let index = self.files.index();
         let root = format!("{}/", self.dir.path().display());
         let names = index
+            .objects
             .services
             .iter()
             .map(|(name, _)| name.name.clone())
@@ -168,7 +169,7 @@ fn a_folder_that_vanishes_is_an_error_and_everything_stays() {
     folder.scan();
     fs::remove_dir_all(folder.dir.path()).unwrap();
     assert!(folder.files.scan().is_err());
-    assert_eq!(folder.files.index().services.iter().count(), 1);
+    assert_eq!(folder.files.index().objects.services.iter().count(), 1);
 }
 
 #[test]

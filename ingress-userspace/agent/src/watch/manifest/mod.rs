@@ -4,33 +4,17 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::{
-    ByteString,
-    api::{
-        core::v1::{Secret, Service},
-        discovery::v1::EndpointSlice,
-        networking::v1::{Ingress, IngressClass},
-    },
+    ByteString, Resource as _,
+    api::{core::v1::Secret, networking::v1::Ingress},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::legacy::LegacyIngress;
+use super::{
+    super::kind::{self, Object, Read},
+    legacy::LegacyIngress,
+};
 use ingress_model::ObjectName;
-
-/// An object of a kind that is used here.
-#[derive(Clone, Debug)]
-pub(super) enum Object {
-    /// Of any version; in the form of `networking.k8s.io/v1`.
-    Ingress(Arc<Ingress>),
-    /// `networking.k8s.io/v1`.
-    IngressClass(Arc<IngressClass>),
-    /// `v1`.
-    Service(Arc<Service>),
-    /// `discovery.k8s.io/v1`.
-    EndpointSlice(Arc<EndpointSlice>),
-    /// `v1`, of any type; `stringData` is already part of `data`.
-    Secret(Arc<Secret>),
-}
 
 /// Kind and name: two manifests with the same identity are the same object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -224,7 +208,17 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
     if value.get("items").is_some_and(Value::is_array) && kind.ends_with("List") {
         return read_list(value, &version, &kind, line, reading);
     }
-    let Some(kind) = Kind::find(&version, &kind) else {
+    let legacy = kind == Ingress::KIND
+        && matches!(
+            version.as_str(),
+            "networking.k8s.io/v1beta1" | "extensions/v1beta1"
+        );
+    let found = if legacy {
+        kind::find(Ingress::API_VERSION, &kind)
+    } else {
+        kind::find(&version, &kind)
+    };
+    let Some(kind) = found else {
         // ConfigMaps are understood; nothing of them is used yet.
         if (version.as_str(), kind.as_str()) != ("v1", "ConfigMap") {
             *reading
@@ -237,18 +231,18 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
     if name.is_empty() {
         return reading
             .faults
-            .push(fault(line, kind.name(), "metadata.name is missing"));
+            .push(fault(line, kind.kind, "metadata.name is missing"));
     }
-    let namespace = match kind {
-        Kind::IngressClass => String::new(),
-        _ if namespace.is_empty() => "default".to_owned(),
-        _ => namespace,
+    let namespace = match kind.namespaced {
+        false => String::new(),
+        true if namespace.is_empty() => "default".to_owned(),
+        true => namespace,
     };
     let identity = Identity {
-        kind: kind.name(),
+        kind: kind.kind,
         name: ObjectName { namespace, name },
     };
-    match kind.object(value, typed) {
+    match object(kind, legacy, value, typed) {
         Ok(object) => reading.objects.push(Located {
             identity,
             object,
@@ -280,66 +274,47 @@ fn read_list(mut list: Value, version: &str, kind: &str, line: u64, reading: &mu
     }
 }
 
-/// The kinds that are used, legacy Ingress apart because its form differs.
-#[derive(Clone, Copy)]
-enum Kind {
-    Ingress,
-    LegacyIngress,
-    IngressClass,
-    Service,
-    EndpointSlice,
-    Secret,
+/// Reads one object; of a Secret and of a legacy Ingress the way is their own.
+fn object(
+    kind: kind::Name,
+    legacy: bool,
+    value: Value,
+    typed: Typed<'_>,
+) -> Result<Object, (Option<u64>, String)> {
+    let text = TypedValue { value, typed };
+    if legacy {
+        return Ok(Object::Ingress(Arc::new(
+            text.read::<LegacyIngress>()?.into(),
+        )));
+    }
+    if kind.kind == Secret::KIND {
+        let secret = secret(text.value).map_err(|message| (None, message))?;
+        return Ok(Object::Secret(Arc::new(secret)));
+    }
+    let unknown = || Err((None, format!("{} is of no use here", kind.kind)));
+    Object::read(kind, text).unwrap_or_else(unknown)
 }
 
-impl Kind {
-    fn find(version: &str, kind: &str) -> Option<Self> {
-        Some(match (version, kind) {
-            ("networking.k8s.io/v1", "Ingress") => Self::Ingress,
-            ("networking.k8s.io/v1beta1" | "extensions/v1beta1", "Ingress") => Self::LegacyIngress,
-            ("networking.k8s.io/v1", "IngressClass") => Self::IngressClass,
-            ("v1", "Service") => Self::Service,
-            ("discovery.k8s.io/v1", "EndpointSlice") => Self::EndpointSlice,
-            ("v1", "Secret") => Self::Secret,
-            _ => return None,
-        })
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ingress | Self::LegacyIngress => "Ingress",
-            Self::IngressClass => "IngressClass",
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::Secret => "Secret",
-        }
-    }
-
-    fn object(self, value: Value, typed: Typed<'_>) -> Result<Object, (Option<u64>, String)> {
-        Ok(match self {
-            Self::Ingress => Object::Ingress(Arc::new(typed.read(value)?)),
-            Self::LegacyIngress => {
-                Object::Ingress(Arc::new(typed.read::<LegacyIngress>(value)?.into()))
-            }
-            Self::IngressClass => Object::IngressClass(Arc::new(typed.read(value)?)),
-            Self::Service => Object::Service(Arc::new(typed.read(value)?)),
-            Self::EndpointSlice => Object::EndpointSlice(Arc::new(typed.read(value)?)),
-            Self::Secret => {
-                Object::Secret(Arc::new(secret(value).map_err(|message| (None, message))?))
-            }
-        })
-    }
+struct TypedValue<'a> {
+    value: Value,
+    typed: Typed<'a>,
 }
 
-impl Typed<'_> {
-    fn read<T: DeserializeOwned>(self, value: Value) -> Result<T, (Option<u64>, String)> {
-        match self {
-            Self::Yaml(document) => serde_saphyr::from_str(document.text).map_err(|error| {
+impl Read for TypedValue<'_> {
+    /// The line, where it is known, and the message.
+    type Error = (Option<u64>, String);
+
+    fn read<T: DeserializeOwned>(self) -> Result<T, Self::Error> {
+        match self.typed {
+            Typed::Yaml(document) => serde_saphyr::from_str(document.text).map_err(|error| {
                 let line = error
                     .location()
                     .map(|location| document.lines_before + location.line().max(1));
                 (line, one_line(&error))
             }),
-            Self::Value => serde_json::from_value(value).map_err(|error| (None, error.to_string())),
+            Typed::Value => {
+                serde_json::from_value(self.value).map_err(|error| (None, error.to_string()))
+            }
         }
     }
 }

@@ -1,0 +1,243 @@
+//! Installs the programs and maps, hands the workers' sockets over, and keeps the neighbours fresh.
+
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ingress_ebpf::{
+    abi::{Node, SelfNode, node_flags},
+    verdict::Reason,
+};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    attach,
+    error::KernelError,
+    load::Loaded,
+    maps::{Maps, NamedNode, address},
+    mode::{Forward, XdpMode},
+    neighbour,
+    netlink::{Interface, Netlink},
+    pins::Pins,
+    settings::Settings,
+    sockets::{self, WorkerSockets},
+};
+
+/// Pin of the sk_lookup link.
+const ASSIGN_LINK: &str = "assign_link";
+
+/// Pins of the XDP links: this and the interface's name.
+const STEER_LINK: &str = "steer_link_";
+
+/// How long an install waits for the peers' MAC addresses before it leaves the rest to
+/// [`Dataplane::follow`].
+const RESOLUTION: Duration = Duration::from_secs(2);
+
+/// How often routes and neighbours are looked at again.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// The installed data plane. Dropping it changes nothing in the kernel.
+#[derive(Debug)]
+pub struct Dataplane {
+    mode: XdpMode,
+    forward: Forward,
+    /// The smallest MTU of the steered interfaces, in bytes.
+    mtu: u32,
+    peers: Vec<NamedNode>,
+    maps: Mutex<Maps>,
+    netlink: Netlink,
+}
+
+impl Dataplane {
+    /// Loads or updates programs, maps, links and routes, and resolves the peers' MAC addresses.
+    ///
+    /// Must run inside a tokio runtime with I/O and time enabled, in the network namespace of the
+    /// node.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError`]; what was installed until then stays and does no harm: the next call goes on
+    /// from it.
+    pub async fn install(settings: &Settings) -> Result<Self, KernelError> {
+        let nodes = settings.named_nodes()?;
+        let netlink = Netlink::open()?;
+        let mut interfaces = Vec::new();
+        for name in &settings.interfaces {
+            interfaces.push(netlink.interface(name).await?);
+        }
+        let this_node = settings.this_node(&nodes, &interfaces)?;
+
+        let pins = Pins::open(&settings.pin_dir)?;
+        let _writer = pins.lock().await?;
+        pins.verify()?;
+        let mut loaded = Loaded::load(&pins)?;
+        let mut maps = Maps::take(&mut loaded)?;
+
+        let (own, peers): (Vec<_>, Vec<_>) = nodes
+            .iter()
+            .cloned()
+            .partition(|node| node.id == this_node.id);
+        for node in &own {
+            maps.set_node(
+                node.id,
+                Node {
+                    ip4: address(node.address),
+                    ..Node::default()
+                },
+            )?;
+        }
+        let mtu = interfaces
+            .iter()
+            .map(|interface| interface.mtu)
+            .min()
+            .unwrap_or(1500);
+        let dataplane = Self {
+            mode: settings.mode,
+            forward: settings.forward,
+            mtu,
+            peers,
+            maps: Mutex::new(maps),
+            netlink,
+        };
+        dataplane.fill(settings, this_node, &nodes).await?;
+        let attached = attach_all(&mut loaded, &pins, settings.mode, &interfaces);
+        if attached.is_err() {
+            // The caller will listen on plain sockets, which an `assign` of an earlier run would
+            // hide.
+            pins.remove_link(ASSIGN_LINK);
+        }
+        attached.map(|()| dataplane)
+    }
+
+    /// The mode of the XDP program.
+    pub fn mode(&self) -> XdpMode {
+        self.mode
+    }
+
+    /// Binds two listening, non-blocking sockets for each worker, with segments that survive
+    /// encapsulation.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the kernel answers to `socket`, `bind` or `listen`.
+    pub fn bind_listeners(&self, workers: usize) -> io::Result<Vec<WorkerSockets>> {
+        (0..workers).map(|_| sockets::bind(self.mtu)).collect()
+    }
+
+    /// Gives the VIPs' new connections to these sockets, in the order of the workers, from one
+    /// instant on.
+    ///
+    /// Sockets registered before keep what they have; they leave the map when they are closed.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`] where the kernel refuses a socket; the earlier sockets then stay in
+    /// charge.
+    pub fn register(&self, sockets: &[WorkerSockets]) -> Result<(), KernelError> {
+        sockets::register(&mut self.maps(), sockets)
+    }
+
+    /// How many frames and connections met each [`Reason`] since the maps were made.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`] where the kernel refuses to read.
+    pub fn counters(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
+        self.maps().counters()
+    }
+
+    /// Keeps the next hops' MAC addresses fresh, until dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Each update is a whole map value; dropping the future loses nothing.
+    pub async fn follow(&self) {
+        let mut unresolved = usize::MAX;
+        loop {
+            sleep(REFRESH).await;
+            match self.refresh_peers().await {
+                Ok(now) if now != unresolved && now > 0 => {
+                    tracing::warn!(unresolved = now, "some nodes' MAC addresses are not known");
+                    unresolved = now;
+                }
+                Ok(now) => unresolved = now,
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot follow the neighbours"
+                ),
+            }
+        }
+    }
+
+    /// Fills the maps in an order that leaves no reference without its target; the VIPs are last.
+    async fn fill(
+        &self,
+        settings: &Settings,
+        this_node: SelfNode,
+        nodes: &[NamedNode],
+    ) -> Result<(), KernelError> {
+        self.resolve_peers().await?;
+        self.maps().set_members(this_node, nodes)?;
+        self.maps().swap_table(nodes, settings.hash_seed)?;
+        for vip in &settings.vips {
+            self.netlink.add_local(*vip).await?;
+        }
+        let gone = self.maps().set_vips(&settings.vips)?;
+        for vip in gone {
+            self.netlink.remove_local(vip).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the peers' MAC addresses, for as long as is worth it.
+    async fn resolve_peers(&self) -> Result<(), KernelError> {
+        let deadline = Instant::now() + RESOLUTION;
+        while self.refresh_peers().await? > 0 && Instant::now() < deadline {
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Writes how each peer is reached now; returns how many cannot be.
+    async fn refresh_peers(&self) -> Result<usize, KernelError> {
+        let nodes = neighbour::resolve(&self.netlink, &self.peers, self.forward).await?;
+        let on_segment = nodes
+            .iter()
+            .filter(|(_, node)| node.flags & (node_flags::L2 | node_flags::V4) == 3);
+        let mut maps = self.maps();
+        maps.set_peer_macs(on_segment.map(|(id, node)| (node.mac, *id)))?;
+        for (id, node) in &nodes {
+            maps.set_node(*id, *node)?;
+        }
+        Ok(nodes
+            .iter()
+            .filter(|(_, node)| node.flags & node_flags::V4 == 0)
+            .count())
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        // Each map value is written whole, so a panic elsewhere leaves nothing half done.
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts `steer` on the interfaces and nowhere else, then `assign` on the network namespace.
+fn attach_all(
+    loaded: &mut Loaded,
+    pins: &Pins,
+    mode: XdpMode,
+    interfaces: &[Interface],
+) -> Result<(), KernelError> {
+    let pin_names: Vec<_> = interfaces
+        .iter()
+        .map(|interface| format!("{STEER_LINK}{}", interface.name))
+        .collect();
+    for (interface, pin_name) in interfaces.iter().zip(&pin_names) {
+        attach::xdp(loaded.steer()?, interface, mode, &pins.path(pin_name))?;
+        tracing::info!(interface = interface.name, mode = mode.name(), "steering");
+    }
+    pins.remove_other_links(STEER_LINK, &pin_names);
+    attach::sk_lookup(loaded.assign()?, &pins.path(ASSIGN_LINK))
+}

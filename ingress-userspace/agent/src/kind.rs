@@ -1,0 +1,187 @@
+//! The kinds of objects that are read, in one table: the index, the watches of a cluster and the
+//! reader of manifests follow it.
+
+use std::{any::TypeId, fmt::Debug, sync::Arc};
+
+use k8s_openapi::{
+    ClusterResourceScope,
+    api::{
+        core::v1::{Secret, Service},
+        discovery::v1::EndpointSlice,
+        networking::v1::{Ingress, IngressClass},
+    },
+};
+use serde::de::DeserializeOwned;
+
+use super::kept::{Change, Item, Kept};
+use ingress_model::ObjectName;
+
+/// A type whose objects are read.
+pub(super) trait Kind:
+    kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+    /// Field selector of the objects that an API server is asked for; all of them without one.
+    const SELECTOR: Option<&'static str> = None;
+
+    /// One change among those of all kinds.
+    fn changed(change: Change<Self>) -> Changed;
+}
+
+/// Does something with each kind.
+pub(super) trait Visitor {
+    /// Called once for each line of the table.
+    fn visit<K: Kind>(&mut self);
+}
+
+/// Reads one object, whatever its kind.
+pub(super) trait Read {
+    /// Why it cannot be read.
+    type Error;
+
+    /// Reads it as a `T`.
+    fn read<T: DeserializeOwned>(self) -> Result<T, Self::Error>;
+}
+
+/// What manifests call a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    /// `kind`.
+    pub(super) kind: &'static str,
+    /// Whether its objects live in namespaces.
+    pub(super) namespaced: bool,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $objects:ident: $kind:ident $(where $selector:literal)?,)*) => {
+        /// What is known of each kind.
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct Objects {
+            $($(#[$doc])* pub(super) $objects: Kept<$kind>,)*
+        }
+
+        /// One object of any kind.
+        #[derive(Clone, Debug)]
+        pub(super) enum Object {
+            $($(#[$doc])* $kind(Arc<$kind>),)*
+        }
+
+        /// A change of any kind.
+        #[derive(Debug)]
+        pub(super) enum Changed {
+            $($(#[$doc])* $kind(Change<$kind>),)*
+        }
+
+        $(impl Kind for $kind {
+            $(const SELECTOR: Option<&'static str> = Some($selector);)?
+
+            fn changed(change: Change<Self>) -> Changed {
+                Changed::$kind(change)
+            }
+        })*
+
+        impl Objects {
+            pub(super) fn apply(&mut self, changed: Changed) {
+                match changed {
+                    $(Changed::$kind(change) => self.$objects.apply(change),)*
+                }
+            }
+
+            /// Keeps `object` unless its name is taken; then gives back where the owner was read.
+            pub(super) fn insert_first(
+                &mut self,
+                name: ObjectName,
+                object: &Object,
+                file: &Arc<str>,
+            ) -> Option<Arc<str>> {
+                match object {
+                    $(Object::$kind(object) => {
+                        let item = Item {
+                            object: Arc::clone(object),
+                            file: Some(Arc::clone(file)),
+                        };
+                        self.$objects.insert_first(name, item)
+                    })*
+                }
+            }
+
+            /// Tells whether every kind was listed once: before, a snapshot would be partial.
+            pub(super) fn complete(&self) -> bool {
+                $(self.$objects.listed())&&*
+            }
+
+            pub(super) fn mark_listed(&mut self) {
+                $(self.$objects.mark_listed();)*
+            }
+        }
+
+        /// Shows every kind to `visitor`.
+        pub(super) fn visit_all(visitor: &mut impl Visitor) {
+            $(visitor.visit::<$kind>();)*
+        }
+
+        /// The kind of that name; `None` where it is of no use here.
+        pub(super) fn find(api_version: &str, kind: &str) -> Option<Name> {
+            $(if (api_version, kind) == names::<$kind>() {
+                return Some(Name {
+                    kind: names::<$kind>().1,
+                    namespaced: is_namespaced::<$kind>(),
+                });
+            })*
+            None
+        }
+
+        impl Object {
+            /// Reads an object of the kind of that name; `None` where there is no such kind.
+            pub(super) fn read<R: Read>(kind: Name, reader: R) -> Option<Result<Self, R::Error>> {
+                $(if kind.kind == names::<$kind>().1 {
+                    return Some(reader.read().map(|object| Self::$kind(Arc::new(object))));
+                })*
+                None
+            }
+        }
+    };
+}
+
+kinds! {
+    /// `networking.k8s.io/v1`, legacy forms already turned into it.
+    ingresses: Ingress,
+    /// `networking.k8s.io/v1`. Cluster-scoped: their namespace is empty.
+    classes: IngressClass,
+    /// `v1`.
+    services: Service,
+    /// `discovery.k8s.io/v1`.
+    slices: EndpointSlice,
+    /// `v1`; in files of any type, and `stringData` is already part of `data`.
+    secrets: Secret where "type=kubernetes.io/tls",
+}
+
+fn names<K: k8s_openapi::Resource>() -> (&'static str, &'static str) {
+    (K::API_VERSION, K::KIND)
+}
+
+fn is_namespaced<K: k8s_openapi::Resource<Scope: 'static>>() -> bool {
+    TypeId::of::<K::Scope>() != TypeId::of::<ClusterResourceScope>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_found_by_their_version_and_scope() {
+        let found = |version, kind| find(version, kind).map(|name| (name.kind, name.namespaced));
+        for (version, kind, expected) in [
+            ("v1", "Service", Some(("Service", true))),
+            ("networking.k8s.io/v1", "Ingress", Some(("Ingress", true))),
+            (
+                "networking.k8s.io/v1",
+                "IngressClass",
+                Some(("IngressClass", false)),
+            ),
+            ("networking.k8s.io/v1", "Service", None),
+            ("v1", "Pod", None),
+        ] {
+            assert_eq!(found(version, kind), expected, "{version} {kind}");
+        }
+    }
+}
