@@ -5,8 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::body::Incoming;
 use ingress_lab::{
     eventually,
     origin::{Echo, Origin},
@@ -20,18 +19,15 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    task::JoinHandle,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    http2::{LIMIT, get, http2, let_go},
     proxy::{Cluster, Proxy, settings},
     wire::{Endpoint, Wire},
 };
-
-/// Longest wait for what has to happen.
-const LIMIT: Duration = Duration::from_secs(10);
 
 fn origin() -> Origin {
     Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap()
@@ -83,26 +79,6 @@ async fn ask(stream: &mut TlsStream<TcpStream>) {
     );
 }
 
-/// An HTTP/2 connection, and the task that ends with it.
-async fn http2(
-    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-) -> (SendRequest<Full<Bytes>>, JoinHandle<hyper::Result<()>>) {
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io))
-            .await
-            .unwrap();
-    (sender, tokio::spawn(connection))
-}
-
-/// Waits until the proxy has let a connection go, with GOAWAY or by closing it.
-async fn let_go(connection: JoinHandle<hyper::Result<()>>) {
-    timeout(LIMIT, connection)
-        .await
-        .expect("the connection was not let go")
-        .unwrap()
-        .unwrap();
-}
-
 /// Waits until `origin` holds a request; the connection that carries it needs this thread.
 async fn held(origin: &Origin) {
     let holds = async {
@@ -111,10 +87,6 @@ async fn held(origin: &Origin) {
         }
     };
     timeout(LIMIT, holds).await.expect("no request was held");
-}
-
-fn get(uri: &str) -> Request<Full<Bytes>> {
-    Request::get(uri).body(Full::default()).unwrap()
 }
 
 async fn echo(response: Response<Incoming>) -> Echo {

@@ -214,6 +214,14 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
+/// A loopback socket, bound to a port of its own.
+fn bound() -> (OwnedFd, SocketAddr) {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = net::getsockname(&socket).unwrap().try_into().unwrap();
+    (socket, address)
+}
+
 /// An address that refuses every connection for as long as this lives: bound, so that nobody else
 /// is given it, and never listening.
 pub(crate) struct Refusing {
@@ -223,13 +231,31 @@ pub(crate) struct Refusing {
 
 impl Refusing {
     pub(crate) fn start() -> Self {
-        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        net::bind(&socket, &any).unwrap();
-        let address = net::getsockname(&socket).unwrap().try_into().unwrap();
+        let (socket, address) = bound();
         Self {
             address,
             _socket: socket,
+        }
+    }
+}
+
+/// An address that answers no connection: its queue has room for one, which is taken, and the
+/// kernel drops what comes after it.
+pub(crate) struct BlackHole {
+    pub(crate) address: SocketAddr,
+    _socket: OwnedFd,
+    _first: TcpStream,
+}
+
+impl BlackHole {
+    pub(crate) fn start() -> Self {
+        let (socket, address) = bound();
+        net::listen(&socket, 0).unwrap();
+        let first = TcpStream::connect(address).unwrap();
+        Self {
+            address,
+            _socket: socket,
+            _first: first,
         }
     }
 }
