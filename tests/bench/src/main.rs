@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Parser;
 
 mod http;
+mod median;
 mod steer;
 
 /// Measures Forebay.
