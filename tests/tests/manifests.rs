@@ -541,7 +541,11 @@ fn help_names_every_flag() {
 fn sigterm_lets_requests_in_flight_finish_and_refuses_new_ones() {
     let folder = Folder::new();
     folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
-    let mut forebay = folder.start();
+    // Without a lame-duck phase: while it lasts, new connections are served too.
+    let mut forebay = Launch::manifests(folder.path())
+        .args(&["--lame-duck", "0s"])
+        .start()
+        .unwrap();
     let http = forebay.http_addr();
     let held = [
         "-H",

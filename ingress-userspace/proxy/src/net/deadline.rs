@@ -10,12 +10,15 @@ use tokio::time::{Instant, Sleep};
 
 /// A timer whose deadline may be put off for the price of a store.
 ///
-/// The runtime's timer is touched only when it fires or when the deadline moves closer: a
-/// connection that is busy all the time costs one timer operation a timeout, not one a request.
+/// The runtime's timer is touched only when it fires or when the deadline moves closer: a connection
+/// that is busy all the time costs one timer operation per timeout, not one per request. Polled by
+/// one task, until it is cleared.
 #[derive(Debug, Default)]
 pub(crate) struct Deadline {
     at: Option<Instant>,
     sleep: Option<Pin<Box<Sleep>>>,
+    /// The timer knows whom to wake.
+    registered: bool,
 }
 
 impl Deadline {
@@ -29,9 +32,10 @@ impl Deadline {
         }
     }
 
-    /// Takes the deadline away.
+    /// Takes the deadline away; another task may poll the next one.
     pub(crate) fn clear(&mut self) {
         self.at = None;
+        self.registered = false;
     }
 
     /// Whether a deadline is in force.
@@ -47,7 +51,11 @@ impl Deadline {
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if self.registered && !sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
+            self.registered = true;
             std::task::ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() >= at {
                 return Poll::Ready(());

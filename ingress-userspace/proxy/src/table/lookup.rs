@@ -20,6 +20,8 @@ pub struct RouteTable {
 /// One route as a worker uses it.
 #[derive(Debug)]
 pub struct Entry {
+    /// Place in [`RouteTable::entries`].
+    pub(super) index: usize,
     /// What was asked for.
     pub route: Route,
     /// Where it goes; shared by the routes that name the same Service port. Its endpoints change
@@ -146,6 +148,11 @@ thread_local! {
 }
 
 impl Entry {
+    /// Place in [`RouteTable::entries`].
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
     /// Why requests get 503, before any redirect, where the route is denied.
     pub fn denied(&self) -> Option<&str> {
         match &self.route.action {

@@ -44,6 +44,8 @@ const LINGER_BYTES: usize = 1 << 20;
 enum After {
     /// With the next request.
     Next,
+    /// Not at all: the client has asked for that and has nothing more to say.
+    Done,
     /// Not at all, once the client has seen the end.
     Close,
     /// Not at all, at once: the response is not whole, or the client is gone.
@@ -84,6 +86,11 @@ impl Connection {
             match after {
                 After::Next => {}
                 After::Close => return self.linger().await,
+                After::Done => {
+                    // TLS says goodbye, as far as the client takes it.
+                    poll_fn(|cx| Poll::Ready(drop(self.stream.poll_shut_down(cx)))).await;
+                    return Ok(());
+                }
                 After::Abort => return Ok(()),
             }
         }
@@ -354,15 +361,18 @@ impl Connection {
                     Ok(()) => {
                         record.complete();
                         let is_read = matches!(body.next(&mut self.inbound), Ok(Next::End));
-                        return Ok(if keep_alive && is_read {
-                            After::Next
-                        } else {
-                            After::Close
+                        return Ok(match is_read {
+                            true if keep_alive => After::Next,
+                            true if !terms.keep_alive && self.inbound.is_empty() => After::Done,
+                            _ => After::Close,
                         });
                     }
                     Err(SendError::Socket(error)) => return Err(error),
                     // Nothing has gone out yet: the client may hear what happened.
-                    Err(SendError::Source(error)) if sender.is_unsent() => error,
+                    Err(SendError::Source(error)) if sender.is_unsent() => {
+                        record.forget_status();
+                        error
+                    }
                     Err(SendError::Source(error)) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::debug!(upstream = %plan.entry.upstream.key(), error, "response broke off");
@@ -416,9 +426,9 @@ impl Connection {
         {
             return Err(error);
         }
+        record.complete();
         let from_client = std::mem::take(&mut self.inbound);
         tunnel::run(self.worker(), (&self.stream, from_client), endpoint, idle).await?;
-        record.complete();
         Ok(After::Abort)
     }
 

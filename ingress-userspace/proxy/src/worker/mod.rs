@@ -16,6 +16,7 @@ mod tunnel;
 mod client;
 mod drain;
 mod record;
+mod route;
 mod state;
 mod stream;
 

@@ -1,11 +1,10 @@
 //! One guard per request, alive until the last byte of its response: what came of it, counted once.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, rc::Rc};
 
 use tokio::time::Instant;
 
-use super::state::Worker;
-use crate::table::Entry;
+use super::{route::Route, state::Worker};
 
 /// The status of a request whose client left before its response began, as nginx has it.
 const CLIENT_LEFT: u16 = 499;
@@ -14,7 +13,7 @@ const CLIENT_LEFT: u16 = 499;
 pub(super) struct Record {
     worker: Rc<Worker>,
     started: Instant,
-    route: Option<Arc<Entry>>,
+    route: Option<Route>,
     /// Of the response's head, once it was given to the client's side.
     status: Option<u16>,
     /// Of the response's body.
@@ -48,13 +47,18 @@ impl Record {
     }
 
     /// Notes the route.
-    pub(super) fn route(&mut self, entry: &Arc<Entry>) {
-        self.route = Some(Arc::clone(entry));
+    pub(super) fn route(&mut self, route: &Route) {
+        self.route = Some(route.clone());
     }
 
     /// Notes that the response begins.
     pub(super) fn status(&mut self, status: u16) {
         self.status = Some(status);
+    }
+
+    /// Notes that the response whose status was noted does not go out after all.
+    pub(super) fn forget_status(&mut self) {
+        self.status = None;
     }
 
     /// Notes bytes of the response's body.

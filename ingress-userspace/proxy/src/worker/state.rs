@@ -9,11 +9,15 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Settings, drain::Drain};
+use super::{
+    Settings,
+    drain::Drain,
+    route::{Adopted, Route},
+};
 use crate::{
     http1::Field,
     metrics::{WorkerCounters, WorkerMetrics},
-    table::RouteTable,
+    table::{CanonicalHost, CanonicalPath, RouteTable},
     tls::TlsAcceptor,
     upstream::{Balancer, Balancers, Pool, RetryBudget, Upstream},
 };
@@ -22,7 +26,7 @@ use crate::{
 pub(super) struct Worker {
     pub(super) id: usize,
     /// Replaced whole when a table is adopted; a request keeps the route that it began with.
-    table: RefCell<Arc<RouteTable>>,
+    table: RefCell<Adopted>,
     balancers: Balancers,
     pub(super) pool: Pool,
     pub(super) retry_budget: RetryBudget,
@@ -60,7 +64,7 @@ impl Worker {
         };
         Self {
             id,
-            table: RefCell::new(table),
+            table: RefCell::new(Adopted::new(table)),
             balancers: Balancers::default(),
             pool: Pool::default(),
             retry_budget: RetryBudget::default(),
@@ -73,14 +77,18 @@ impl Worker {
         }
     }
 
-    /// The table in force.
-    pub(super) fn table(&self) -> Arc<RouteTable> {
-        Arc::clone(&self.table.borrow())
+    /// The route of a request in the table in force; `None` where 404 is the answer.
+    pub(super) fn lookup(
+        &self,
+        host: &CanonicalHost<'_>,
+        path: &CanonicalPath<'_>,
+    ) -> Option<Route> {
+        self.table.borrow().lookup(host, path)
     }
 
     /// Puts another table in force, whatever its size by one store.
     pub(super) fn adopt(&self, table: Arc<RouteTable>) {
-        *self.table.borrow_mut() = table;
+        *self.table.borrow_mut() = Adopted::new(table);
     }
 
     /// The balancer of `upstream`, with its endpoints of now.

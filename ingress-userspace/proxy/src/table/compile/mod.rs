@@ -123,6 +123,7 @@ impl Compiler<'_> {
         let redirect_to_https =
             policy.force_ssl_redirect || (policy.ssl_redirect && self.tls.covers(&route.host));
         let entry = Arc::new(Entry {
+            index: self.entries.len(),
             counters: self.metrics.route(labels(route)),
             route: route.clone(),
             upstream,

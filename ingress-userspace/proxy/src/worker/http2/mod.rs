@@ -122,10 +122,11 @@ async fn handle(
     let forwarded = match phases::forward(&client, &mut plan, body, &mut record).await {
         Ok(forwarded) => forwarded,
         Err(error) => {
-            let reply = phases::error(&error, &plan);
-            // A client that left hears nothing: hyper drops what is answered here.
-            let reply = reply.unwrap_or_else(|| Reply::unreadable(400));
-            return Ok(own(&client, &reply, is_head, record, progress));
+            return Ok(match phases::error(&error, &plan) {
+                Some(reply) => own(&client, &reply, is_head, record, progress),
+                // The client has left: it counts as such, and hyper drops what is answered here.
+                None => Response::new(Payload::whole(Bytes::new(), record, progress)),
+            });
         }
     };
     let Forwarded { exchange, head } = &forwarded;

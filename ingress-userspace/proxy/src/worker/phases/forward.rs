@@ -1,6 +1,6 @@
 //! Sends a routed request to an endpoint of its upstream, and to another one where that is safe.
 
-use std::{future::poll_fn, io::Write, rc::Rc, sync::Arc};
+use std::{future::poll_fn, io::Write, rc::Rc};
 
 use super::{
     request_id::RequestId,
@@ -13,7 +13,7 @@ use crate::{
     upstream::{
         Ask, Attempts, Choice, Exchange, ForwardError, Head, Lease, Outgoing, RequestBody, Timeouts,
     },
-    worker::{client::Client, record::Record},
+    worker::{client::Client, record::Record, route::Route},
 };
 
 /// How many endpoints are tried for one request; the default of ingress-nginx.
@@ -21,7 +21,7 @@ const TRIES: u8 = 3;
 
 /// A request that is to be forwarded, and what has to be known of it until it is answered.
 pub(in crate::worker) struct Plan {
-    pub(in crate::worker) entry: Arc<Entry>,
+    pub(in crate::worker) entry: Route,
     pub(super) id: RequestId,
     /// The whole head that goes upstream; taken when it is sent.
     head: Option<Outbound>,
@@ -42,7 +42,7 @@ pub(in crate::worker) struct Forwarded<B> {
 /// Writes the head that goes upstream.
 pub(super) fn plan(
     client: &Client,
-    entry: Arc<Entry>,
+    entry: Route,
     head: &RequestHead<'_>,
     mut request: Sanitized<'_>,
     id: RequestId,
