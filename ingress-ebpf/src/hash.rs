@@ -1,6 +1,9 @@
 //! The seeded hash of a flow: the same on every node, in the kernel and on the host.
 
-use crate::abi::{SocketSet, TABLE_LEN};
+use crate::{
+    abi::{SocketSet, TABLE_LEN},
+    headers::{Ipv4, Ports},
+};
 
 /// The four-tuple that names a TCP connection, as in the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +18,20 @@ pub struct Flow {
     pub destination_port: u16,
 }
 
-/// Hashes a flow: HalfSipHash with one round a word and two at the end, keyed so that nobody
+impl Flow {
+    /// The flow that a packet belongs to.
+    #[inline(always)]
+    pub fn of(packet: &Ipv4, ports: Ports) -> Self {
+        Self {
+            source: packet.source,
+            destination: packet.destination,
+            source_port: ports.source,
+            destination_port: ports.destination,
+        }
+    }
+}
+
+/// Hashes a flow: HalfSipHash with one round per word and two at the end, keyed so that nobody
 /// outside can aim at a bucket (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012).
 #[inline(always)]
 pub fn flow(flow: Flow, seed: [u32; 2]) -> u32 {

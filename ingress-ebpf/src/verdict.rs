@@ -189,12 +189,7 @@ fn steer_tcp<F: Frame + ?Sized, T: Tables>(
     if !this_node.macs.contains(&link.destination) {
         return Verdict::Pass(Reason::OtherMac);
     }
-    let flow = Flow {
-        source: packet.source,
-        destination: packet.destination,
-        source_port: ports.source,
-        destination_port: ports.destination,
-    };
+    let flow = Flow::of(packet, ports);
     let hash = hash::flow(flow, meta.seed);
     let Some(bucket) = tables.bucket(vip.table, hash::bucket(hash)) else {
         return Verdict::Pass(Reason::NoTable);
@@ -346,12 +341,7 @@ fn decapsulate<F: Frame + ?Sized, T: Tables>(
     let Some(vip) = tables.vip(&VipKey::tcp4(inner.destination, ports.destination)) else {
         return Verdict::Drop(Reason::InnerNotVip);
     };
-    let flow = Flow {
-        source: inner.source,
-        destination: inner.destination,
-        source_port: ports.source,
-        destination_port: ports.destination,
-    };
+    let flow = Flow::of(&inner, ports);
     match tables.meta() {
         Some(meta) if refused(frame, tables, inner_offset + IPV4, vip, flow, meta) => {
             Verdict::Drop(Reason::NoListener)

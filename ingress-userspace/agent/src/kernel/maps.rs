@@ -152,7 +152,7 @@ impl Maps {
         let meta = Meta {
             magic: MAGIC,
             schema: SCHEMA,
-            min_reader: SCHEMA,
+            reserved: 0,
             epoch,
             seed: [(seed >> 32) as u32, seed as u32],
         };
@@ -169,15 +169,8 @@ impl Maps {
             .map(|key| key.0.addr)
             .collect();
         let mut wanted = Vec::new();
-        for (index, vip) in (0u32..).zip(vips) {
-            let value = |set| {
-                Plain(VipValue {
-                    table: 0,
-                    set,
-                    index,
-                    ..VipValue::default()
-                })
-            };
+        for vip in vips {
+            let value = |set| Plain(VipValue { table: 0, set });
             wanted.push((Plain(VipKey::address4(address(*vip))), value(0)));
             for (port, set) in PORTS {
                 wanted.push((Plain(VipKey::tcp4(address(*vip), port.to_be())), value(set)));
