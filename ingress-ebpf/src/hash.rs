@@ -52,7 +52,8 @@ pub fn flow(flow: Flow, seed: [u32; 2]) -> u32 {
     state[1] ^ state[3]
 }
 
-/// The bucket of a hash: a multiplication in place of a division.
+/// The bucket of a hash: a multiplication in place of a division, which costs more in the kernel and
+/// tells the verifier no bound.
 #[inline(always)]
 pub const fn bucket(hash: u32) -> u32 {
     spread(hash, TABLE_LEN as u32)
@@ -61,6 +62,8 @@ pub const fn bucket(hash: u32) -> u32 {
 /// Maps a hash evenly onto `0..count`; 0 for no slots.
 #[inline(always)]
 pub const fn spread(hash: u32, count: u32) -> u32 {
+    // Lemire, "Fast Random Integer Generation in an Interval" (2019), without its rejection: the
+    // bias is below one in 65,000 for a table and less for a set.
     ((hash as u64 * count as u64) >> 32) as u32
 }
 

@@ -77,6 +77,8 @@ impl Maps {
             sets: take(loaded, "SETS")?,
             counters: take(loaded, "COUNTERS")?,
         };
+        // Zeroed maps are new. Others are of this schema by their directory, unless someone renamed
+        // it: better refused than read wrongly.
         let meta = maps.meta.get(&0, 0).map_err(in_map("META"))?.0;
         if meta.magic == MAGIC && meta.schema != SCHEMA {
             return Err(KernelError::Schema {
@@ -156,6 +158,8 @@ impl Maps {
             epoch,
             seed: [(seed >> 32) as u32, seed as u32],
         };
+        // Seed and table lie in two maps and change one after the other. Only a new seed shows: the
+        // packets in between look up the old table by the new hash.
         self.meta.set(0, Plain(meta), 0).map_err(in_map("META"))?;
         self.tables.set(0, &fresh, 0).map_err(in_map("TABLES"))
     }
@@ -177,6 +181,8 @@ impl Maps {
             }
         }
         replace(&mut self.vips, wanted).map_err(in_map("VIPS"))?;
+        // Told to the caller, who takes their routes back: a VIP that the maps forgot but the kernel
+        // still takes for local would answer with resets.
         let mut gone: Vec<_> = before
             .into_iter()
             .filter_map(|addr| std::net::Ipv6Addr::from(addr).to_ipv4_mapped())
