@@ -4,8 +4,8 @@
 //! never falls through to another socket of the host.
 //!
 //! The kernel asks it only where no established socket takes a packet, as a rule for the first of a
-//! connection: so it may cost more than `steer`. It needs no bounds checks, since it reads a context and
-//! no packet.
+//! connection: so it may cost more than `steer`. It needs no bounds checks, since it reads a
+//! context and no packet.
 
 use aya_ebpf::{
     bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action},

@@ -49,9 +49,9 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { entries::COUNTERS }> = PerCpuArra
 #[inline(always)]
 pub(crate) fn count(reason: Reason) {
     if let Some(counter) = COUNTERS.get_ptr_mut(reason.index()) {
-        // Not atomic, which would cost more than the rest: the slot is this CPU's own, and userspace
-        // only reads it.
-        // SAFETY: the kernel gave a pointer to this CPU's own slot, valid while the program runs.
+        // Not atomic, which would cost more than the rest: the slot is this CPU's own, and
+        // userspace only reads it. SAFETY: the kernel gave a pointer to this CPU's own slot, valid
+        // while the program runs.
         unsafe { *counter = (*counter).wrapping_add(1) };
     }
 }

@@ -3,12 +3,12 @@
 //! What the verifier asks of this file:
 //!
 //! - Each access to the packet needs a comparison of the very pointer that is used with `data_end`,
-//!   and bounds of offset and length that the verifier can find by itself. So all reads and writes are
-//!   arrays of a size known at compile time, at offsets with few possible values.
-//! - `bpf_xdp_adjust_head` makes every pointer into the packet invalid. So [`XdpFrame`] keeps none: it
-//!   takes `data` and `data_end` from the context each time.
-//! - A function of its own may have five arguments, and all frames of a call chain share 512 bytes of
-//!   stack. So everything is inlined into its program, the pure core in the library too.
+//!   and bounds of offset and length that the verifier can find by itself. So all reads and writes
+//!   are arrays of a size known at compile time, at offsets with few possible values.
+//! - `bpf_xdp_adjust_head` makes every pointer into the packet invalid. So [`XdpFrame`] keeps none:
+//!   it takes `data` and `data_end` from the context each time.
+//! - A function of its own may have five arguments, and all frames of a call chain share 512 bytes
+//!   of stack. So everything is inlined into its program, the pure core in the library too.
 
 use aya_ebpf::{
     Global, bindings::xdp_action, helpers::generated::bpf_xdp_adjust_head, macros::xdp,

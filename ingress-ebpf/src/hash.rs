@@ -52,8 +52,8 @@ pub fn flow(flow: Flow, seed: [u32; 2]) -> u32 {
     state[1] ^ state[3]
 }
 
-/// The bucket of a hash: a multiplication in place of a division, which costs more in the kernel and
-/// tells the verifier no bound.
+/// The bucket of a hash: a multiplication in place of a division, which costs more in the kernel
+/// and tells the verifier no bound.
 #[inline(always)]
 pub const fn bucket(hash: u32) -> u32 {
     spread(hash, TABLE_LEN as u32)

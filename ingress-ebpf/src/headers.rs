@@ -94,8 +94,8 @@ impl Ipv4 {
     /// other (RFC 791).
     #[inline(always)]
     pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Self> {
-        // Twenty bytes, whatever the header says: a read of a length out of the packet would have no
-        // bound that the verifier knows. Packets with options are told by `header`.
+        // Twenty bytes, whatever the header says: a read of a length out of the packet would have
+        // no bound that the verifier knows. Packets with options are told by `header`.
         let bytes = frame.read::<IPV4>(offset)?;
         let header = usize::from(bytes[0] & 0x0f) * 4;
         let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));

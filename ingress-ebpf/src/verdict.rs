@@ -1,7 +1,7 @@
 //! The decision about one frame: bytes and map values in, a verdict with its reason out.
 //!
-//! Map values are read in place: an update may show in one field before it shows in another. The worst
-//! that comes of it is a lost packet, which TCP sends again.
+//! Map values are read in place: an update may show in one field before it shows in another. The
+//! worst that comes of it is a lost packet, which TCP sends again.
 //!
 //! `steer` and the host's tests run this code on their own [`Frame`] and [`Tables`]. Whatever goes
 //! wrong inside ends in [`Verdict::Pass`]: a node then serves the connection itself.
@@ -349,8 +349,8 @@ fn decapsulate<F: Frame + ?Sized, T: Tables>(
         return Verdict::Drop(Reason::InnerNotVip);
     };
     let flow = Flow::of(&inner, ports);
-    // The table is not asked again: two nodes whose tables differ for a moment would send the packet
-    // to and fro. Whoever gets it keeps it.
+    // The table is not asked again: two nodes whose tables differ for a moment would send the
+    // packet to and fro. Whoever gets it keeps it.
     match tables.meta() {
         Some(meta) if refused(frame, tables, inner_offset + IPV4, vip, flow, meta) => {
             Verdict::Drop(Reason::NoListener)

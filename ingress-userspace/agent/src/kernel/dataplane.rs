@@ -236,8 +236,8 @@ impl Dataplane {
 
 /// Puts `steer` on the interfaces and nowhere else, then `assign` on the network namespace.
 ///
-/// `steer` first: it drops the SYNs that nobody would accept, and their clients try again. Without it
-/// the kernel, or `assign`, would answer them with resets.
+/// `steer` first: it drops the SYNs that nobody would accept, and their clients try again. Without
+/// it the kernel, or `assign`, would answer them with resets.
 fn attach_all(
     loaded: &mut Loaded,
     pins: &Pins,

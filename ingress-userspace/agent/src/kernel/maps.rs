@@ -181,8 +181,8 @@ impl Maps {
             }
         }
         replace(&mut self.vips, wanted).map_err(in_map("VIPS"))?;
-        // Told to the caller, who takes their routes back: a VIP that the maps forgot but the kernel
-        // still takes for local would answer with resets.
+        // Told to the caller, who takes their routes back: a VIP that the maps forgot but the
+        // kernel still takes for local would answer with resets.
         let mut gone: Vec<_> = before
             .into_iter()
             .filter_map(|addr| std::net::Ipv6Addr::from(addr).to_ipv4_mapped())

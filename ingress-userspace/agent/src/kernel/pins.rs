@@ -1,8 +1,8 @@
 //! The pins: one directory for each schema, one writer at a time, and no map of another layout.
 //!
-//! A pin keeps a map or a link alive while no process holds it: that is what lets packets flow between
-//! one process and the next. It also means that nothing goes away by itself: what an install no longer
-//! wants, it must remove.
+//! A pin keeps a map or a link alive while no process holds it: that is what lets packets flow
+//! between one process and the next. It also means that nothing goes away by itself: what an
+//! install no longer wants, it must remove.
 
 use std::{
     fs::{self, File},

@@ -56,10 +56,10 @@ fn listen(mtu: u32) -> io::Result<TcpListener> {
 
 /// Puts the sockets into slots of their own, then flips both sets to them.
 ///
-/// This is the hand-over from one process to the next. Until the flip, `assign` gives connections to
-/// the old workers; from then on, to these. No slot in use is written, so no packet finds an empty one;
-/// and the old sockets stay in the map until they are closed, since a connection whose handshake they
-/// began is still theirs to accept.
+/// This is the hand-over from one process to the next. Until the flip, `assign` gives connections
+/// to the old workers; from then on, to these. No slot in use is written, so no packet finds an
+/// empty one; and the old sockets stay in the map until they are closed, since a connection whose
+/// handshake they began is still theirs to accept.
 ///
 /// # Errors
 ///
@@ -87,8 +87,8 @@ pub(super) fn register(maps: &mut Maps, sockets: &[WorkerSockets]) -> Result<(),
 
 /// The first slot after the generation in charge: that one's sockets may still be accepting.
 ///
-/// The generations go round: by the time a slot is used again, fifteen other processes have come and
-/// gone.
+/// The generations go round: by the time a slot is used again, fifteen other processes have come
+/// and gone.
 fn next_generation(current: SocketSet) -> u32 {
     let generations = entries::SOCKS as u32 / SOCKETS_PER_GENERATION;
     if current.count == 0 {
