@@ -17,6 +17,13 @@
 //! packet-log` in place of `programs`, and no `--cpu-features`: a line for each packet in Forebay's
 //! log (`cargo xtask build-ebpf --packet-log`; `FOREBAY_LOG=info,forebay::packet=debug`).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        unsafe_code,
+        reason = "packets, maps and kernel functions are reached by pointers"
+    )
+)]
 
 #[cfg(target_arch = "bpf")]
 mod assign;

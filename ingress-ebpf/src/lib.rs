@@ -5,6 +5,10 @@
 //! (userspace only) fills the table. The kernel object and the host's tests run the very same code.
 #![cfg_attr(not(any(test, feature = "userspace")), no_std)]
 
+#[expect(
+    unsafe_code,
+    reason = "keys and values cross the kernel boundary as bytes"
+)]
 pub mod abi;
 pub mod encap;
 pub mod frame;

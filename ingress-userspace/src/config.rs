@@ -220,6 +220,29 @@ pub(crate) struct RunConfig {
     #[arg(long, value_name = "TIME", env = "FOREBAY_SHUTDOWN_GRACE", default_value = "30s", value_parser = duration, help_heading = "Process")]
     pub(crate) shutdown_grace: Duration,
 
+    /// How long idle connections stay open after SIGTERM, so that clients move on their own; ended
+    /// early when nothing is open. No longer than the grace
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "FOREBAY_LAME_DUCK",
+        default_value = "10s",
+        value_parser = duration,
+        help_heading = "Process"
+    )]
+    pub(crate) lame_duck: Duration,
+
+    /// Send `Strict-Transport-Security` with every response over TLS, for a year and all subdomains
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "FOREBAY_HSTS",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        help_heading = "Process"
+    )]
+    pub(crate) hsts: bool,
+
     /// Form of the log on standard error
     #[arg(
         long,

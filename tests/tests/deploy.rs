@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use ingress_tests::{
+use ingress_lab::{
     api_server::{self, ApiServer},
     skipped,
 };

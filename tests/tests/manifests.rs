@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use ingress_tests::{
+use ingress_lab::{
+    api_server,
     client::{Answer, curl, start_curl},
     eventually,
     forebay::{Forebay, Launch, binary, run_to_end},
@@ -221,11 +222,11 @@ fn make_secret(folder: &Path) -> String {
         "{}",
         String::from_utf8_lossy(&openssl.stderr)
     );
-    let Some(kubectl) = kubectl() else {
+    let Ok(binaries) = api_server::binaries() else {
         let part = |name| fs::read_to_string(folder.join(name)).unwrap();
         return secret_yaml("kube-book-secret", &part("tls.crt"), &part("tls.key"));
     };
-    let made = Command::new(kubectl)
+    let made = Command::new(binaries.join("kubectl"))
         .args("create secret tls kube-book-secret --cert=tls.crt --key=tls.key --dry-run=client -o yaml".split(' '))
         .current_dir(folder)
         .output()
@@ -236,26 +237,6 @@ fn make_secret(folder: &Path) -> String {
         String::from_utf8_lossy(&made.stderr)
     );
     String::from_utf8(made.stdout).unwrap()
-}
-
-/// The pinned kubectl, where `cargo xtask setup` has built it.
-fn kubectl() -> Option<PathBuf> {
-    if let Some(assets) = std::env::var_os("KUBEBUILDER_ASSETS") {
-        return Some(Path::new(&assets).join("kubectl")).filter(|path| path.exists());
-    }
-    let cache = std::env::var_os("FOREBAY_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| {
-            let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            Some(
-                base.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache")))?
-                    .join("forebay"),
-            )
-        })?;
-    let built = fs::read_dir(cache)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path().join("kubectl")));
-    built.filter(|path| path.exists()).max()
 }
 
 #[test]
@@ -423,7 +404,7 @@ fn reload_loses_no_request() {
     let url = format!("http://{}/", forebay.http_addr());
     let load = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            ingress_tests::client::wrk(
+            ingress_lab::client::wrk(
                 None,
                 8,
                 Duration::from_secs(2),

@@ -12,7 +12,7 @@ use ingress_ebpf::{
     hash::{self, Flow},
     maglev::{self, Member},
 };
-use ingress_tests::{
+use ingress_lab::{
     client::{Answer, curl_in, wrk},
     eventually,
     forebay::Launch,

@@ -36,7 +36,7 @@ enum Command {
     Demo(demo::Options),
     /// Measure against other proxies (http) or against the XDP floor (steer)
     Bench(bench::Options),
-    /// Check the rules of ARCHITECTURE.md that no compiler checks
+    /// Check the rules of CONTRIBUTING.md that no compiler checks
     Tidy,
     /// Format, lints, tidy, docs, eBPF, deploy manifests and all tests
     Ci,

@@ -10,3 +10,6 @@ pub mod table;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
+
+mod http1;
+mod net;

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fmt::{self, Write},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -52,7 +52,7 @@ impl Counter {
 }
 
 /// Which route a request took. Bounded by the configuration, never by the traffic.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteLabels {
     /// Namespace of the Ingress.
     pub namespace: String,
@@ -62,18 +62,44 @@ pub struct RouteLabels {
     pub service: String,
 }
 
-/// What one worker counts for one route.
+/// What is counted for one route, by each worker for itself. Freed with the last table that has the
+/// route.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    workers: Box<[RouteCounters]>,
+}
+
+impl RouteMetrics {
+    fn new(workers: usize) -> Self {
+        Self {
+            workers: (0..workers.max(1))
+                .map(|_| RouteCounters::default())
+                .collect(),
+        }
+    }
+
+    /// The counters of `worker`, which alone may write them.
+    pub(crate) fn of(&self, worker: usize) -> &RouteCounters {
+        &self.workers[worker % self.workers.len()]
+    }
+}
+
+/// What one worker counts for one route. Aligned to cache lines, which no two workers share.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct RouteCounters {
     status: [(AtomicU64, Counter); STATUS_SLOTS],
     other: Counter,
     duration: [Counter; DURATION_BOUNDS_US.len() + 1],
     duration_us: Counter,
+    bytes: Counter,
 }
 
 impl RouteCounters {
-    /// Counts one answered request. `duration` runs from the request's head to the response's head.
-    pub fn record(&self, status: u16, duration: Duration) {
+    /// Counts one request. `duration` runs from its head to the last byte of its response, of whose
+    /// body `bytes` were sent.
+    pub(crate) fn record(&self, status: u16, duration: Duration, bytes: u64) {
+        self.bytes.add(bytes);
         let code = u64::from(status);
         let slot = self
             .status
@@ -113,87 +139,93 @@ pub struct WorkerCounters {
     pub upstream_connects_failed: Counter,
     /// Requests sent over a connection that was already open.
     pub upstream_reused: Counter,
-    /// Requests tried again on another endpoint.
+    /// Tries beyond the first.
     pub retries: Counter,
+    /// Responses that were not sent to their end.
+    pub cut: Counter,
     /// Connections that ended in a panic. Each is a defect.
     pub panics: Counter,
 }
 
 /// One worker's place in the registry.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct WorkerMetrics {
     /// Counters apart from routes.
     pub counters: WorkerCounters,
-    routes: Mutex<BTreeMap<RouteLabels, Arc<RouteCounters>>>,
-}
-
-impl WorkerMetrics {
-    /// The counters of a route; the same labels give the same counters for the worker's whole life.
-    ///
-    /// Takes a lock: for a new table, not for a request.
-    pub fn route(&self, labels: RouteLabels) -> Arc<RouteCounters> {
-        Arc::clone(
-            self.routes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(labels)
-                .or_default(),
-        )
-    }
 }
 
 /// A family of metrics that another module fills at a scrape, such as the kernel's counters.
 pub type Collector = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 
-/// All metrics of the process.
-#[derive(Default)]
+/// All metrics of the process. Its locks are for the control side and for scrapes: a worker only
+/// adds to counters that it holds already.
 pub struct Registry {
+    worker_count: usize,
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
+    routes: Mutex<BTreeMap<RouteLabels, Weak<RouteMetrics>>>,
     collectors: Mutex<Vec<Collector>>,
 }
 
 impl Registry {
+    /// For so many workers.
+    pub fn new(worker_count: usize) -> Self {
+        Self {
+            worker_count,
+            workers: Mutex::default(),
+            routes: Mutex::default(),
+            collectors: Mutex::default(),
+        }
+    }
+
     /// Adds a worker.
     pub fn worker(&self) -> Arc<WorkerMetrics> {
-        let metrics = Arc::new(WorkerMetrics {
-            counters: WorkerCounters::default(),
-            routes: Mutex::default(),
-        });
-        self.workers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Arc::clone(&metrics));
+        let metrics = Arc::new(WorkerMetrics::default());
+        locked(&self.workers).push(Arc::clone(&metrics));
         metrics
+    }
+
+    /// The counters of a route; the same as before while a table still has them.
+    pub(crate) fn route(&self, labels: RouteLabels) -> Arc<RouteMetrics> {
+        let mut routes = locked(&self.routes);
+        let slot = routes.entry(labels).or_default();
+        slot.upgrade().unwrap_or_else(|| {
+            let metrics = Arc::new(RouteMetrics::new(self.worker_count));
+            *slot = Arc::downgrade(&metrics);
+            metrics
+        })
     }
 
     /// Adds metrics that are read at a scrape.
     pub fn collect_with(&self, collector: Collector) {
-        self.collectors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(collector);
+        locked(&self.collectors).push(collector);
     }
 
     /// All metrics in the Prometheus text format, version 0.0.4.
     pub fn expose(&self) -> String {
         let mut exposition = Exposition::default();
-        let workers = self
-            .workers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let workers = locked(&self.workers).clone();
         expose_workers(&workers, &mut exposition);
-        expose_routes(&workers, &mut exposition);
-        for collector in self
-            .collectors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        expose_routes(&workers, &self.living_routes(), &mut exposition);
+        for collector in locked(&self.collectors).iter() {
             collector(&mut exposition);
         }
         exposition.text
     }
+
+    /// The routes that a table still has; the others are forgotten.
+    fn living_routes(&self) -> Vec<(RouteLabels, Arc<RouteMetrics>)> {
+        let mut routes = locked(&self.routes);
+        routes.retain(|_, metrics| metrics.strong_count() > 0);
+        let living = routes
+            .iter()
+            .filter_map(|(labels, metrics)| Some((labels.clone(), metrics.upgrade()?)));
+        living.collect()
+    }
+}
+
+/// What a panic left behind is as good as any: these are lists that only grow or are replaced.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Registry {
@@ -250,7 +282,7 @@ impl Exposition {
 
 fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
     type Field = fn(&WorkerCounters) -> &Counter;
-    let families: [(&str, Kind, &str, Field); 8] = [
+    let families: [(&str, Kind, &str, Field); 9] = [
         (
             "forebay_downstream_connections_total",
             Kind::Counter,
@@ -294,6 +326,12 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
             |w| &w.retries,
         ),
         (
+            "forebay_responses_cut_total",
+            Kind::Counter,
+            "Responses that were not sent to their end.",
+            |w| &w.cut,
+        ),
+        (
             "forebay_panics_total",
             Kind::Counter,
             "Connections lost to a panic.",
@@ -318,6 +356,7 @@ struct RouteSum {
     status: BTreeMap<u64, u64>,
     duration: [u64; DURATION_BOUNDS_US.len() + 1],
     duration_us: u64,
+    bytes: u64,
 }
 
 impl RouteSum {
@@ -336,33 +375,33 @@ impl RouteSum {
             *sum += counter.value();
         }
         self.duration_us += counters.duration_us.value();
+        self.bytes += counters.bytes.value();
     }
 }
 
-fn expose_routes(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
+fn expose_routes(
+    workers: &[Arc<WorkerMetrics>],
+    routes: &[(RouteLabels, Arc<RouteMetrics>)],
+    exposition: &mut Exposition,
+) {
     let mut sums: BTreeMap<RouteLabels, RouteSum> = BTreeMap::new();
-    for worker in workers {
-        // Requests without a route are those with empty labels.
-        let none = RouteLabels {
-            namespace: String::new(),
-            ingress: String::new(),
-            service: String::new(),
-        };
-        sums.entry(none).or_default().add(&worker.counters.unrouted);
-        for (labels, counters) in worker
-            .routes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    // Requests without a route are those with empty labels.
+    let unrouted = sums.entry(RouteLabels::default()).or_default();
+    workers
+        .iter()
+        .for_each(|worker| unrouted.add(&worker.counters.unrouted));
+    for (labels, metrics) in routes {
+        let sum = sums.entry(labels.clone()).or_default();
+        metrics
+            .workers
             .iter()
-        {
-            sums.entry(labels.clone()).or_default().add(counters);
-        }
+            .for_each(|counters| sum.add(counters));
     }
     let name = "forebay_requests_total";
     exposition.family(
         name,
         Kind::Counter,
-        "Requests answered; empty labels are requests without a route.",
+        "Requests by the status of their response, 499 where the client left before it began; empty labels: no route.",
     );
     for (labels, sum) in &sums {
         for (code, count) in &sum.status {
@@ -376,11 +415,20 @@ fn expose_routes(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
             exposition.sample(name, &labels, count);
         }
     }
+    let name = "forebay_response_bytes_total";
+    exposition.family(
+        name,
+        Kind::Counter,
+        "Bytes of responses sent to clients, heads and framing included.",
+    );
+    for (labels, sum) in &sums {
+        exposition.sample(name, &labels.pairs(), sum.bytes);
+    }
     let name = "forebay_request_duration_seconds";
     exposition.family(
         name,
         Kind::Histogram,
-        "From the head of a request to the head of its response.",
+        "From the head of a request to the last byte of its response.",
     );
     for (labels, sum) in &sums {
         let mut count = 0;
@@ -426,18 +474,18 @@ mod tests {
 
     #[test]
     fn a_scrape_adds_up_what_the_workers_counted() {
-        let registry = Registry::default();
+        let registry = Registry::new(2);
         let labels = RouteLabels {
             namespace: "shop".into(),
             ingress: "we\"b".into(),
             service: "s1".into(),
         };
-        for _ in 0..2 {
+        let route = registry.route(labels);
+        for id in 0..2 {
             let worker = registry.worker();
             worker.counters.accepted.increment();
-            let route = worker.route(labels.clone());
-            route.record(200, Duration::from_micros(700));
-            route.record(502, Duration::from_secs(20));
+            route.of(id).record(200, Duration::from_micros(700), 10);
+            route.of(id).record(502, Duration::from_secs(20), 1);
         }
         let text = registry.expose();
         for line in [
@@ -445,6 +493,7 @@ mod tests {
             "forebay_requests_total{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\",status=\"200\"} 2",
             "forebay_request_duration_seconds_bucket{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\",le=\"0.001\"} 2",
             "forebay_request_duration_seconds_bucket{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\",le=\"+Inf\"} 4",
+            "forebay_response_bytes_total{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\"} 22",
             "forebay_request_duration_seconds_count{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\"} 4",
         ] {
             assert!(text.contains(line), "no line {line} in\n{text}");
@@ -453,11 +502,31 @@ mod tests {
 
     #[test]
     fn more_status_codes_than_slots_count_as_other() {
-        let registry = Registry::default();
+        let registry = Registry::new(2);
         let worker = registry.worker();
         for status in 400..430 {
-            worker.counters.unrouted.record(status, Duration::ZERO);
+            worker.counters.unrouted.record(status, Duration::ZERO, 0);
         }
         assert!(registry.expose().contains("status=\"other\"} 18"));
+    }
+
+    #[test]
+    fn counters_of_a_route_that_is_gone_are_freed() {
+        let registry = Registry::new(1);
+        let labels = RouteLabels {
+            namespace: "shop".into(),
+            ..RouteLabels::default()
+        };
+        let first = registry.route(labels.clone());
+        first.of(0).record(200, Duration::ZERO, 0);
+        let second = registry.route(labels.clone());
+        assert!(
+            Arc::ptr_eq(&first, &second),
+            "a new table begins to count anew"
+        );
+        assert!(registry.expose().contains("namespace=\"shop\""));
+        drop((first, second));
+        assert!(!registry.expose().contains("namespace=\"shop\""));
+        assert!(locked(&registry.routes).is_empty());
     }
 }

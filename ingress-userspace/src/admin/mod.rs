@@ -132,7 +132,7 @@ mod tests {
             ready: Arc::default(),
             tables: watch::channel(Arc::default()).1,
             status: watch::channel(Arc::default()).1,
-            metrics: Arc::default(),
+            metrics: Arc::new(Registry::new(1)),
         }
     }
 

@@ -43,8 +43,8 @@ pub(super) fn list(table: &RouteTable) -> Vec<Row> {
             ingress: entry.route.ingress.to_string(),
             backend: entry.route.backend.to_string(),
             endpoints: entry
-                .backend
-                .endpoints
+                .upstream
+                .endpoints()
                 .iter()
                 .map(|endpoint| EndpointRow {
                     address: endpoint.address,

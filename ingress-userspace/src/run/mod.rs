@@ -17,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use tokio::sync::{oneshot, watch};
+use anyhow::{Context as _, bail};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     data_plane::DataPlane,
@@ -78,8 +78,8 @@ pub(crate) fn run(config: &RunConfig) -> anyhow::Result<()> {
 /// The control thread: everything but the workers.
 async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot wait for signals")?;
-    let metrics = Arc::new(Registry::default());
     let workers = config.workers.map_or_else(cores, usize::from);
+    let metrics = Arc::new(Registry::new(workers));
 
     let admin_listener = bind_admin(config)?;
     let mut data_plane = DataPlane::start(config, workers, &metrics).await?;
@@ -103,7 +103,8 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         data_plane: data_plane.status(),
         ..Status::default()
     };
-    let (mut publisher, tables, status) = Publisher::new(status, tls::Resolver::new()?);
+    let (mut publisher, tables, status) =
+        Publisher::new(status, tls::Resolver::new()?, Arc::clone(&metrics));
     let ready = Arc::new(AtomicBool::new(false));
     publish::expose(&metrics, status.clone(), Arc::clone(&ready));
     let state = admin::State {
@@ -139,11 +140,14 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let (shutdown, shutting_down) = watch::channel(false);
     let settings = Arc::new(worker::Settings {
         shutdown_grace: config.shutdown_grace,
+        lame_duck: config.lame_duck,
+        hsts: config.hsts,
         trace_node: config
             .trace_responses
             .then(|| config.node_name.as_deref().unwrap_or("-").into()),
         ..worker::Settings::default()
     });
+    let (end, mut ended) = mpsc::unbounded_channel();
     let threads = spawn_workers(
         data_plane.take_listeners(),
         |metrics| Inputs {
@@ -154,6 +158,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
             settings: Arc::clone(&settings),
         },
         &metrics,
+        &end,
     )?;
     data_plane.serve()?;
     ready.store(true, Relaxed);
@@ -162,6 +167,8 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let signal = tokio::select! {
         () = data_plane.follow() => "none: the kernel's follower ended",
         signal = signals.next() => signal,
+        // Fewer workers would serve their connections late or never: start again instead.
+        Some(worker) = ended.recv() => bail!("worker {worker} ended; see the log"),
     };
     ready.store(false, Relaxed);
     if shares_admin(config) {
@@ -212,8 +219,10 @@ fn spawn_workers(
     listeners: Vec<Vec<Listener>>,
     inputs: impl Fn(Arc<ingress_proxy::metrics::WorkerMetrics>) -> Inputs,
     metrics: &Registry,
+    end: &mpsc::UnboundedSender<usize>,
 ) -> anyhow::Result<Vec<JoinHandle<()>>> {
-    let spawn = |(id, listeners)| worker::spawn(id, listeners, inputs(metrics.worker()));
+    let spawn =
+        |(id, listeners)| worker::spawn(id, listeners, inputs(metrics.worker()), end.clone());
     listeners
         .into_iter()
         .enumerate()

@@ -16,12 +16,17 @@ use ingress_proxy::{
     metrics::{Kind, Registry},
     table::{Entry, RouteTable},
     tls,
+    upstream::Upstreams,
 };
 
 use crate::admin::{SourceStatus, Status};
 
 /// Compiles each snapshot and swaps it in whole.
 pub(super) struct Publisher {
+    metrics: Arc<Registry>,
+    upstreams: Upstreams,
+    /// What the table in force was compiled from, and what was wrong with it.
+    compiled: Option<(Arc<Snapshot>, Vec<Problem>)>,
     resolver: Arc<tls::Resolver>,
     certificates: Option<Arc<tls::Certificates>>,
     tables: watch::Sender<Arc<RouteTable>>,
@@ -34,6 +39,7 @@ impl Publisher {
     pub(super) fn new(
         status: Status,
         resolver: Arc<tls::Resolver>,
+        metrics: Arc<Registry>,
     ) -> (
         Self,
         watch::Receiver<Arc<RouteTable>>,
@@ -43,6 +49,9 @@ impl Publisher {
         let (status, status_updates) = watch::channel(Arc::new(status));
         (
             Self {
+                metrics,
+                upstreams: Upstreams::default(),
+                compiled: None,
                 resolver,
                 certificates: None,
                 tables,
@@ -78,7 +87,7 @@ impl Publisher {
                     .as_ref()
                     .is_none_or(|last| !Arc::ptr_eq(last, latest))
             }) {
-                self.publish(&snapshot);
+                self.publish(Arc::clone(&snapshot));
                 published = Some(snapshot);
                 if let Some(first) = first.take() {
                     // Nobody waits any more when the process is about to stop.
@@ -96,11 +105,11 @@ impl Publisher {
         }
     }
 
-    /// Certificates first, so that no route is in force before its certificate.
-    fn publish(&mut self, snapshot: &Snapshot) {
+    /// Endpoints and certificates first, so that no route is in force before them.
+    fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        self.upstreams.adopt(&snapshot.backends);
         let (certificates, tls_problems) =
-            tls::Certificates::compile(snapshot, self.certificates.as_deref());
-        let (table, table_problems) = RouteTable::compile(snapshot);
+            tls::Certificates::compile(&snapshot, self.certificates.as_deref());
         let expiries = certificates
             .expiries()
             .map(|(secret, expiry)| (secret.to_string(), expiry))
@@ -111,15 +120,14 @@ impl Publisher {
 
         let mut problems = snapshot.problems.clone();
         problems.extend(tls_problems);
-        problems.extend(table_problems);
+        problems.extend_from_slice(self.compile(&snapshot));
         problems.sort();
         problems.dedup();
         log_changes(&self.status.borrow().problems, &problems);
+        let table = Arc::clone(&self.tables.borrow());
         let routes = table.entries().len();
         let denied = |entry: &&Arc<Entry>| entry.denied().is_some();
         let denied_routes = table.entries().iter().filter(denied).count();
-        self.tables.send_replace(Arc::new(table));
-        tracing::info!(routes, problems = problems.len(), "new table");
         self.change_status(|status| {
             status.routes = routes;
             status.denied_routes = denied_routes;
@@ -128,6 +136,25 @@ impl Publisher {
             status.problems = problems;
             status.changed = Some(SystemTime::now());
         });
+    }
+
+    /// Puts the routes of `snapshot` in force, unless they already are: other endpoints compile
+    /// nothing. Gives what is wrong with the routes.
+    fn compile(&mut self, snapshot: &Arc<Snapshot>) -> &[Problem] {
+        let is_same = self.compiled.as_ref().is_some_and(|(last, _)| {
+            last.routes == snapshot.routes
+                && last.tls_hosts == snapshot.tls_hosts
+                && last.backends.keys().eq(snapshot.backends.keys())
+        });
+        if is_same {
+            tracing::debug!("new endpoints or certificates");
+        } else {
+            let (table, problems) = RouteTable::compile(snapshot, &self.upstreams, &self.metrics);
+            tracing::info!(routes = table.entries().len(), "new table");
+            self.tables.send_replace(Arc::new(table));
+            self.compiled = Some((Arc::clone(snapshot), problems));
+        }
+        self.compiled.as_ref().map_or(&[], |(_, problems)| problems)
     }
 
     fn change_status(&self, change: impl FnOnce(&mut Status)) {

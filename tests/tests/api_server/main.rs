@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ingress_tests::{
+use ingress_lab::{
     api_server::{self, ApiServer},
     eventually,
     forebay::{Forebay, Launch},

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc};
 
-use ingress_tests::{
+use ingress_lab::{
     api_server::{ApiServer, POD},
     client::{self, Answer},
     forebay::{Forebay, Launch},

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use ingress_lab::origin::Origin;
 use ingress_model::Policy;
 use ingress_proxy::worker::Settings;
-use ingress_tests::origin::Origin;
 
 use crate::{
     proxy::{Cluster, Proxy, settings},

@@ -2,9 +2,9 @@
 
 use std::{io::Read, time::Duration};
 
+use ingress_lab::{eventually, origin::Origin};
 use ingress_model::Policy;
 use ingress_proxy::worker::Settings;
-use ingress_tests::{eventually, origin::Origin};
 
 use crate::{
     proxy::{Cluster, Proxy, settings},
@@ -99,7 +99,9 @@ fn a_websocket_survives_changes_of_the_table() {
         ),
         (101, "websocket")
     );
+    let open = || proxy.metric("forebay_downstream_connections{worker=\"0\"}");
     for turn in 0..100_u8 {
+        assert_eq!(open(), 1, "connections in turn {turn} of the tunnel");
         if turn % 10 == 0 {
             proxy.publish(
                 &Cluster::default()
@@ -119,9 +121,7 @@ fn a_websocket_survives_changes_of_the_table() {
         assert_eq!(back, [turn; 3]);
     }
     drop(wire);
-    eventually("the tunnel has ended", || {
-        proxy.metric("forebay_downstream_connections{worker=\"0\"}") == 0
-    });
+    eventually("the tunnel has ended", || open() == 0);
 }
 
 #[test]

@@ -5,14 +5,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
-use hyper::{body::Incoming, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use ingress_model::Policy;
-use ingress_proxy::worker::Settings;
-use ingress_tests::{
+use hyper::body::Incoming;
+use ingress_lab::{
     eventually,
     origin::{Echo, Origin},
 };
+use ingress_model::Policy;
+use ingress_proxy::worker::Settings;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
@@ -20,10 +19,12 @@ use rustls::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
+    http2::{LIMIT, get, http2, let_go},
     proxy::{Cluster, Proxy, settings},
     wire::{Endpoint, Wire},
 };
@@ -78,19 +79,14 @@ async fn ask(stream: &mut TlsStream<TcpStream>) {
     );
 }
 
-async fn http2(
-    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-) -> SendRequest<Full<Bytes>> {
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(io))
-            .await
-            .unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
-fn get(uri: &str) -> Request<Full<Bytes>> {
-    Request::get(uri).body(Full::default()).unwrap()
+/// Waits until `origin` holds a request; the connection that carries it needs this thread.
+async fn held(origin: &Origin) {
+    let holds = async {
+        while origin.held() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, holds).await.expect("no request was held");
 }
 
 async fn echo(response: Response<Incoming>) -> Echo {
@@ -166,7 +162,7 @@ async fn http2_is_chosen_by_alpn_and_says_https() {
     .await
     .unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let mut sender = http2(stream).await;
+    let (mut sender, _connection) = http2(stream).await;
     let mut request = get("https://shop.example/a?b=c");
     for crumb in ["a=1", "b=2"] {
         request
@@ -194,19 +190,23 @@ async fn http2_is_chosen_by_alpn_and_says_https() {
 async fn http2_by_prior_knowledge_serves_streams_side_by_side() {
     let origin = origin();
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
-    let mut sender = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let (mut sender, _connection) = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
     let held = sender.send_request(get("http://shop.example/hold"));
     let quick = sender
         .send_request(get("http://shop.example/quick"))
         .await
         .unwrap();
     assert_eq!(echo(quick).await.path, "/quick");
-    let body = Bytes::from(vec![b'x'; 1_000_000]);
+    // Each part differs from every other: one out of place shows.
+    let body: Bytes = (0..250_000_u32).flat_map(u32::to_le_bytes).collect();
     let upload = Request::post("http://shop.example/echo")
         .body(Full::new(body.clone()))
         .unwrap();
     let back = sender.send_request(upload).await.unwrap();
-    assert_eq!(back.into_body().collect().await.unwrap().to_bytes(), body);
+    assert!(
+        back.into_body().collect().await.unwrap().to_bytes() == body,
+        "another body came back"
+    );
     origin.release();
     assert_eq!(echo(held.await.unwrap()).await.path, "/hold");
 }
@@ -215,7 +215,7 @@ async fn http2_by_prior_knowledge_serves_streams_side_by_side() {
 async fn http2_with_two_hosts_is_refused() {
     let origin = origin();
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
-    let mut sender = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let (mut sender, _connection) = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
     let mut request = get("http://shop.example/");
     request
         .headers_mut()
@@ -231,7 +231,7 @@ async fn trailers_of_an_endpoint_reach_an_http2_client() {
          3\r\nabc\r\n0\r\nGrpc-Status: 0\r\n\r\n",
     );
     let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
-    let mut sender = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let (mut sender, _connection) = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
     let body = sender
         .send_request(get("http://shop.example/"))
         .await
@@ -248,22 +248,18 @@ async fn trailers_of_an_endpoint_reach_an_http2_client() {
 async fn shutdown_says_goaway_and_lets_streams_finish() {
     let origin = origin();
     let proxy = Proxy::start(&Cluster::of(&[origin.address()]));
-    let mut sender = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
-    let held = tokio::spawn(sender.send_request(get("http://shop.example/hold")));
-    while origin.held() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let (mut sender, connection) = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let answer = tokio::spawn(sender.send_request(get("http://shop.example/hold")));
+    held(&origin).await;
     let began = std::time::Instant::now();
     proxy.shut_down();
     eventually("no new connection is taken", || {
         std::net::TcpStream::connect(proxy.http).is_err()
     });
     origin.release();
-    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
     // Only GOAWAY makes the client let go of a connection that it could still use.
-    while !sender.is_closed() {
-        tokio::task::yield_now().await;
-    }
+    let_go(connection).await;
     assert!(
         began.elapsed() < settings().shutdown_grace,
         "cut at the end of the grace"
@@ -274,13 +270,13 @@ async fn shutdown_says_goaway_and_lets_streams_finish() {
 async fn http2_connections_without_streams_are_let_go_and_those_with_one_are_not() {
     let origin = origin();
     let settings = Settings {
-        head_timeout: Duration::from_millis(200),
+        idle_timeout: Duration::from_millis(200),
         ..settings()
     };
     let proxy = Proxy::start_with(&Cluster::of(&[origin.address()]), settings);
-    let mut idle = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
-    let mut busy = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
-    let held = tokio::spawn(busy.send_request(get("http://shop.example/hold")));
+    let (mut idle, connection) = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let (mut busy, _connection) = http2(TcpStream::connect(proxy.http).await.unwrap()).await;
+    let answer = tokio::spawn(busy.send_request(get("http://shop.example/hold")));
     assert_eq!(
         idle.send_request(get("http://shop.example/"))
             .await
@@ -288,11 +284,9 @@ async fn http2_connections_without_streams_are_let_go_and_those_with_one_are_not
             .status(),
         200
     );
-    while !idle.is_closed() {
-        tokio::task::yield_now().await;
-    }
+    let_go(connection).await;
     origin.release();
-    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    assert_eq!(answer.await.unwrap().unwrap().status(), 200);
 }
 
 #[test]

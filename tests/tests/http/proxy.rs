@@ -2,7 +2,8 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
@@ -14,10 +15,12 @@ use ingress_model::{
 use ingress_proxy::metrics::Registry;
 use ingress_proxy::table::RouteTable;
 use ingress_proxy::tls::{self, Certificates, Resolver};
+use ingress_proxy::upstream::Upstreams;
 use ingress_proxy::worker::{self, Inputs, Listener, Settings, Transport};
-use tokio::sync::watch;
+use rustix::net::{self, AddressFamily, SocketType};
+use tokio::sync::{mpsc, watch};
 
-/// A running worker; drained and joined when dropped.
+/// Running workers, one unless more are asked for; drained and joined when dropped.
 pub(crate) struct Proxy {
     /// Where it serves HTTP.
     pub(crate) http: SocketAddr,
@@ -25,15 +28,17 @@ pub(crate) struct Proxy {
     pub(crate) https: SocketAddr,
     pub(crate) registry: Registry,
     resolver: Arc<Resolver>,
+    upstreams: Mutex<Upstreams>,
     tables: watch::Sender<Arc<RouteTable>>,
     shutdown: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// Times short enough for a test, long enough for a busy machine.
 pub(crate) fn settings() -> Settings {
     Settings {
         shutdown_grace: Duration::from_secs(5),
+        lame_duck: Duration::from_millis(50),
         ..Settings::default()
     }
 }
@@ -46,40 +51,51 @@ impl Proxy {
 
     /// Serves `snapshot` under `settings`.
     pub(crate) fn start_with(snapshot: &Snapshot, settings: Settings) -> Self {
-        let (tables, table) = watch::channel(Arc::new(RouteTable::compile(snapshot).0));
+        Self::start_workers(snapshot, settings, 1)
+    }
+
+    /// Serves `snapshot` under `settings` on `count` workers.
+    pub(crate) fn start_workers(snapshot: &Snapshot, settings: Settings, count: usize) -> Self {
+        let registry = Registry::new(count);
+        let mut upstreams = Upstreams::default();
+        upstreams.adopt(&snapshot.backends);
+        let table = RouteTable::compile(snapshot, &upstreams, &registry).0;
+        let (tables, table) = watch::channel(Arc::new(table));
         let (shutdown, begun) = watch::channel(false);
-        let registry = Registry::default();
         let resolver = Resolver::new().unwrap();
         resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
-        let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let (http, https) = (bind(), bind());
-        let addresses = (http.local_addr().unwrap(), https.local_addr().unwrap());
-        let listeners = vec![
-            Listener {
-                socket: http,
-                transport: Transport::Plain,
-            },
-            Listener {
-                socket: https,
-                transport: Transport::Tls,
-            },
-        ];
-        let inputs = Inputs {
-            tables: table,
-            tls: tls::server_config(Arc::clone(&resolver)).unwrap(),
-            metrics: registry.worker(),
-            shutdown: begun,
-            settings: Arc::new(settings),
+        let (mut http, mut https) = (Shared::bind(), Shared::bind());
+        let settings = Arc::new(settings);
+        let start = |id| {
+            let listeners = vec![
+                Listener {
+                    socket: http.listener(),
+                    transport: Transport::Plain,
+                },
+                Listener {
+                    socket: https.listener(),
+                    transport: Transport::Tls,
+                },
+            ];
+            let inputs = Inputs {
+                tables: table.clone(),
+                tls: tls::server_config(Arc::clone(&resolver)).unwrap(),
+                metrics: registry.worker(),
+                shutdown: begun.clone(),
+                settings: Arc::clone(&settings),
+            };
+            worker::spawn(id, listeners, inputs, mpsc::unbounded_channel().0).unwrap()
         };
-        let thread = Some(worker::spawn(0, listeners, inputs).unwrap());
+        let threads = (0..count).map(start).collect();
         Self {
-            http: addresses.0,
-            https: addresses.1,
+            http: http.address,
+            https: https.address,
             registry,
             resolver,
+            upstreams: Mutex::new(upstreams),
             tables,
             shutdown,
-            thread,
+            threads,
         }
     }
 
@@ -87,8 +103,10 @@ impl Proxy {
     pub(crate) fn publish(&self, snapshot: &Snapshot) {
         self.resolver
             .publish(Arc::new(Certificates::compile(snapshot, None).0));
-        self.tables
-            .send_replace(Arc::new(RouteTable::compile(snapshot).0));
+        let mut upstreams = self.upstreams.lock().unwrap();
+        upstreams.adopt(&snapshot.backends);
+        let table = RouteTable::compile(snapshot, &upstreams, &self.registry).0;
+        self.tables.send_replace(Arc::new(table));
     }
 
     /// Begins the shutdown.
@@ -96,9 +114,9 @@ impl Proxy {
         self.shutdown.send_replace(true);
     }
 
-    /// Whether the worker has ended.
+    /// Whether all workers have ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.threads.iter().all(JoinHandle::is_finished)
     }
 
     /// Value of the sample that begins with `sample`, or 0.
@@ -113,13 +131,42 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shut_down();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             assert!(
                 thread.join().is_ok() || std::thread::panicking(),
                 "the worker panicked"
             );
         }
     }
+}
+
+/// One loopback port for all workers, each with a socket of its own.
+struct Shared {
+    address: SocketAddr,
+    /// Bound and handed to the next worker; it holds the port.
+    next: OwnedFd,
+}
+
+impl Shared {
+    fn bind() -> Self {
+        let next = reusing(([127, 0, 0, 1], 0).into());
+        let address = net::getsockname(&next).unwrap().try_into().unwrap();
+        Self { address, next }
+    }
+
+    fn listener(&mut self) -> TcpListener {
+        let socket = std::mem::replace(&mut self.next, reusing(self.address));
+        net::listen(&socket, 128).unwrap();
+        socket.into()
+    }
+}
+
+/// A socket on `address`, which it shares with others of its kind.
+fn reusing(address: SocketAddr) -> OwnedFd {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    net::sockopt::set_socket_reuseport(&socket, true).unwrap();
+    net::bind(&socket, &address).unwrap();
+    socket
 }
 
 /// A state under construction.

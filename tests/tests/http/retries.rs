@@ -8,26 +8,45 @@ use std::{
     },
 };
 
-use ingress_tests::origin::Origin;
+use ingress_lab::{eventually, origin::Origin};
 
 use crate::{
     proxy::{Cluster, Proxy},
-    wire::{Endpoint, Wire, ask, read_head, refusing},
+    wire::{Endpoint, Refusing, Wire, ask, read_head},
 };
+
+fn retries(proxy: &Proxy) -> u64 {
+    proxy.metric("forebay_retries_total{worker=\"0\"}")
+}
 
 #[test]
 fn a_refused_connection_is_tried_on_another_endpoint() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
-    let proxy = Proxy::start(&Cluster::of(&[refusing(), origin.address()]));
-    for _ in 0..6 {
+    let refusing = Refusing::start();
+    let proxy = Proxy::start(&Cluster::of(&[refusing.address, origin.address()]));
+    let post = || {
         // A body too: no endpoint has seen any of it.
         let answer = ask(
             proxy.http,
             "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody",
         );
         assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
-    }
-    assert!(proxy.metric("forebay_retries_total{worker=\"0\"}") >= 3);
+    };
+    // Each endpoint has the first turn of one of two requests, whichever turn comes first: a retry
+    // that took a turn of its own would send both to the dead one.
+    (0..2).for_each(|_| post());
+    eventually("the retry is counted", || retries(&proxy) == 1);
+    // In turn, the dead endpoint would be tried by half of these.
+    (0..20).for_each(|_| post());
+    assert!(
+        retries(&proxy) <= 3,
+        "an endpoint that refuses is tried again at once: {} retries",
+        retries(&proxy)
+    );
+    assert_eq!(
+        retries(&proxy),
+        proxy.metric("forebay_upstream_connects_failed_total{worker=\"0\"}")
+    );
 }
 
 #[test]
@@ -76,7 +95,7 @@ fn a_kept_connection_that_dies_unanswered_is_replaced() {
     for _ in 0..3 {
         assert_eq!(wire.get("/", "").status, 200);
     }
-    assert_eq!(proxy.metric("forebay_retries_total{worker=\"0\"}"), 2);
+    eventually("both retries are counted", || retries(&proxy) == 2);
     assert_eq!(seen.load(SeqCst), 5);
 }
 

@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
     thread::JoinHandle,
     time::Duration,
 };
+
+use rustix::net::{self, AddressFamily, SocketType};
 
 /// Longest wait for a byte.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -34,8 +37,8 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The echo of `ingress_tests::origin`.
-    pub(crate) fn echo(&self) -> ingress_tests::origin::Echo {
+    /// The echo of `ingress_lab::origin`.
+    pub(crate) fn echo(&self) -> ingress_lab::origin::Echo {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {self:?} {}", self.text()))
     }
@@ -71,29 +74,46 @@ impl Wire {
     /// Reads the next answer, with a body of known length, in chunks, or up to the end.
     pub(crate) fn answer(&mut self) -> Answer {
         let mut answer = self.head();
-        if answer.header("transfer-encoding") == "chunked" {
+        let mut body = Vec::new();
+        self.body(&answer, |piece| body.extend_from_slice(piece));
+        answer.body = body;
+        answer
+    }
+
+    /// Reads the body that follows `head`, piece by piece, to its end.
+    pub(crate) fn body(&mut self, head: &Answer, mut take: impl FnMut(&[u8])) {
+        if head.header("transfer-encoding") == "chunked" {
             loop {
-                let size =
-                    usize::from_str_radix(self.line().split(';').next().unwrap(), 16).unwrap();
-                let from = answer.body.len();
-                answer.body.resize(from + size, 0);
-                self.reader.read_exact(&mut answer.body[from..]).unwrap();
+                let line = self.line();
+                let size = usize::from_str_radix(line.split(';').next().unwrap(), 16).unwrap();
                 if size == 0 {
                     while !self.line().is_empty() {}
-                    return answer;
+                    return;
                 }
-                assert_eq!(self.line(), "");
+                self.exactly(size, &mut take);
+                assert_eq!(self.line(), "", "after a chunk of {size} bytes");
             }
         }
-        match answer.header("content-length").parse() {
-            Ok(length) => {
-                answer.body.resize(length, 0);
-                self.reader.read_exact(&mut answer.body).unwrap();
+        match head.header("content-length").parse() {
+            Ok(length) => self.exactly(length, &mut take),
+            Err(_) if head.status == 101 || head.status == 204 => {}
+            Err(_) => {
+                let mut body = Vec::new();
+                self.reader.read_to_end(&mut body).unwrap();
+                take(&body);
             }
-            Err(_) if answer.status == 101 || answer.status == 204 => {}
-            Err(_) => drop(self.reader.read_to_end(&mut answer.body).unwrap()),
         }
-        answer
+    }
+
+    fn exactly(&mut self, mut left: usize, take: &mut impl FnMut(&[u8])) {
+        while left > 0 {
+            let piece = self.reader.fill_buf().unwrap();
+            assert!(!piece.is_empty(), "the body ended {left} bytes early");
+            let size = piece.len().min(left);
+            take(&piece[..size]);
+            self.reader.consume(size);
+            left -= size;
+        }
     }
 
     /// Reads a head; the body stays on the connection.
@@ -122,9 +142,17 @@ impl Wire {
         self.reader.read_exact(buffer).unwrap();
     }
 
-    /// Whether the proxy has ended the connection, with nothing more sent.
+    /// Whether the proxy ends the connection, with nothing more sent: an end of the stream or a
+    /// reset. A connection that is still open when the wait is over is not closed.
     pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.reader.fill_buf(), Ok([]) | Err(_))
+        match self.reader.fill_buf() {
+            Ok(more) => more.is_empty(),
+            Err(error) => match error.kind() {
+                ErrorKind::ConnectionReset => true,
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => false,
+                _ => panic!("{error}"),
+            },
+        }
     }
 
     fn line(&mut self) -> String {
@@ -186,10 +214,48 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// An address where nothing listens.
-pub(crate) fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// A loopback socket, bound to a port of its own.
+fn bound() -> (OwnedFd, SocketAddr) {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = net::getsockname(&socket).unwrap().try_into().unwrap();
+    (socket, address)
+}
+
+/// An address that refuses every connection for as long as this lives: bound, so that nobody else
+/// is given it, and never listening.
+pub(crate) struct Refusing {
+    pub(crate) address: SocketAddr,
+    _socket: OwnedFd,
+}
+
+impl Refusing {
+    pub(crate) fn start() -> Self {
+        let (socket, address) = bound();
+        Self {
+            address,
+            _socket: socket,
+        }
+    }
+}
+
+/// An address that answers no connection: its queue has room for one, which is taken, and the
+/// kernel drops what comes after it.
+pub(crate) struct BlackHole {
+    pub(crate) address: SocketAddr,
+    _socket: OwnedFd,
+    _first: TcpStream,
+}
+
+impl BlackHole {
+    pub(crate) fn start() -> Self {
+        let (socket, address) = bound();
+        net::listen(&socket, 0).unwrap();
+        let first = TcpStream::connect(address).unwrap();
+        Self {
+            address,
+            _socket: socket,
+            _first: first,
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Frames through the loaded programs, over the table of cases that the host's tests use too.
 
 use ingress_ebpf::fixtures::{World, cases, outcome};
-use ingress_tests::programs::Programs;
+use ingress_lab::programs::Programs;
 
 use super::can_run;
 

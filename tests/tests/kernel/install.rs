@@ -10,7 +10,7 @@ use std::{
 use aya::maps::{Array, Map, MapData};
 use ingress_agent::kernel::{Dataplane, KernelError, Settings, XdpMode};
 use ingress_ebpf::abi::{Node, SCHEMA, SelfNode, node_flags};
-use ingress_tests::{eventually, lab::Namespace};
+use ingress_lab::{eventually, lab::Namespace};
 
 use super::{PINS, accept, block_on, can_run, connect, install, machine, settings};
 

@@ -19,7 +19,7 @@ use std::{
 };
 
 use ingress_agent::kernel::{Dataplane, Forward, KernelError, Reason, Settings, XdpMode, object};
-use ingress_tests::{
+use ingress_lab::{
     eventually,
     lab::{self, Namespace},
     skipped,

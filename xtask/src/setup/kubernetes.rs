@@ -54,9 +54,12 @@ fn module() -> PathBuf {
     workspace::root().join("tests/tools/kubernetes")
 }
 
-/// The folder that has all of them: `$KUBEBUILDER_ASSETS`, else the cache.
+/// Names the folder of the binaries: of a person's own to us, and of those we found to the tests.
+pub(crate) const VARIABLE: &str = "KUBEBUILDER_ASSETS";
+
+/// The folder that has all of them: `$KUBEBUILDER_ASSETS`, else the cache. Nothing else looks.
 pub(crate) fn find() -> Result<Option<PathBuf>> {
-    let given = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    let given = env::var_os(VARIABLE).map(PathBuf::from);
     Ok(given.into_iter().chain([dir()?]).find(|dir| has_all(dir)))
 }
 

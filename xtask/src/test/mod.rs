@@ -159,12 +159,12 @@ fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Count> {
     for arguments in suite.runs {
         let mut test = cargo();
         test.args(["test", "--no-fail-fast"]).args(*arguments);
-        // Where the tests look first for what setup found.
-        if let Some(assets) = kubernetes::find()? {
-            test.env("KUBEBUILDER_ASSETS", assets);
-        }
-        test.env("FOREBAY_CACHE", workspace::cache()?)
-            .env("FOREBAY_BIN", workspace::target().join("debug/forebay"));
+        // The tests look nowhere else for them.
+        match kubernetes::find()? {
+            Some(folder) => test.env(kubernetes::VARIABLE, folder),
+            None => test.env_remove(kubernetes::VARIABLE),
+        };
+        test.env("FOREBAY_BIN", workspace::target().join("debug/forebay"));
         test.arg("--").args(filter).arg("--show-output");
         count += cargo_test::run(&mut test)?;
     }

@@ -5,8 +5,10 @@ use std::{borrow::Cow, sync::Arc};
 use ahash::AHashMap;
 use regex::bytes::Regex;
 
+use ingress_model::{Action, HostMap, Route};
+
 use super::{host::CanonicalHost, path::CanonicalPath};
-use ingress_model::{Action, Backend, HostMap, Route};
+use crate::{metrics::RouteMetrics, upstream::Upstream};
 
 /// All routes of one snapshot. Immutable; the same snapshot gives the same table.
 #[derive(Debug, Default)]
@@ -18,12 +20,13 @@ pub struct RouteTable {
 /// One route as a worker uses it.
 #[derive(Debug)]
 pub struct Entry {
-    /// Position in [`RouteTable::entries`]; workers keep their counters in that order.
-    pub(crate) index: usize,
     /// What was asked for.
     pub route: Route,
-    /// Where it goes; shared by the routes that name the same Service port.
-    pub backend: Arc<Backend>,
+    /// Where it goes; shared by the routes that name the same Service port. Its endpoints change
+    /// without the table.
+    pub upstream: Arc<Upstream>,
+    /// What each worker counts for it.
+    pub counters: Arc<RouteMetrics>,
     /// Whether plain HTTP is answered with 308 to https: the annotations and the host's TLS entry
     /// have been weighed.
     pub redirect_to_https: bool,
@@ -40,8 +43,8 @@ pub(super) struct HostRoutes {
     pub(super) prefix: PrefixTree,
     /// In regex mode, in the order in which they are tried.
     pub(super) regex: Vec<Arc<Entry>>,
-    /// `spec.defaultBackend`, when no rule fits.
-    pub(super) fallback: Option<Arc<Entry>>,
+    /// `spec.defaultBackend`, when no rule fits: the oldest Ingress first.
+    pub(super) fallback: Vec<Arc<Entry>>,
 }
 
 impl RouteTable {
@@ -66,6 +69,13 @@ impl RouteTable {
 }
 
 impl HostRoutes {
+    /// The oldest default backend that has an endpoint, else the oldest.
+    fn fallback(&self) -> Option<&Arc<Entry>> {
+        let mut entries = self.fallback.iter();
+        let has_endpoint = |entry: &&Arc<Entry>| entry.upstream.has_endpoints();
+        entries.find(has_endpoint).or_else(|| self.fallback.first())
+    }
+
     fn lookup(&self, path: &[u8]) -> Option<&Arc<Entry>> {
         let by_regex = || {
             self.regex.iter().find(|entry| {
@@ -79,7 +89,7 @@ impl HostRoutes {
             .get(path)
             .or_else(|| self.prefix.longest(path))
             .or_else(by_regex)
-            .or(self.fallback.as_ref())
+            .or_else(|| self.fallback())
     }
 }
 

@@ -1,71 +1,173 @@
-//! Which endpoint of a backend gets the next request.
+//! Which endpoint of an upstream gets the next request.
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
-use super::{EndpointPool, Pool};
-use ingress_model::Backend;
+use ingress_model::Endpoint;
+use tokio::time::Instant;
 
-/// The endpoints of one backend in turn, counted by each worker for itself.
+use super::{EndpointPool, Pool, Upstream};
+
+/// How long an endpoint that could not be connected to is passed over while another is left.
+const SUSPICION: Duration = Duration::from_secs(1);
+
+/// The endpoints of one upstream in turn, counted by each worker for itself.
 #[derive(Debug)]
-pub struct RoundRobin {
-    endpoints: Vec<Rc<EndpointPool>>,
+pub(crate) struct Balancer {
+    upstream: Arc<Upstream>,
+    /// Of the upstream when these were its endpoints.
+    version: (u64, u64),
+    endpoints: Arc<Vec<Endpoint>>,
+    slots: Vec<Slot>,
     next: Cell<usize>,
 }
 
-/// An endpoint and its place in [`Backend::endpoints`].
-#[derive(Clone, Copy, Debug)]
-pub struct Choice<'a> {
-    /// Where its connections are.
-    pub endpoint: &'a Rc<EndpointPool>,
-    /// Position in the backend's list.
-    pub index: usize,
+#[derive(Debug)]
+struct Slot {
+    pool: Rc<EndpointPool>,
+    suspect_until: Cell<Option<Instant>>,
 }
 
-impl RoundRobin {
+/// An endpoint that was picked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice<'b> {
+    balancer: &'b Balancer,
+    index: usize,
+}
+
+impl Balancer {
     /// Starts at `offset`, so that workers do not all begin with the same endpoint.
-    pub fn new(backend: &Backend, pool: &Pool, offset: usize) -> Self {
-        let endpoints = backend
-            .endpoints
-            .iter()
-            .map(|endpoint| pool.endpoint(endpoint.address))
-            .collect();
+    fn new(upstream: &Arc<Upstream>, pool: &Pool, offset: usize) -> Self {
+        // The version first: if the endpoints change in between, the next request sees another.
+        let version = upstream.version();
+        let endpoints = upstream.endpoints();
+        let slot = |endpoint: &Endpoint| Slot {
+            pool: pool.endpoint(endpoint.address),
+            suspect_until: Cell::new(None),
+        };
+        let slots = endpoints.iter().map(slot).collect();
         Self {
+            upstream: Arc::clone(upstream),
+            version,
             endpoints,
+            slots,
             next: Cell::new(offset),
         }
     }
 
-    /// The position to go on from in a later table.
-    pub fn position(&self) -> usize {
-        self.next.get()
+    /// Picks an endpoint whose index is not in `excluded`; `None` where there is none.
+    ///
+    /// `key` binds requests to an endpoint, as a session's cookie or a hash does; without one the
+    /// endpoints have their turns. Only a first pick takes a turn: else a retry would give the
+    /// endpoint after a dead one twice its share. Endpoints that have just failed come last.
+    pub(crate) fn pick(
+        &self,
+        key: Option<u64>,
+        excluded: &[usize],
+        now: Instant,
+    ) -> Option<Choice<'_>> {
+        let count = self.slots.len();
+        let turn = match key {
+            Some(key) => usize::try_from(key % u64::try_from(count.max(1)).ok()?).ok()?,
+            None => self.next.get(),
+        };
+        let mut suspect = None;
+        let order = (0..count).map(|step| turn.wrapping_add(step) % count);
+        let mut chosen = None;
+        for index in order.filter(|index| !excluded.contains(index)) {
+            let Some(slot) = self.slots.get(index) else {
+                continue;
+            };
+            if slot.suspect_until.get().is_none_or(|until| until <= now) {
+                chosen = Some(index);
+                break;
+            }
+            suspect = suspect.or(Some(index));
+        }
+        let index = chosen.or(suspect)?;
+        if key.is_none() && excluded.is_empty() {
+            self.next.set(index + 1);
+        }
+        Some(Choice {
+            balancer: self,
+            index,
+        })
+    }
+}
+
+impl<'b> Choice<'b> {
+    /// Its place in the list of endpoints.
+    pub(crate) fn index(self) -> usize {
+        self.index
     }
 
-    /// Picks the next endpoint; `None` where the backend has none.
-    pub fn pick(&self) -> Option<Choice<'_>> {
-        let index = self.next.get().checked_rem(self.endpoints.len())?;
-        self.next.set(index + 1);
-        self.endpoints
-            .get(index)
-            .map(|endpoint| Choice { endpoint, index })
+    /// Where its connections are.
+    pub(crate) fn pool(self) -> Option<&'b Rc<EndpointPool>> {
+        self.balancer.slots.get(self.index).map(|slot| &slot.pool)
     }
 
-    /// Picks an endpoint other than the one at `tried`, or that one again where it is alone.
-    pub fn pick_other(&self, tried: usize) -> Option<Choice<'_>> {
-        let choice = self.pick()?;
-        if choice.index == tried && self.endpoints.len() > 1 {
-            self.pick()
-        } else {
-            Some(choice)
+    /// The endpoint.
+    pub(crate) fn endpoint(self) -> Option<&'b Endpoint> {
+        self.balancer.endpoints.get(self.index)
+    }
+
+    /// Hears whether the endpoint could be connected to.
+    pub(crate) fn report(self, connected: bool, now: Instant) {
+        if let Some(slot) = self.balancer.slots.get(self.index) {
+            slot.suspect_until
+                .set((!connected).then(|| now + SUSPICION));
+        }
+    }
+}
+
+/// What a worker keeps for each upstream, made when a request first needs it.
+#[derive(Debug, Default)]
+pub(crate) struct Balancers(RefCell<Vec<Option<Rc<Balancer>>>>);
+
+impl Balancers {
+    /// The balancer of `upstream`, with its endpoints of now. `offset` is where a new one begins.
+    pub(crate) fn of(&self, upstream: &Arc<Upstream>, pool: &Pool, offset: usize) -> Rc<Balancer> {
+        let mut slots = self.0.borrow_mut();
+        if slots.len() <= upstream.slot() {
+            slots.resize(upstream.slot() + 1, None);
+        }
+        let before = slots.get(upstream.slot()).cloned().flatten();
+        match before {
+            Some(current) if current.version == upstream.version() => current,
+            before => {
+                let same = before.filter(|before| before.version.0 == upstream.version().0);
+                let offset = same.as_ref().map_or(offset, |before| before.next.get());
+                let balancer = Rc::new(Balancer::new(upstream, pool, offset));
+                if let Some(slot) = slots.get_mut(upstream.slot()) {
+                    *slot = Some(Rc::clone(&balancer));
+                }
+                balancer
+            }
+        }
+    }
+
+    /// Lets go of pools whose upstreams have other endpoints by now; the next request of an upstream
+    /// makes its balancer anew.
+    pub(crate) fn forget_outdated(&self) {
+        for slot in self.0.borrow_mut().iter_mut() {
+            slot.take_if(|balancer| balancer.upstream.version() != balancer.version);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use ingress_model::{BackendKey, Endpoint, ObjectName, ServicePort};
+    use std::collections::BTreeMap;
 
-    fn backend(ports: &[u16]) -> Backend {
+    use ingress_model::{Backend, BackendKey, ObjectName, ServicePort};
+
+    use super::{super::Upstreams, *};
+
+    fn upstream(ports: &[u16]) -> Arc<Upstream> {
         let key = BackendKey {
             service: ObjectName::new("shop", "web"),
             port: ServicePort::Number(80),
@@ -74,31 +176,99 @@ mod tests {
             address: ([192, 0, 2, 1], *port).into(),
             pod: None,
         };
-        Backend {
-            key,
+        let backend = Backend {
+            key: key.clone(),
             endpoints: ports.iter().map(endpoint).collect(),
+        };
+        let mut upstreams = Upstreams::default();
+        upstreams.adopt(&BTreeMap::from([(key.clone(), backend)]));
+        Arc::clone(upstreams.find(&key).unwrap())
+    }
+
+    fn order(balancer: &Balancer, count: usize, now: Instant) -> Vec<usize> {
+        (0..count)
+            .map(|_| balancer.pick(None, &[], now).unwrap().index)
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn every_endpoint_has_its_turn() {
+        let balancer = Balancer::new(&upstream(&[1, 2, 3]), &Pool::default(), 1);
+        assert_eq!(order(&balancer, 5, Instant::now()), [1, 2, 0, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_retry_goes_elsewhere_and_takes_no_turn() {
+        let now = Instant::now();
+        let balancer = Balancer::new(&upstream(&[1, 2]), &Pool::default(), 0);
+        for first in [0, 1, 0, 1] {
+            let choice = balancer.pick(None, &[], now).unwrap();
+            assert_eq!(choice.index, first);
+            assert_eq!(balancer.pick(None, &[first], now).unwrap().index, 1 - first);
         }
-    }
-
-    #[test]
-    fn every_endpoint_has_its_turn() {
-        let balance = RoundRobin::new(&backend(&[1, 2, 3]), &Pool::default(), 1);
-        let order: Vec<_> = (0..5).map(|_| balance.pick().unwrap().index).collect();
-        assert_eq!(order, [1, 2, 0, 1, 2]);
-    }
-
-    #[test]
-    fn a_second_try_goes_elsewhere_when_it_can() {
-        let balance = RoundRobin::new(&backend(&[1, 2]), &Pool::default(), 0);
-        let first = balance.pick().unwrap().index;
-        balance.pick();
-        assert_ne!(balance.pick_other(first).unwrap().index, first);
-        let alone = RoundRobin::new(&backend(&[1]), &Pool::default(), 7);
-        assert_eq!(alone.pick_other(0).unwrap().index, 0);
+        assert!(balancer.pick(None, &[0, 1], now).is_none());
         assert!(
-            RoundRobin::new(&backend(&[]), &Pool::default(), 0)
-                .pick()
+            Balancer::new(&upstream(&[]), &Pool::default(), 0)
+                .pick(None, &[], now)
                 .is_none()
+        );
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_failed_comes_last_for_a_moment() {
+        let now = Instant::now();
+        let balancer = Balancer::new(&upstream(&[1, 2]), &Pool::default(), 0);
+        balancer.pick(None, &[], now).unwrap().report(false, now);
+        assert_eq!(order(&balancer, 3, now), [1, 1, 1]);
+        assert_eq!(
+            balancer.pick(None, &[1], now).unwrap().index,
+            0,
+            "the last one left is tried all the same"
+        );
+        assert_eq!(order(&balancer, 2, now + SUSPICION), [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_key_always_meets_the_same_endpoint_while_it_can() {
+        let now = Instant::now();
+        let balancer = Balancer::new(&upstream(&[1, 2, 3]), &Pool::default(), 0);
+        for _ in 0..3 {
+            assert_eq!(balancer.pick(Some(7), &[], now).unwrap().index, 1);
+        }
+        assert_eq!(balancer.pick(Some(7), &[1], now).unwrap().index, 2);
+    }
+
+    #[tokio::test]
+    async fn new_endpoints_are_seen_at_the_next_request() {
+        let key = BackendKey {
+            service: ObjectName::new("shop", "web"),
+            port: ServicePort::Number(80),
+        };
+        let backend = |ports: &[u16]| {
+            let endpoint = |port: &u16| Endpoint {
+                address: ([192, 0, 2, 1], *port).into(),
+                pod: None,
+            };
+            let backend = Backend {
+                key: key.clone(),
+                endpoints: ports.iter().map(endpoint).collect(),
+            };
+            BTreeMap::from([(key.clone(), backend)])
+        };
+        let (mut upstreams, pool, balancers) =
+            (Upstreams::default(), Pool::default(), Balancers::default());
+        upstreams.adopt(&backend(&[1, 2]));
+        let upstream = Arc::clone(upstreams.find(&key).unwrap());
+        let first = balancers.of(&upstream, &pool, 0);
+        assert!(Rc::ptr_eq(&first, &balancers.of(&upstream, &pool, 0)));
+        order(&first, 1, Instant::now());
+        upstreams.adopt(&backend(&[2, 3]));
+        let second = balancers.of(&upstream, &pool, 0);
+        assert_eq!(second.endpoints.len(), 2);
+        assert_eq!(
+            order(&second, 1, Instant::now()),
+            [1],
+            "the turns begin anew"
         );
     }
 }

@@ -1,238 +1,246 @@
 //! One request and the head of its response over one connection.
 
 use std::{
-    future::poll_fn,
-    io,
-    pin::pin,
-    task::{Context, Poll},
+    net::SocketAddr,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
-use tokio::{io::AsyncReadExt, net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Download, ForwardError, Lease, Upload,
-    response::{self, Framing, Head},
-    upload::{Waiting, poll_send},
+    Download, ForwardError, Head, Lease, Outgoing, RequestBody,
+    request::Waiting,
+    response::{self, read_head},
 };
-
-/// How much is read at once while a head is awaited.
-const HEAD_READ: usize = 4 * 1024;
+use crate::{
+    http1::{Body, Fields},
+    net::{Inbound, Socket},
+};
 
 /// How long a request may stand still. Each counts from the last byte that moved.
 #[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// For the endpoint to send a part of the response.
-    pub read: Duration,
+    pub(crate) read: Duration,
     /// For the endpoint to take a part of the request.
-    pub send: Duration,
+    pub(crate) send: Duration,
     /// For the client to send a part of the body.
-    pub body: Duration,
+    pub(crate) body: Duration,
 }
 
 /// What an exchange has to know of the request besides its bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// The method is HEAD: the response has no body.
-    pub head: bool,
+    pub(crate) head: bool,
     /// An upgrade to a WebSocket is asked for.
-    pub upgrade: bool,
-    /// When the request began.
-    pub started: Instant,
+    pub(crate) upgrade: bool,
     /// How long it may stand still.
-    pub timeouts: Timeouts,
+    pub(crate) timeouts: Timeouts,
 }
 
-/// A response whose head has arrived.
+/// A request in exchange for a response: owns the connection and the request until it is decided
+/// whether another try is needed.
 #[derive(Debug)]
-pub struct Answer {
-    /// Its status; the fields are in the map that [`exchange`] was given.
-    pub status: StatusCode,
-    /// Its body, or the connection it became.
-    pub body: ReplyBody,
-}
-
-/// What follows the head of a response.
-#[derive(Debug)]
-pub enum ReplyBody {
-    /// Nothing, or all of a body that came with its head; the connection is already free.
-    Whole(Bytes),
-    /// A body that is still arriving.
-    Streamed(Download),
-    /// 101: the connection, and what the endpoint has sent on it.
-    Switched(TcpStream, BytesMut),
-}
-
-/// Sends the head in [`Lease::head`] and the body in `upload`, and awaits the head of the response.
-///
-/// A response may come before the request is all sent; then the rest of the request is sent while
-/// the response's body is read. `headers` is cleared and filled once a head has arrived.
-///
-/// # Errors
-/// See [`ForwardError`]; `upload` is left in place unless a response has begun.
-///
-/// # Cancel safety
-/// Dropping the future closes the connection, which tells the endpoint to stop.
-pub async fn exchange(
-    mut lease: Lease,
-    upload: &mut Option<Upload>,
-    headers: &mut HeaderMap,
+pub(crate) struct Exchange<B> {
+    lease: Lease,
+    request: Outgoing<B>,
     ask: Ask,
-) -> Result<Answer, ForwardError> {
-    let mut sending = true;
-    let mut waiting = Waiting::Response;
-    let mut armed = None;
-    let head = poll_fn(|cx| {
+    waiting: Waiting,
+    /// All of the request is sent, or the endpoint wants no more of it.
+    sent: bool,
+    /// Sending failed: the connection carries no other request.
+    broken: bool,
+}
+
+impl<B: RequestBody> Exchange<B> {
+    /// Begins to send `request` over `lease`.
+    pub(crate) fn new(mut lease: Lease, request: Outgoing<B>, ask: Ask) -> Self {
+        lease.connection.deadline.clear();
+        Self {
+            lease,
+            request,
+            ask,
+            waiting: Waiting::Socket,
+            sent: false,
+            broken: false,
+        }
+    }
+
+    /// Where the request goes.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.lease.address()
+    }
+
+    /// Whether the connection has carried another request before.
+    pub(crate) fn reused(&self) -> bool {
+        self.lease.reused()
+    }
+
+    /// Gives the request back for another try; the connection is closed.
+    pub(crate) fn into_request(self) -> Outgoing<B> {
+        self.request
+    }
+
+    /// Sends the request and reads the final head of the response, whose fields are [`Self::fields`];
+    /// interim ones go to the client on the way.
+    ///
+    /// A response may come before the request is all sent. Then the rest is sent while the response's
+    /// body is read; if the endpoint refuses it, the response goes on all the same.
+    ///
+    /// # Errors
+    /// See [`ForwardError`].
+    pub(crate) fn poll_head(
+        &mut self,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Head, ForwardError>> {
+        let endpoint = self.address();
+        let before = self.waiting;
         let mut progress = false;
         let mut failure = None;
-        if sending {
-            match poll_send(&mut lease, upload, &mut waiting, &mut progress, cx) {
-                Poll::Ready(Ok(())) => (sending, waiting) = (false, Waiting::Response),
+        if !self.sent {
+            let socket = &self.lease.connection.socket;
+            match self
+                .request
+                .poll_send(socket, endpoint, &mut self.waiting, &mut progress, cx)
+            {
+                Poll::Ready(Ok(())) => {
+                    (self.sent, self.waiting, progress) = (true, Waiting::Response, true)
+                }
                 // The endpoint may have answered before it stopped reading.
                 Poll::Ready(Err(error @ ForwardError::Unanswered { .. })) => failure = Some(error),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
             }
         }
-        match (poll_head(&mut lease, headers, ask, cx), failure) {
+        match (self.poll_receive_head(cx), failure) {
             (Poll::Ready(Ok(head)), None) => Poll::Ready(Ok(head)),
             (Poll::Ready(Ok(head)), Some(_)) => {
-                *upload = None;
-                sending = false;
-                Poll::Ready(Ok(Head {
-                    keep_alive: false,
-                    ..head
-                }))
+                (self.sent, self.broken) = (true, true);
+                Poll::Ready(Ok(head))
             }
-            (_, Some(error)) => Poll::Ready(Err(error)),
-            (Poll::Ready(Err(error)), None) => Poll::Ready(Err(error)),
+            (_, Some(error)) | (Poll::Ready(Err(error)), None) => Poll::Ready(Err(error)),
             (Poll::Pending, None) => {
-                if armed.is_none() && !sending {
-                    // A request without a body asks for no other time than that it began at.
-                    lease
-                        .connection
-                        .deadline
-                        .set(ask.started + ask.timeouts.read);
-                } else if progress || armed != Some(waiting) {
-                    lease
-                        .connection
-                        .deadline
-                        .set(Instant::now() + ask.timeouts.of(waiting));
+                let deadline = &mut self.lease.connection.deadline;
+                if progress || before != self.waiting || !deadline.is_set() {
+                    deadline.set(now + self.ask.timeouts.of(self.waiting));
                 }
-                armed = Some(waiting);
-                lease
-                    .connection
-                    .deadline
-                    .poll(cx)
-                    .map(|()| Err(timeout(&lease, waiting)))
+                if deadline.poll(cx).is_ready() {
+                    return Poll::Ready(Err(timeout(endpoint, self.waiting)));
+                }
+                self.request
+                    .poll_gone(self.waiting, cx)
+                    .map(|()| Err(ForwardError::ClientGone))
             }
         }
-    })
-    .await?;
-    Ok(answer(lease, head, upload.take().filter(|_| sending), ask))
-}
+    }
 
-fn answer(mut lease: Lease, head: Head, upload: Option<Upload>, ask: Ask) -> Answer {
-    let status = head.status;
-    if status == StatusCode::SWITCHING_PROTOCOLS {
-        let (stream, received) = lease.into_stream();
-        return Answer {
-            status,
-            body: ReplyBody::Switched(stream, received),
+    fn poll_receive_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, ForwardError>> {
+        let endpoint = self.address();
+        let context = response::Context {
+            head: self.ask.head,
+            upgrade: self.ask.upgrade,
         };
-    }
-    if let (Framing::Length(length), None) = (&head.framing, &upload)
-        && let Ok(length) = usize::try_from(*length)
-        && lease.connection.inbound.len() >= length
-    {
-        let body = lease.connection.inbound.split_to(length).freeze();
-        if head.keep_alive {
-            lease.give_back(ask.started);
+        let connection = &mut *self.lease.connection;
+        loop {
+            if !connection.inbound.is_empty() {
+                let head = read_head(connection, context)
+                    .map_err(|source| ForwardError::Response { endpoint, source })?;
+                match head {
+                    Some(head) if head.is_interim() => {
+                        let bytes = connection
+                            .inbound
+                            .data()
+                            .get(..head.length)
+                            .unwrap_or_default();
+                        let fields = Fields {
+                            head: bytes,
+                            fields: &connection.fields,
+                        };
+                        self.request.client().interim(
+                            head.status,
+                            head.reason.of_head(bytes),
+                            fields,
+                        );
+                        connection.inbound.consume(head.length);
+                        continue;
+                    }
+                    Some(head) => return Poll::Ready(Ok(head)),
+                    None => {}
+                }
+            }
+            let socket = &connection.socket;
+            let received = ready!(
+                connection
+                    .inbound
+                    .poll_fill(cx, |cx, space| socket.poll_recv(cx, space))
+            );
+            let source = match received {
+                Ok(count) if count > 0 => continue,
+                Ok(_) => None,
+                Err(error) => Some(error),
+            };
+            return Poll::Ready(Err(if connection.inbound.is_empty() {
+                ForwardError::Unanswered { endpoint, source }
+            } else {
+                ForwardError::Truncated { endpoint, source }
+            }));
         }
-        return Answer {
-            status,
-            body: ReplyBody::Whole(body),
+    }
+
+    /// The fields of the head that was read last.
+    pub(crate) fn fields(&self, head: &Head) -> Fields<'_> {
+        let connection = &*self.lease.connection;
+        let bytes = connection
+            .inbound
+            .data()
+            .get(..head.length)
+            .unwrap_or_default();
+        Fields {
+            head: bytes,
+            fields: &connection.fields,
+        }
+    }
+
+    /// Goes on to the body of the response whose final `head` was read.
+    pub(crate) fn into_download(mut self, head: &Head, now: Instant) -> Download<B> {
+        self.lease.connection.inbound.consume(head.length);
+        let Self {
+            mut lease,
+            request,
+            ask,
+            waiting,
+            sent,
+            broken,
+        } = self;
+        lease.connection.deadline.set(now + ask.timeouts.read);
+        let idle_time = if broken {
+            Duration::ZERO
+        } else {
+            head.idle_time
         };
+        let mut download = Download::new(
+            lease,
+            Body::new(head.framing),
+            idle_time,
+            (request, sent),
+            ask.timeouts,
+            waiting,
+        );
+        download.finish_if_empty(now);
+        download
     }
-    Answer {
-        status,
-        body: ReplyBody::Streamed(Download::new(lease, head, upload, ask.timeouts)),
-    }
-}
 
-fn poll_head(
-    lease: &mut Lease,
-    headers: &mut HeaderMap,
-    ask: Ask,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Head, ForwardError>> {
-    let endpoint = lease.address();
-    let context = response::Context {
-        head: ask.head,
-        upgrade: ask.upgrade,
-    };
-    loop {
-        let received = match poll_receive(lease, HEAD_READ, cx) {
-            Poll::Ready(received) => received,
-            Poll::Pending => return Poll::Pending,
-        };
-        let connection = &mut *lease.connection;
-        match received {
-            Ok(0) if connection.inbound.is_empty() => {
-                return Poll::Ready(Err(ForwardError::Unanswered {
-                    endpoint,
-                    source: None,
-                }));
-            }
-            Err(error) if connection.inbound.is_empty() => {
-                return Poll::Ready(Err(ForwardError::Unanswered {
-                    endpoint,
-                    source: Some(error),
-                }));
-            }
-            Ok(0) => {
-                return Poll::Ready(Err(ForwardError::Truncated {
-                    endpoint,
-                    source: None,
-                }));
-            }
-            Err(error) => {
-                return Poll::Ready(Err(ForwardError::Truncated {
-                    endpoint,
-                    source: Some(error),
-                }));
-            }
-            Ok(_) => {}
-        }
-        let head = response::take_head(
-            &mut connection.inbound,
-            &mut connection.spans,
-            headers,
-            context,
-        )
-        .map_err(|source| ForwardError::Response { endpoint, source })?;
-        if let Some(head) = head {
-            return Poll::Ready(Ok(head));
-        }
+    /// The connection that 101 has turned into something else, and what the endpoint sent on it.
+    pub(crate) fn into_tunnel(mut self, head: &Head) -> (Socket, Inbound) {
+        self.lease.connection.inbound.consume(head.length);
+        self.lease.into_parts()
     }
 }
 
-/// Reads up to `size` bytes into the connection's buffer; 0 is the end.
-pub(super) fn poll_receive(
-    lease: &mut Lease,
-    size: usize,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let connection = &mut *lease.connection;
-    connection.inbound.reserve(size);
-    // The future holds no state between polls.
-    pin!(connection.stream.read_buf(&mut connection.inbound)).poll(cx)
-}
-
-pub(super) fn timeout(lease: &Lease, waiting: Waiting) -> ForwardError {
-    let endpoint = lease.address();
+pub(super) fn timeout(endpoint: SocketAddr, waiting: Waiting) -> ForwardError {
     match waiting {
         Waiting::Client => ForwardError::BodyTimeout,
         Waiting::Socket => ForwardError::SendTimeout { endpoint },
@@ -252,61 +260,113 @@ impl Timeouts {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
+    use std::{future::poll_fn, rc::Rc};
 
     use socket2::SockRef;
     use tokio::{io::AsyncWriteExt, net::TcpListener};
 
-    use super::{super::Pool, *};
+    use super::{
+        super::{EndpointPool, Pool, RequestBodyError},
+        *,
+    };
+    use crate::{http1::Announced, net::Outbound};
 
-    /// An endpoint that answers without reading, over sockets so small that the head does not fit.
-    async fn answered_early(response: &[u8]) -> (Pool, Rc<super::super::EndpointPool>, Answer) {
+    /// A body of so many bytes, all there.
+    struct Whole(Vec<u8>);
+
+    impl RequestBody for Whole {
+        fn poll_data(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<Result<Option<&[u8]>, RequestBodyError>> {
+            Poll::Ready(Ok(Some(&*self.0).filter(|data| !data.is_empty())))
+        }
+
+        fn consume(&mut self, count: usize) {
+            self.0.drain(..count);
+        }
+
+        fn write_trailers(&self, _: &mut Vec<u8>) {}
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn interim(&mut self, _: u16, _: &[u8], _: Fields<'_>) {}
+    }
+
+    fn request(head: &[u8], body: Option<usize>) -> Outgoing<Whole> {
+        let mut bytes = Outbound::new();
+        bytes.extend_from_slice(head);
+        let framing = if body.is_some() {
+            Announced::Chunks
+        } else {
+            Announced::Nothing
+        };
+        Outgoing::new(bytes, Whole(vec![b'x'; body.unwrap_or(0)]), framing, None)
+    }
+
+    /// An endpoint that answers without reading, over sockets so small that the request does not fit.
+    async fn answered_early(response: &[u8], request: Outgoing<Whole>) -> (Pool, Rc<EndpointPool>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
         let pool = Pool::default();
         let endpoint = pool.endpoint(listener.local_addr().unwrap());
-        let (stream, accepted) =
-            tokio::join!(TcpStream::connect(endpoint.address()), listener.accept());
-        let (stream, mut server) = (stream.unwrap(), accepted.unwrap().0);
-        SockRef::from(&stream).set_send_buffer_size(4096).unwrap();
+        let (lease, accepted) =
+            tokio::join!(endpoint.connect(Duration::from_secs(5)), listener.accept());
+        let (lease, mut server) = (lease.unwrap(), accepted.unwrap().0);
         server.write_all(response).await.unwrap();
-        stream.readable().await.unwrap();
-        let mut lease = endpoint.adopt(stream);
-        lease.head().extend_from_slice(&[b'x'; 1 << 20]);
         let second = Duration::from_secs(1);
         let timeouts = Timeouts {
             read: second,
             send: second,
             body: second,
         };
-        let ask = Ask {
-            head: false,
-            upgrade: false,
-            started: Instant::now(),
-            timeouts,
-        };
-        let answer = exchange(lease, &mut None, &mut HeaderMap::new(), ask)
-            .await
-            .unwrap();
+        let mut exchange = Exchange::new(
+            lease,
+            request,
+            Ask {
+                head: false,
+                upgrade: false,
+                timeouts,
+            },
+        );
+        let now = Instant::now();
+        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+        let mut download = exchange.into_download(&head, now);
+        while let Some(count) = poll_fn(|cx| {
+            download
+                .poll_data(now, cx)
+                .map_ok(|data| data.map(<[u8]>::len))
+        })
+        .await
+        .unwrap()
+        {
+            download.consume(count);
+        }
         drop(server);
-        (pool, endpoint, answer)
+        (pool, endpoint)
     }
 
     #[tokio::test]
-    async fn a_connection_with_a_head_half_sent_carries_no_other_request() {
-        for response in [
-            &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        ] {
-            let (pool, _endpoint, answer) = answered_early(response).await;
-            if let ReplyBody::Streamed(mut download) = answer.body {
-                use http_body::Body;
-                while poll_fn(|cx| std::pin::Pin::new(&mut download).poll_frame(cx))
-                    .await
-                    .is_some()
-                {}
+    async fn a_connection_with_a_request_half_sent_carries_no_other() {
+        let length = &b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..];
+        let chunks =
+            &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"[..];
+        for response in [length, chunks] {
+            for (head, body) in [(4 << 20, None), (10, Some(4 << 20))] {
+                let (pool, _endpoint) =
+                    answered_early(response, request(&vec![b'x'; head], body)).await;
+                let response = String::from_utf8_lossy(response);
+                assert_eq!(
+                    pool.idle(),
+                    0,
+                    "head of {head}, body of {body:?}, {response}"
+                );
             }
-            assert_eq!(pool.idle(), 0, "{}", String::from_utf8_lossy(response));
+            let (pool, _endpoint) =
+                answered_early(response, request(b"GET / HTTP/1.1\r\n\r\n", None)).await;
+            assert_eq!(pool.idle(), 1, "a request that was sent whole");
         }
     }
 }

@@ -1,42 +1,45 @@
-//! Idle connections to endpoints, one pool a worker: nothing here is shared between cores.
+//! Idle connections to endpoints, one pool per worker: nothing here is shared between cores.
 
 use std::{
     cell::{Cell, RefCell},
-    io,
     net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
 
 use ahash::AHashMap;
-use bytes::BytesMut;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
-use super::{Deadline, response::Span};
+use super::ForwardError;
+use crate::{
+    http1::{Field, HeadFinder},
+    net::{Deadline, Inbound, Socket},
+};
 
-/// Idle connections one worker keeps, over all endpoints; the default of ingress-nginx.
-const IDLE_LIMIT: usize = 320;
-/// How long a connection may stay unused; the default of ingress-nginx.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+/// Idle connections one worker keeps to one endpoint.
+const ENDPOINT_LIMIT: usize = 320;
+/// Idle connections one worker keeps, over all endpoints.
+const WORKER_LIMIT: usize = 4096;
+/// How long a connection may stay unused where its endpoint does not say; the default of ingress-nginx.
+pub(super) const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// One connection to an endpoint, between two requests or in one.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) stream: TcpStream,
-    /// Received and not yet parsed.
-    pub(super) inbound: BytesMut,
-    /// To be sent; its first `sent` bytes already are.
-    pub(super) outbound: Vec<u8>,
-    pub(super) sent: usize,
-    /// Where the fields of the head being parsed are; kept for its memory.
-    pub(super) spans: Vec<Span>,
+pub(crate) struct Connection {
+    pub(super) socket: Socket,
+    /// Received and not yet consumed; the head of a response stays here until it is passed on.
+    pub(super) inbound: Inbound,
+    pub(super) finder: HeadFinder,
+    /// Of the head that was parsed last; kept for its memory.
+    pub(super) fields: Vec<Field>,
     pub(super) deadline: Deadline,
-    idle_since: Instant,
+    /// When the endpoint may close it for being idle.
+    expires: Instant,
 }
 
-/// The connections to one address. Lives as long as a table names the address or a request uses it.
+/// The connections to one peer. Lives as long as a balancer names it or a request uses it.
 #[derive(Debug)]
-pub struct EndpointPool {
+pub(crate) struct EndpointPool {
     address: SocketAddr,
     /// Last in, first out: the warmest connection is used, the others may grow old.
     #[expect(
@@ -44,23 +47,16 @@ pub struct EndpointPool {
         reason = "the box is what moves between pool and request"
     )]
     idle: RefCell<Vec<Box<Connection>>>,
-    /// Set once no table names the address: connections that come back are closed.
-    retired: Cell<bool>,
     worker_idle: Rc<Cell<usize>>,
 }
 
 impl EndpointPool {
-    /// Where the connections go.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Takes an idle connection that the endpoint has not closed.
-    pub fn checkout(self: &Rc<Self>) -> Option<Lease> {
+    /// Takes an idle connection that its endpoint has not closed.
+    pub(crate) fn checkout(self: &Rc<Self>, now: Instant) -> Option<Lease> {
         loop {
             let connection = self.idle.borrow_mut().pop()?;
             self.worker_idle.set(self.worker_idle.get() - 1);
-            if connection.is_quiet() {
+            if connection.expires > now && connection.socket.is_quiet() {
                 return Some(Lease {
                     connection,
                     endpoint: Rc::clone(self),
@@ -70,16 +66,36 @@ impl EndpointPool {
         }
     }
 
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// The endpoint refuses, cannot be reached, or does not accept within `limit`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the half-open connection.
+    pub(crate) async fn connect(self: &Rc<Self>, limit: Duration) -> Result<Lease, ForwardError> {
+        let endpoint = self.address;
+        let socket = match tokio::time::timeout(limit, Socket::connect(endpoint)).await {
+            Ok(Ok(socket)) => socket,
+            // The kernel gave up before we did.
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Err(ForwardError::ConnectTimeout { endpoint });
+            }
+            Ok(Err(source)) => return Err(ForwardError::Connect { endpoint, source }),
+            Err(_) => return Err(ForwardError::ConnectTimeout { endpoint }),
+        };
+        Ok(self.adopt(socket))
+    }
+
     /// Wraps a connection that was just opened.
-    pub fn adopt(self: &Rc<Self>, stream: TcpStream) -> Lease {
+    pub(super) fn adopt(self: &Rc<Self>, socket: Socket) -> Lease {
         let connection = Box::new(Connection {
-            stream,
-            inbound: BytesMut::new(),
-            outbound: Vec::with_capacity(1024),
-            sent: 0,
-            spans: Vec::with_capacity(16),
+            socket,
+            inbound: Inbound::default(),
+            finder: HeadFinder::default(),
+            fields: Vec::with_capacity(16),
             deadline: Deadline::default(),
-            idle_since: Instant::now(),
+            expires: Instant::now(),
         });
         Lease {
             connection,
@@ -88,141 +104,115 @@ impl EndpointPool {
         }
     }
 
+    /// Closes connections that are too old or were closed by the endpoint.
     fn sweep(&self, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
-        idle.retain(|connection| {
-            connection.is_quiet() && now.duration_since(connection.idle_since) < IDLE_TIME
-        });
+        idle.retain(|connection| connection.expires > now && connection.socket.is_quiet());
         self.worker_idle
             .set(self.worker_idle.get() - (before - idle.len()));
     }
-
-    fn retire(&self) {
-        self.retired.set(true);
-        let closed = std::mem::take(&mut *self.idle.borrow_mut());
-        self.worker_idle.set(self.worker_idle.get() - closed.len());
-    }
 }
 
-impl Connection {
-    /// Whether the endpoint has neither closed the connection nor sent anything unasked.
-    ///
-    /// Costs no system call while nothing has arrived: the runtime knows.
-    fn is_quiet(&self) -> bool {
-        let mut probe = [0];
-        matches!(self.stream.try_read(&mut probe), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+impl Drop for EndpointPool {
+    fn drop(&mut self) {
+        self.worker_idle
+            .set(self.worker_idle.get() - self.idle.borrow().len());
     }
 }
 
 /// One connection in use by one request. Dropping it closes the connection.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     pub(super) connection: Box<Connection>,
-    pub(super) endpoint: Rc<EndpointPool>,
+    endpoint: Rc<EndpointPool>,
     reused: bool,
 }
 
 impl Lease {
-    /// The buffer for the head of the request, empty.
-    pub fn head(&mut self) -> &mut Vec<u8> {
-        self.connection.outbound.clear();
-        self.connection.sent = 0;
-        &mut self.connection.outbound
-    }
-
-    /// Whether the connection has carried a request before: then its death tells nothing about the
-    /// endpoint.
-    pub fn reused(&self) -> bool {
+    /// Whether the connection has carried a request before.
+    pub(crate) fn reused(&self) -> bool {
         self.reused
     }
 
     /// Where the connection goes.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.endpoint.address
     }
 
-    /// Gives the connection up: the stream, and what was received beyond the head.
-    pub fn into_stream(self) -> (TcpStream, BytesMut) {
-        (self.connection.stream, self.connection.inbound)
+    /// Gives the connection up: the socket, and what was received beyond the head.
+    pub(super) fn into_parts(self) -> (Socket, Inbound) {
+        let Connection {
+            socket, inbound, ..
+        } = *self.connection;
+        (socket, inbound)
     }
 
-    /// Puts the connection back for the next request, unless there is no more use for it.
-    ///
-    /// A connection on which a request was only half sent is closed: the endpoint still waits for
-    /// the rest and would read the next request, another client's, as a part of this one.
-    pub(super) fn give_back(mut self, now: Instant) {
+    /// Puts the connection back for the next request. Only for one on which the whole request was
+    /// sent and the whole response was read; bytes beyond the response end it here.
+    pub(super) fn give_back(mut self, now: Instant, idle_time: Duration) {
         let endpoint = &self.endpoint;
-        let half_sent = self.connection.sent < self.connection.outbound.len();
-        let unread = !self.connection.inbound.is_empty();
-        if half_sent || unread || endpoint.retired.get() || endpoint.worker_idle.get() >= IDLE_LIMIT
-        {
+        let is_full = endpoint.worker_idle.get() >= WORKER_LIMIT
+            || endpoint.idle.borrow().len() >= ENDPOINT_LIMIT;
+        if is_full || !self.connection.inbound.is_empty() || idle_time.is_zero() {
             return;
         }
-        self.connection.idle_since = now;
+        self.connection.deadline.clear();
+        self.connection.finder = HeadFinder::default();
+        self.connection.expires = now + idle_time;
         endpoint.worker_idle.set(endpoint.worker_idle.get() + 1);
         endpoint.idle.borrow_mut().push(self.connection);
     }
 }
 
-/// All endpoints that the table in force names, by address.
+/// All endpoints that a worker has connections to, by address.
 #[derive(Debug, Default)]
-pub struct Pool {
+pub(crate) struct Pool {
     endpoints: RefCell<AHashMap<SocketAddr, Rc<EndpointPool>>>,
     idle: Rc<Cell<usize>>,
 }
 
 impl Pool {
-    /// The pool of one address; made if it is new.
-    pub fn endpoint(&self, address: SocketAddr) -> Rc<EndpointPool> {
+    /// The pool of one address; made if it is new. Upstreams that name the same address share it.
+    pub(crate) fn endpoint(&self, address: SocketAddr) -> Rc<EndpointPool> {
         let mut endpoints = self.endpoints.borrow_mut();
         let endpoint = endpoints.entry(address).or_insert_with(|| {
             Rc::new(EndpointPool {
                 address,
                 idle: RefCell::default(),
-                retired: Cell::new(false),
                 worker_idle: Rc::clone(&self.idle),
             })
         });
         Rc::clone(endpoint)
     }
 
-    /// Forgets the addresses that `named` does not hold and closes their idle connections; requests
-    /// in flight go on.
-    pub fn keep(&self, named: impl Fn(&SocketAddr) -> bool) {
-        self.endpoints.borrow_mut().retain(|address, endpoint| {
-            let keep = named(address);
-            if !keep {
-                endpoint.retire();
-            }
-            keep
+    /// Closes what was idle for too long or was closed by its endpoint, and forgets the endpoints
+    /// that no balancer names any more; requests in flight go on.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.endpoints.borrow_mut().retain(|_, endpoint| {
+            endpoint.sweep(now);
+            Rc::strong_count(endpoint) > 1
         });
     }
 
-    /// Closes what was idle for too long or was closed by its endpoint.
-    pub fn sweep(&self) {
-        let now = Instant::now();
-        self.endpoints
-            .borrow()
-            .values()
-            .for_each(|endpoint| endpoint.sweep(now));
-    }
-
     /// Idle connections now.
-    pub fn idle(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn idle(&self) -> usize {
         self.idle.get()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
-    async fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
-        let address = listener.local_addr().unwrap();
-        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    async fn pair(listener: &TcpListener) -> (Socket, TcpStream) {
+        let (client, server) = tokio::join!(
+            Socket::connect(listener.local_addr().unwrap()),
+            listener.accept()
+        );
         (client.unwrap(), server.unwrap().0)
     }
 
@@ -232,31 +222,47 @@ mod tests {
         let pool = Pool::default();
         let endpoint = pool.endpoint(listener.local_addr().unwrap());
         let (client, server) = pair(&listener).await;
-        let lease = endpoint.adopt(client);
+        let mut lease = endpoint.adopt(client);
         drop(server);
-        lease.connection.stream.readable().await.unwrap();
-        lease.give_back(Instant::now());
+        let Lease { connection, .. } = &mut lease;
+        let mut byte = [0];
+        let ended = std::future::poll_fn(|cx| connection.socket.poll_recv(cx, &mut byte)).await;
+        assert_eq!(ended.unwrap(), 0);
+        lease.give_back(Instant::now(), IDLE_TIME);
         assert_eq!(pool.idle(), 1);
-        assert!(endpoint.checkout().is_none());
+        assert!(endpoint.checkout(Instant::now()).is_none());
         assert_eq!(pool.idle(), 0);
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_left_the_table_keeps_no_connection() {
+    async fn a_connection_is_not_used_when_its_endpoint_may_be_closing_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pool = Pool::default();
         let endpoint = pool.endpoint(listener.local_addr().unwrap());
-        let (idle, _first) = pair(&listener).await;
-        let (busy, _second) = pair(&listener).await;
-        let busy = endpoint.adopt(busy);
-        endpoint.adopt(idle).give_back(Instant::now());
-        pool.keep(|_| false);
+        let (client, _server) = pair(&listener).await;
+        let now = Instant::now();
+        endpoint
+            .adopt(client)
+            .give_back(now, Duration::from_secs(4));
+        assert!(endpoint.checkout(now + Duration::from_secs(4)).is_none());
+        let (client, _server) = pair(&listener).await;
+        endpoint
+            .adopt(client)
+            .give_back(now, Duration::from_secs(4));
+        assert!(endpoint.checkout(now + Duration::from_secs(3)).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_nobody_names_keeps_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = Pool::default();
+        let endpoint = pool.endpoint(listener.local_addr().unwrap());
+        let (idle, _server) = pair(&listener).await;
+        endpoint.adopt(idle).give_back(Instant::now(), IDLE_TIME);
+        pool.sweep(Instant::now());
+        assert_eq!(pool.idle(), 1);
+        drop(endpoint);
+        pool.sweep(Instant::now());
         assert_eq!(pool.idle(), 0);
-        busy.give_back(Instant::now());
-        assert_eq!(
-            pool.idle(),
-            0,
-            "a connection came back to a retired endpoint"
-        );
     }
 }

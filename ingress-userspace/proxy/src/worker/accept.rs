@@ -1,61 +1,25 @@
 //! A worker's life: its runtime, its accept loops, its end.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
     runtime::{Builder, LocalOptions},
     sync::watch,
-    task::spawn_local,
-    time::{interval, sleep, timeout},
+    task::{JoinError, JoinSet, spawn_local},
+    time::{Instant, interval, sleep, timeout, timeout_at},
 };
 
-use super::{Inputs, Listener, Settings, Transport, connection, drain::Drain, routes::Routes};
+use super::{Inputs, Listener, Transport, connection, state::Worker};
 use crate::{
-    metrics::{WorkerCounters, WorkerMetrics},
+    net::{self, Socket},
     table::RouteTable,
     tls::TlsAcceptor,
-    upstream::Pool,
 };
 
 /// How long to wait before the next accept when the process is out of files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-/// What the tasks of one worker share. Never leaves its thread.
-pub(super) struct Worker {
-    pub(super) id: usize,
-    /// Replaced whole by [`follow_tables`]; a request keeps the one that it began with.
-    routes: RefCell<Rc<Routes>>,
-    pub(super) pool: Pool,
-    pub(super) metrics: Arc<WorkerMetrics>,
-    pub(super) settings: Arc<Settings>,
-    pub(super) tls: TlsAcceptor,
-    pub(super) drain: Drain,
-}
-
-impl Worker {
-    /// The routes in force.
-    pub(super) fn routes(&self) -> Rc<Routes> {
-        Rc::clone(&self.routes.borrow())
-    }
-
-    pub(super) fn counters(&self) -> &WorkerCounters {
-        &self.metrics.counters
-    }
-
-    fn install(&self, table: Arc<RouteTable>) {
-        let routes = Routes::build(
-            table,
-            self.id,
-            &self.pool,
-            &self.metrics,
-            Some(&self.routes()),
-        );
-        *self.routes.borrow_mut() = Rc::new(routes);
-    }
-}
 
 /// Runs a worker until it has drained.
 pub(super) fn run(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<()> {
@@ -74,65 +38,83 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
         settings,
     } = inputs;
     let table = Arc::clone(&tables.borrow_and_update());
-    let pool = Pool::default();
-    let routes = Routes::build(table, id, &pool, &metrics, None);
-    let worker = Rc::new(Worker {
+    let worker = Rc::new(Worker::new(
         id,
-        routes: RefCell::new(Rc::new(routes)),
-        pool,
+        table,
         metrics,
         settings,
-        tls: TlsAcceptor::from(tls),
-        drain: Drain::default(),
-    });
-    let mut accepting = Vec::with_capacity(listeners.len());
+        TlsAcceptor::from(tls),
+    ));
+    let (close, closing) = watch::channel(false);
+    let mut accepting = JoinSet::new();
     for Listener { socket, transport } in listeners {
-        let listener = TcpListener::from_std(socket)?;
-        accepting.push(spawn_local(accept(
+        let listener = net::Listener::adopt(socket)?;
+        accepting.spawn_local(accept(
             Rc::clone(&worker),
             listener,
             transport,
-            shutdown.clone(),
-        )));
+            closing.clone(),
+        ));
     }
-    spawn_local(follow_tables(Rc::clone(&worker), tables));
-    spawn_local(sweep(Rc::clone(&worker)));
+    let mut upkeep = JoinSet::new();
+    upkeep.spawn_local(follow_tables(Rc::clone(&worker), tables));
+    upkeep.spawn_local(sweep(Rc::clone(&worker)));
 
-    // An error means that the sender is gone: then there is nobody left to serve for.
-    let _ = shutdown.wait_for(|begun| *begun).await;
-    worker.drain.begin();
-    for accepting in accepting {
-        // Fails where the task panicked: then its listener is closed.
-        let _ = accepting.await;
+    // A task that ends before the shutdown has panicked: without it, clients would wait for ever, or
+    // get what an old table says. The process has to end, and be started again.
+    tokio::select! {
+        // An error means that the sender is gone: then there is nobody left to serve for.
+        _ = shutdown.wait_for(|begun| *begun) => {}
+        Some(ended) = accepting.join_next() => return Err(died(ended)),
+        Some(ended) = upkeep.join_next() => return Err(died(ended)),
     }
-    if timeout(worker.settings.shutdown_grace, worker.drain.finished())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            worker = id,
-            connections = worker.drain.open(),
-            "connections cut at the end of the grace"
-        );
-    }
+    drain(&worker, close, accepting).await;
     Ok(())
 }
 
-/// Accepts until shutdown has begun, then what waits in the queue: closing the listener would reset
-/// it.
+fn died(ended: Result<(), JoinError>) -> io::Error {
+    ended.map_or_else(io::Error::other, |()| {
+        io::Error::other("a task of the worker ended")
+    })
+}
+
+/// Ends the worker so that no client notices: first every response says that its connection ends,
+/// while connections are accepted and idle ones may still ask; then idle ones are closed; at the end
+/// of the grace, whatever is left.
+async fn drain(worker: &Worker, close: watch::Sender<bool>, mut accepting: JoinSet<()>) {
+    let settings = &worker.settings;
+    let grace = Instant::now() + settings.shutdown_grace;
+    worker.drain.begin();
+    let lame_duck = settings.lame_duck.min(settings.shutdown_grace);
+    // Ends early when nothing is open.
+    let _ = timeout(lame_duck, worker.drain.finished()).await;
+    close.send_replace(true);
+    while accepting.join_next().await.is_some() {}
+    worker.drain.close_idle();
+    if timeout_at(grace, worker.drain.finished()).await.is_err() {
+        let connections = worker.drain.open();
+        tracing::warn!(
+            worker = worker.id,
+            connections,
+            "connections cut at the end of the grace"
+        );
+    }
+}
+
+/// Accepts until `closing`, then what waits in the queue: closing the listener would reset it.
 async fn accept(
     worker: Rc<Worker>,
-    listener: TcpListener,
+    listener: net::Listener,
     transport: Transport,
-    mut shutdown: watch::Receiver<bool>,
+    mut closing: watch::Receiver<bool>,
 ) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = shutdown.wait_for(|begun| *begun) => break,
+            _ = closing.wait_for(|closing| *closing) => break,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(&worker, stream, peer, transport),
+            Ok(accepted) => welcome(&worker, accepted, transport),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(worker = worker.id, %error, "accept failed");
@@ -140,31 +122,20 @@ async fn accept(
             }
         }
     }
-    // Asked directly: the runtime may not have heard of the last arrivals yet.
-    let Ok(listener) = listener.into_std() else {
-        return;
-    };
     loop {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                if let Ok(stream) = stream
-                    .set_nonblocking(true)
-                    .and_then(|()| TcpStream::from_std(stream))
-                {
-                    welcome(&worker, stream, peer, transport);
-                }
-            }
+        match listener.accept_now() {
+            Ok(accepted) => welcome(&worker, accepted, transport),
             Err(error) if is_of_one_connection(&error) => {}
             Err(_) => return,
         }
     }
 }
 
-fn welcome(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, transport: Transport) {
+fn welcome(worker: &Rc<Worker>, (socket, peer): (Socket, SocketAddr), transport: Transport) {
     worker.counters().accepted.increment();
     spawn_local(connection::serve(
         Rc::clone(worker),
-        stream,
+        socket,
         peer,
         transport,
     ));
@@ -182,14 +153,16 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn follow_tables(worker: Rc<Worker>, mut tables: watch::Receiver<Arc<RouteTable>>) {
     while tables.changed().await.is_ok() {
         let table = Arc::clone(&tables.borrow_and_update());
-        worker.install(table);
+        worker.adopt(table);
     }
+    // The sender is gone: the last table stays in force until the shutdown.
+    std::future::pending().await
 }
 
 async fn sweep(worker: Rc<Worker>) {
     let mut ticks = interval(SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
-        worker.pool.sweep();
+        worker.sweep();
     }
 }

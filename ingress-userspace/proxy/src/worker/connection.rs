@@ -1,114 +1,98 @@
-//! One downstream connection: handshake, protocol, then requests until one side has had enough.
+//! A downstream connection's beginning: handshake, then the protocol that its client speaks.
 
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
-    io::{self, Write},
-    net::{IpAddr, SocketAddr},
+    io,
+    net::SocketAddr,
     pin::pin,
     rc::Rc,
-    sync::Arc,
     task::Poll,
-    time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use hyper::{
-    server::conn::{http1, http2},
-    service::service_fn,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    net::TcpStream,
-    task::spawn_local,
-    time::{Instant, timeout},
-};
+use tokio::time::timeout;
 
 use super::{
-    Transport,
-    accept::Worker,
-    drain::Member,
-    idle::HeadTimer,
-    request,
-    stream::{Socket, Stream},
+    Transport, client::Client, drain::Member, http1, http2, state::Worker, stream::Stream,
 };
-use crate::{metrics::WorkerMetrics, tls::TlsStream, upstream::Deadline};
+use crate::{
+    net::{Deadline, Inbound, Socket},
+    tls::TlsStream,
+};
 
-/// What an HTTP/2 client that was told nothing sends first (RFC 9113 section 3.4).
+/// The preface of a client that speaks HTTP/2 by prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Largest head of a request, over HTTP/1.1 and HTTP/2; larger ones get 431.
-const HEAD_LIMIT: usize = 32 * 1024;
-/// Streams one HTTP/2 connection may have open.
-const STREAM_LIMIT: u32 = 100;
 
-/// What requests of one connection have in common.
-pub(super) struct Client {
-    pub(super) worker: Rc<Worker>,
-    /// Whether the connection is TLS.
-    pub(super) secure: bool,
-    /// The lines of the forwarded head that are the same for every request of the connection.
-    pub(super) forwarded: Box<[u8]>,
-}
+/// How a connection ended, where not as it should.
+pub(super) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(
     worker: Rc<Worker>,
-    stream: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
     transport: Transport,
 ) {
     let _open = Open::new(&worker);
     let member = worker.drain.join();
-    if let Err(error) = serve_transport(&worker, stream, peer, transport, member).await {
+    let mut serving = pin!(begin(Rc::clone(&worker), socket, peer, transport, member));
+    let ended = poll_fn(|cx| {
+        // One reading of the clock each time the task runs.
+        worker.tick();
+        serving.as_mut().poll(cx)
+    });
+    if let Err(error) = ended.await {
         tracing::debug!(client = %peer, error = &*error, "connection ended");
     }
 }
 
-type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
-async fn serve_transport(
-    worker: &Rc<Worker>,
-    mut stream: TcpStream,
+/// Tells the protocol and hands the connection over; what that takes is freed before it is served.
+async fn begin(
+    worker: Rc<Worker>,
+    socket: Socket,
     peer: SocketAddr,
     transport: Transport,
     mut member: Member,
 ) -> Ended {
-    stream.set_nodelay(true)?;
     let port = match transport {
-        Transport::Plain => stream.local_addr()?.port(),
+        Transport::Plain => socket.local_port()?,
         Transport::Tls => 443,
     };
     let secure = transport == Transport::Tls;
-    let client = Rc::new(Client {
-        worker: Rc::clone(worker),
-        secure,
-        forwarded: forwarded(peer.ip(), port, secure),
-    });
-    let head_timeout = worker.settings.head_timeout;
-    let (socket, ahead, is_http2) = match transport {
-        Transport::Plain => {
-            let ahead = timeout(head_timeout, read_ahead(&mut stream, &mut member)).await??;
-            let is_http2 = ahead.starts_with(PREFACE);
-            (Socket::Plain(stream), ahead, is_http2)
-        }
+    let client = Rc::new(Client::new(Rc::clone(&worker), peer, port, secure));
+    let mut deadline = Deadline::default();
+    let (stream, is_http2) = match transport {
+        Transport::Plain => (Stream::Plain(socket), None),
         Transport::Tls => {
-            let mut stream = handshake(worker, stream).await?;
+            let stream = Box::pin(handshake(&worker, socket)).await?;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let ahead = timeout(head_timeout, read_ahead(&mut stream, &mut member)).await??;
-            (Socket::Tls(Box::new(stream)), ahead, is_http2)
+            (Stream::Tls(Box::new(stream.into())), Some(is_http2))
         }
     };
-    let stream = Stream::new(socket, ahead, worker.settings.write_timeout);
+    member.await_first_request(worker.now());
+    let mut inbound = Inbound::default();
+    let is_http2 = match is_http2 {
+        Some(chosen) => chosen,
+        None => match detect(&worker, &stream, &mut inbound, &mut deadline, &mut member).await? {
+            Some(told) => told,
+            None => return Ok(()),
+        },
+    };
     if is_http2 {
-        serve_http2(client, stream, member).await
-    } else {
-        serve_http1(client, stream, member).await
+        return Box::pin(http2::serve(client, stream, inbound, member)).await;
     }
+    Ok(http1::Connection {
+        client,
+        stream,
+        inbound,
+        deadline,
+        member,
+    }
+    .serve()
+    .await?)
 }
 
-async fn handshake(worker: &Worker, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    let handshake = timeout(worker.settings.handshake_timeout, worker.tls.accept(stream)).await;
+async fn handshake(worker: &Worker, socket: Socket) -> io::Result<TlsStream<Socket>> {
+    let handshake = timeout(worker.settings.handshake_timeout, worker.tls.accept(socket)).await;
     let stream = handshake.map_err(io::Error::from).flatten();
     if stream.is_err() {
         worker.counters().handshakes_failed.increment();
@@ -116,172 +100,49 @@ async fn handshake(worker: &Worker, stream: TcpStream) -> io::Result<TlsStream<T
     stream
 }
 
-/// Reads until the first bytes tell HTTP/2 from HTTP/1.1, or shutdown begins.
-async fn read_ahead(
-    stream: &mut (impl AsyncRead + Unpin),
+/// Whether the client speaks HTTP/2, told by its first bytes, which stay in `inbound`; `None` where
+/// it sends none and the connection is to end.
+async fn detect(
+    worker: &Worker,
+    stream: &Stream,
+    inbound: &mut Inbound,
+    deadline: &mut Deadline,
     member: &mut Member,
-) -> io::Result<Bytes> {
-    let mut ahead = BytesMut::with_capacity(2048);
-    loop {
-        let read = {
-            let mut read = pin!(stream.read_buf(&mut ahead));
-            poll_fn(|cx| match read.as_mut().poll(cx) {
-                Poll::Pending if member.poll_begun(cx) => Poll::Ready(Ok(0)),
-                read => read,
-            })
-            .await?
-        };
-        let told = ahead.len() >= PREFACE.len() || !PREFACE.starts_with(&ahead);
-        if read > 0 {
-            member.asked();
-        }
-        if read == 0 || told {
-            return Ok(ahead.freeze());
-        }
-    }
-}
-
-async fn serve_http1(client: Rc<Client>, stream: Stream, mut member: Member) -> Ended {
-    let timer = HeadTimer::new();
-    let mut deadline = Deadline::default();
-    let head_timeout = client.worker.settings.head_timeout;
-    let service = service_fn(move |incoming| request::handle(Rc::clone(&client), incoming));
-    let connection = http1::Builder::new()
-        .timer(timer.clone())
-        .header_read_timeout(head_timeout)
-        .max_header_size(HEAD_LIMIT)
-        .max_buf_size(2 * HEAD_LIMIT)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let mut draining = false;
+) -> io::Result<Option<bool>> {
+    deadline.set(worker.now() + worker.settings.idle_timeout);
+    let mut begun = false;
     poll_fn(|cx| {
         loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
+            let data = inbound.data();
+            if data.len() >= PREFACE.len() || !PREFACE.starts_with(data) {
+                return Poll::Ready(Ok(Some(data.starts_with(PREFACE))));
             }
-            if member.poll_begun(cx) && !draining {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            } else if timer.poll(&mut deadline, cx).is_pending() {
-                return Poll::Pending;
+            if !begun && !data.is_empty() {
+                begun = true;
+                deadline.set(worker.now() + worker.settings.head_timeout);
             }
-        }
-    })
-    .await?;
-    Ok(())
-}
-
-async fn serve_http2(client: Rc<Client>, stream: Stream, mut member: Member) -> Ended {
-    let streams = Streams::new(Arc::clone(&client.worker.metrics));
-    let idle = client.worker.settings.head_timeout;
-    let mut deadline = Deadline::default();
-    deadline.set(Instant::now() + idle);
-    let service = service_fn(move |incoming| request::handle(Rc::clone(&client), incoming));
-    // What one connection can make us hold is its window, and for each stream a head and a send
-    // buffer.
-    let connection = http2::Builder::new(streams.clone())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAM_LIMIT)
-        .initial_stream_window_size(64 * 1024)
-        .initial_connection_window_size(512 * 1024)
-        .max_header_list_size(HEAD_LIMIT as u32)
-        .max_send_buf_size(64 * 1024)
-        .max_local_error_reset_streams(100)
-        .keep_alive_interval(Duration::from_secs(20))
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let mut draining = false;
-    poll_fn(|cx| {
-        loop {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
-            }
-            if deadline.poll(cx).is_ready() {
-                deadline.set(Instant::now() + idle);
-                if !streams.are_idle() {
-                    continue;
+            match inbound.poll_fill(cx, |cx, space| stream.poll_recv(cx, space)) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let ends = deadline.poll(cx).is_ready() || (!begun && member.poll_idle_end(cx));
+                    return if ends {
+                        Poll::Ready(Ok(None))
+                    } else {
+                        Poll::Pending
+                    };
                 }
-            } else if !member.poll_begun(cx) || draining {
-                return Poll::Pending;
             }
-            draining = true;
-            connection.as_mut().graceful_shutdown();
         }
     })
-    .await?;
-    Ok(())
+    .await
 }
 
-/// The forwarding fields that depend only on the connection, as ingress-nginx sends them: what the
-/// client says of its own address is replaced.
-fn forwarded(peer: IpAddr, port: u16, secure: bool) -> Box<[u8]> {
-    let (peer, scheme) = (peer.to_canonical(), if secure { "https" } else { "http" });
-    let mut lines = Vec::with_capacity(192);
-    // Writing to memory cannot fail.
-    let _ = write!(
-        lines,
-        "x-real-ip: {peer}\r\nx-forwarded-for: {peer}\r\nx-forwarded-port: {port}\r\n\
-         x-forwarded-proto: {scheme}\r\nx-forwarded-scheme: {scheme}\r\nx-scheme: {scheme}\r\n"
-    );
-    lines.into_boxed_slice()
-}
-
-/// Runs the streams of an HTTP/2 connection on this worker, and knows whether there are any.
-#[derive(Clone)]
-struct Streams {
-    metrics: Arc<WorkerMetrics>,
-    open: Rc<Cell<usize>>,
-    /// Whether a stream has begun since the last look.
-    begun: Rc<Cell<bool>>,
-}
-
-impl Streams {
-    fn new(metrics: Arc<WorkerMetrics>) -> Self {
-        Self {
-            metrics,
-            open: Rc::default(),
-            begun: Rc::default(),
-        }
-    }
-
-    /// Whether no stream is open and none has begun since the last time this was asked.
-    fn are_idle(&self) -> bool {
-        !self.begun.take() && self.open.get() == 0
-    }
-}
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        self.begun.set(true);
-        self.open.set(self.open.get() + 1);
-        let open = OpenStream {
-            open: Rc::clone(&self.open),
-            _count: PanicCount(Arc::clone(&self.metrics)),
-        };
-        spawn_local(async move {
-            let _open = open;
-            stream.await;
-        });
-    }
-}
-
-/// Counts a stream while it is open.
-struct OpenStream {
-    open: Rc<Cell<usize>>,
-    _count: PanicCount,
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
-    }
-}
-
-/// Counts a connection while it is open.
+/// Counts a connection while it is open, tunnels included, and a panic that ends it: the runtime ends
+/// that task alone.
 struct Open {
     worker: Rc<Worker>,
-    _count: PanicCount,
 }
 
 impl Open {
@@ -289,7 +150,6 @@ impl Open {
         worker.counters().open.increment();
         Self {
             worker: Rc::clone(worker),
-            _count: PanicCount(Arc::clone(&worker.metrics)),
         }
     }
 }
@@ -297,16 +157,8 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.worker.counters().open.decrement();
-    }
-}
-
-/// Counts a panic of the task that it lives in; the runtime ends that task alone.
-struct PanicCount(Arc<WorkerMetrics>);
-
-impl Drop for PanicCount {
-    fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.counters.panics.increment();
+            self.worker.counters().panics.increment();
         }
     }
 }

@@ -1,30 +1,27 @@
 //! PACKET: what happens to a connection that the kernel handed to this core.
 //!
-//! `accept` → `connection` (over `stream`) → `sanitize` → `request` → `forward` → `respond`,
-//! and `tunnel` for WebSockets.
-//! `routes` is a worker's view of the table in force; `drain` ends connections at shutdown,
-//! `idle` those that do nothing.
+//! `accept` → `connection` → `http1` or `http2` → `phases`, and `tunnel` for WebSockets; `record`
+//! counts each request. `drain` ends connections at shutdown.
 //!
-//! One thread a worker, with a runtime, listeners and upstream connections of its own: on the way
+//! One thread per worker, with a runtime, listeners and upstream connections of its own: on the way
 //! of a request nothing is shared between cores but the immutable route table.
 
 mod accept;
 mod connection;
-mod stream;
-
-mod forward;
-mod request;
-mod respond;
-mod sanitize;
+mod http1;
+mod http2;
+mod phases;
 mod tunnel;
 
+mod client;
 mod drain;
-mod idle;
-mod routes;
+mod record;
+mod state;
+mod stream;
 
 use std::{io, net::TcpListener, sync::Arc, thread::JoinHandle, time::Duration};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::{metrics::WorkerMetrics, table::RouteTable, tls::ServerConfig};
 
@@ -33,28 +30,37 @@ use crate::{metrics::WorkerMetrics, table::RouteTable, tls::ServerConfig};
 pub struct Settings {
     /// How long connections may take to finish once shutdown has begun.
     pub shutdown_grace: Duration,
+    /// How long idle connections may still ask for something once shutdown has begun.
+    pub lame_duck: Duration,
     /// With a node's name, each routed response carries `x-forebay`, which says where it came from.
     pub trace_node: Option<Arc<str>>,
     /// For a TLS handshake.
     pub handshake_timeout: Duration,
-    /// For the head of a request, from the end of the last one: the idle time of a connection too.
+    /// For the head of a request, from its first byte.
     pub head_timeout: Duration,
+    /// For the first byte of the next request.
+    pub idle_timeout: Duration,
     /// Between two parts of a request's body.
     pub body_timeout: Duration,
     /// For a client to take a part of what is sent to it.
     pub write_timeout: Duration,
+    /// Responses over TLS carry `Strict-Transport-Security`, as with ingress-nginx.
+    pub hsts: bool,
 }
 
 impl Default for Settings {
-    /// The defaults of ingress-nginx, and 10 s for a handshake.
+    /// The defaults of ingress-nginx, and 10 s for a handshake and for a head.
     fn default() -> Self {
         Self {
             shutdown_grace: Duration::from_secs(30),
+            lame_duck: Duration::from_secs(10),
             trace_node: None,
             handshake_timeout: Duration::from_secs(10),
-            head_timeout: Duration::from_secs(75),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
+            hsts: true,
         }
     }
 }
@@ -94,17 +100,39 @@ pub struct Inputs {
 
 /// Starts worker `id` on a thread of its own, which ends after shutdown.
 ///
+/// `ended` hears the worker's number when its thread ends, whatever the reason: before a shutdown
+/// that is a defect, and no reason to go on with fewer workers.
+///
 /// # Errors
 /// The thread or its runtime could not be made, or a socket could not be registered.
-pub fn spawn(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<JoinHandle<()>> {
+pub fn spawn(
+    id: usize,
+    listeners: Vec<Listener>,
+    inputs: Inputs,
+    ended: mpsc::UnboundedSender<usize>,
+) -> io::Result<JoinHandle<()>> {
     for listener in &listeners {
         listener.socket.set_nonblocking(true)?;
     }
     std::thread::Builder::new()
         .name(format!("worker-{id}"))
         .spawn(move || {
+            let _ending = Ending { id, ended };
             if let Err(error) = accept::run(id, listeners, inputs) {
                 tracing::error!(worker = id, %error, "worker ended");
             }
         })
+}
+
+/// Tells that a worker has ended, even by a panic.
+struct Ending {
+    id: usize,
+    ended: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Nobody listens any more when the process ends anyway.
+        let _ = self.ended.send(self.id);
+    }
 }

@@ -2,97 +2,103 @@
 //! moves.
 
 use std::{
-    cell::Cell,
+    future::poll_fn,
     io::{self, IoSlice},
-    pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional},
-    net::TcpStream,
-    select,
-    time::sleep,
-};
+use super::{state::Worker, stream::Stream};
+use crate::net::{Deadline, Inbound, Socket};
 
-/// Moves bytes between the client and its endpoint. `received` is what the endpoint sent along
-/// with its 101; `idle` is how long nothing may move (`proxy-read-timeout`, as with ingress-nginx).
+/// Moves bytes between a client and its endpoint. `received` is what each side has sent already;
+/// `idle` is how long nothing may move (`proxy-read-timeout`, as with ingress-nginx).
+///
+/// # Errors
+/// A side is reset, or nothing has moved for too long.
 pub(super) async fn run(
-    upgrade: OnUpgrade,
-    endpoint: TcpStream,
-    received: Bytes,
+    worker: &Worker,
+    (client, from_client): (&Stream, Inbound),
+    (endpoint, from_endpoint): (Socket, Inbound),
     idle: Duration,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let mut client = TokioIo::new(upgrade.await?);
-    client.write_all(&received).await?;
-    let moved = Rc::new(Cell::new(false));
-    let mut endpoint = Watched {
-        stream: endpoint,
-        moved: Rc::clone(&moved),
+) -> io::Result<()> {
+    let endpoint = Stream::Plain(endpoint);
+    let mut up = Direction {
+        received: from_client,
+        ended: false,
+        shut: false,
     };
-    let mut copy = std::pin::pin!(copy_bidirectional(&mut client, &mut endpoint));
-    loop {
-        select! {
-            done = &mut copy => return Ok(done.map(drop)?),
-            () = sleep(idle) => if !moved.take() {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-            },
+    let mut down = Direction {
+        received: from_endpoint,
+        ended: false,
+        shut: false,
+    };
+    let mut deadline = Deadline::default();
+    deadline.set(worker.now() + idle);
+    poll_fn(|cx| {
+        let mut moved = false;
+        let up = up.poll(client, &endpoint, &mut moved, cx)?;
+        let down = down.poll(&endpoint, client, &mut moved, cx)?;
+        if up.is_ready() && down.is_ready() {
+            return Poll::Ready(Ok(()));
         }
-    }
+        if moved {
+            deadline.set(worker.now() + idle);
+        }
+        deadline
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    })
+    .await
 }
 
-/// A stream that leaves a mark when a byte moves.
-struct Watched {
-    stream: TcpStream,
-    moved: Rc<Cell<bool>>,
+/// One way through the tunnel.
+struct Direction {
+    received: Inbound,
+    /// The sender has ended.
+    ended: bool,
+    /// The receiver knows it.
+    shut: bool,
 }
 
-impl AsyncRead for Watched {
-    fn poll_read(
-        self: Pin<&mut Self>,
+impl Direction {
+    /// Moves what there is; ready once the end has been passed on.
+    fn poll(
+        &mut self,
+        from: &Stream,
+        to: &Stream,
+        moved: &mut bool,
         cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        this.moved.set(this.moved.get() || read.is_ready());
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.moved.set(this.moved.get() || written.is_ready());
-        written
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.moved.set(this.moved.get() || written.is_ready());
-        written
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    ) -> io::Result<Poll<()>> {
+        loop {
+            if !self.received.is_empty() {
+                match to.poll_send(cx, &[IoSlice::new(self.received.data())]) {
+                    Poll::Pending => return Ok(Poll::Pending),
+                    Poll::Ready(sent) => self.received.consume(sent?),
+                }
+                *moved = true;
+                continue;
+            }
+            if to.poll_flush(cx)?.is_pending() {
+                return Ok(Poll::Pending);
+            }
+            if self.ended {
+                if !self.shut {
+                    self.shut = to.poll_shut_down(cx)?.is_ready();
+                }
+                return Ok(if self.shut {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                });
+            }
+            match self
+                .received
+                .poll_fill(cx, |cx, space| from.poll_recv(cx, space))
+            {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(received) => self.ended = received? == 0,
+            }
+        }
     }
 }

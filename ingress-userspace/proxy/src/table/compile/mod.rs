@@ -6,9 +6,12 @@ use ahash::AHashMap;
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ast;
 
+use ingress_model::{HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject};
+
 use super::lookup::{Entry, HostRoutes, RouteTable};
-use ingress_model::{
-    Backend, BackendKey, HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject,
+use crate::{
+    metrics::{Registry, RouteLabels},
+    upstream::Upstreams,
 };
 
 /// Upper bound of one compiled regex, in bytes. A pattern that needs more is refused.
@@ -20,14 +23,17 @@ impl RouteTable {
     /// Each route is compiled alone: one that cannot be becomes a problem and harms no other. Where
     /// two routes claim the same host and path, the older Ingress has it (ingress-nginx: creation
     /// time, on a tie the greater `namespace/name`) and the other one gets a problem.
-    pub fn compile(snapshot: &Snapshot) -> (Self, Vec<Problem>) {
-        let backends: AHashMap<&BackendKey, Arc<Backend>> = snapshot
-            .backends
-            .iter()
-            .map(|(key, backend)| (key, Arc::new(backend.clone())))
-            .collect();
+    ///
+    /// Endpoints are no part of it: an entry names its upstream, which `upstreams` has adopted from
+    /// the same snapshot. What is counted for a route goes on from the last table in `metrics`.
+    pub fn compile(
+        snapshot: &Snapshot,
+        upstreams: &Upstreams,
+        metrics: &Registry,
+    ) -> (Self, Vec<Problem>) {
         let mut compiler = Compiler {
-            backends,
+            upstreams,
+            metrics,
             tls: snapshot.tls_hosts.iter().map(|host| (host, ())).collect(),
             entries: Vec::new(),
             problems: Vec::new(),
@@ -49,7 +55,8 @@ impl RouteTable {
 }
 
 struct Compiler<'s> {
-    backends: AHashMap<&'s BackendKey, Arc<Backend>>,
+    upstreams: &'s Upstreams,
+    metrics: &'s Registry,
     /// Hosts with a TLS entry.
     tls: HostMap<()>,
     entries: Vec<Arc<Entry>>,
@@ -90,19 +97,11 @@ impl Compiler<'_> {
             let path = entry.route.path.as_str();
             (Reverse(path.len()), Reverse(path.to_owned()))
         });
-        compiled.fallback = self.fallback(&fallbacks);
+        compiled.fallback = fallbacks
+            .into_iter()
+            .filter_map(|route| self.entry(route, false))
+            .collect();
         compiled
-    }
-
-    /// The default backend: the oldest that has an endpoint, else the oldest.
-    fn fallback(&mut self, routes: &[&Route]) -> Option<Arc<Entry>> {
-        let has_endpoint = |route: &&&Route| {
-            self.backends
-                .get(&route.backend)
-                .is_some_and(|backend| !backend.endpoints.is_empty())
-        };
-        let chosen = routes.iter().find(has_endpoint).or(routes.first())?;
-        self.entry(chosen, false)
     }
 
     fn entry(&mut self, route: &Route, regex_mode: bool) -> Option<Arc<Entry>> {
@@ -119,27 +118,27 @@ impl Compiler<'_> {
         } else {
             None
         };
-        let backend = self.backends.get(&route.backend).map_or_else(
-            || {
-                Arc::new(Backend {
-                    key: route.backend.clone(),
-                    endpoints: Vec::new(),
-                })
-            },
-            Arc::clone,
-        );
+        let upstream = Arc::clone(self.upstreams.find(&route.backend)?);
         let policy = &route.policy;
         let redirect_to_https =
             policy.force_ssl_redirect || (policy.ssl_redirect && self.tls.covers(&route.host));
         let entry = Arc::new(Entry {
-            index: self.entries.len(),
+            counters: self.metrics.route(labels(route)),
             route: route.clone(),
-            backend,
+            upstream,
             redirect_to_https,
             regex,
         });
         self.entries.push(Arc::clone(&entry));
         Some(entry)
+    }
+}
+
+fn labels(route: &Route) -> RouteLabels {
+    RouteLabels {
+        namespace: route.ingress.namespace.clone(),
+        ingress: route.ingress.name.clone(),
+        service: route.backend.service.name.clone(),
     }
 }
 

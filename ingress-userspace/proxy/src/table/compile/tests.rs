@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::table::{CanonicalHost, CanonicalPath};
-use ingress_model::{Action, Endpoint, ObjectName, PathPattern, Policy, ServicePort, Severity};
+use ingress_model::{
+    Action, Backend, BackendKey, Endpoint, ObjectName, PathPattern, Policy, ServicePort, Severity,
+};
 
 fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> Route {
     Route {
@@ -53,6 +55,12 @@ fn snapshot(routes: Vec<Route>) -> Snapshot {
     }
 }
 
+fn compile(snapshot: &Snapshot) -> (RouteTable, Vec<Problem>) {
+    let mut upstreams = Upstreams::default();
+    upstreams.adopt(&snapshot.backends);
+    RouteTable::compile(snapshot, &upstreams, &Registry::new(1))
+}
+
 /// Name of the Ingress that answers, or `-` for 404.
 fn answer(table: &RouteTable, host: &str, path: &str) -> String {
     let (host, path) = (
@@ -89,8 +97,7 @@ fn path_types_match_as_the_ingress_page_says() {
         (Prefix, "/foo", "//x/..//foo", true),
         (Prefix, "/foo", "/foo%2Fbar", true),
     ] {
-        let (table, problems) =
-            RouteTable::compile(&snapshot(vec![rule("web", 0, "a.b", kind, rule_path)]));
+        let (table, problems) = compile(&snapshot(vec![rule("web", 0, "a.b", kind, rule_path)]));
         assert_eq!(problems, []);
         assert_eq!(
             answer(&table, "a.b", path) == "web",
@@ -102,7 +109,7 @@ fn path_types_match_as_the_ingress_page_says() {
 
 #[test]
 fn longest_path_wins_then_exact() {
-    let (table, _) = RouteTable::compile(&snapshot(vec![
+    let (table, _) = compile(&snapshot(vec![
         rule("root", 0, "a.b", PathKind::Prefix, "/"),
         rule("foo", 0, "a.b", PathKind::Prefix, "/foo"),
         rule("foobar", 0, "a.b", PathKind::Prefix, "/foo/bar"),
@@ -128,7 +135,7 @@ fn a_path_of_many_segments_is_hashed_once() {
         rule("deep", 0, "a.b", PathKind::Prefix, &deep),
         rule("root", 0, "a.b", PathKind::Prefix, "/"),
     ];
-    let (table, _) = RouteTable::compile(&snapshot(routes));
+    let (table, _) = compile(&snapshot(routes));
     for (path, found) in [
         ("/a".repeat(15_000), "deep"),
         (format!("{}/b", "/a".repeat(1999)), "root"),
@@ -146,7 +153,7 @@ fn a_path_of_many_segments_is_hashed_once() {
 
 #[test]
 fn exact_host_goes_before_wildcard_before_none() {
-    let (table, _) = RouteTable::compile(&snapshot(vec![
+    let (table, _) = compile(&snapshot(vec![
         rule("exact", 0, "a.example.com", PathKind::Prefix, "/x"),
         rule("wildcard", 0, "*.example.com", PathKind::Prefix, "/"),
         rule("any", 0, "", PathKind::Prefix, "/"),
@@ -172,7 +179,7 @@ fn oldest_ingress_keeps_a_path_and_the_other_is_told() {
         rule("young", 2, "a.b", PathKind::Prefix, "/y"),
     ];
     for _ in 0..2 {
-        let (table, problems) = RouteTable::compile(&snapshot(routes.clone()));
+        let (table, problems) = compile(&snapshot(routes.clone()));
         assert_eq!(answer(&table, "a.b", "/x"), "old");
         assert_eq!(answer(&table, "a.b", "/y"), "young");
         assert_eq!(problems.len(), 1);
@@ -195,7 +202,7 @@ fn default_backend_answers_when_no_rule_does() {
             backend.endpoints.clear();
         }
     }
-    let (table, _) = RouteTable::compile(&snapshot);
+    let (table, _) = compile(&snapshot);
     for (host, path, ingress) in [
         ("x.y", "/", "ready"),
         ("a.b", "/x", "web"),
@@ -216,7 +223,7 @@ fn one_rewrite_turns_its_whole_host_into_regexes() {
         },
         ..route
     };
-    let (table, problems) = RouteTable::compile(&snapshot(vec![
+    let (table, problems) = compile(&snapshot(vec![
         rewrite(
             "/",
             rule("s1", 0, "foo.bar.com", PathKind::Prefix, "/foos1"),
@@ -260,7 +267,7 @@ fn paths_are_matched_and_rewritten_byte_by_byte() {
         },
         ..rule(name, 0, "a.b", PathKind::Regex, path)
     };
-    let (table, problems) = RouteTable::compile(&snapshot(vec![
+    let (table, problems) = compile(&snapshot(vec![
         regex("any", "/s/(.*)", "/$1"),
         regex("named", "/café/(.*)", "/$1"),
         regex("class", "/k/([é])", "/$1"),
@@ -296,7 +303,7 @@ fn paths_are_matched_and_rewritten_byte_by_byte() {
 #[test]
 fn a_regex_cannot_leave_its_group() {
     for path in ["/a)|(/b", "/a)|.*(", "/a(?x)#", "/a\\"] {
-        let (table, problems) = RouteTable::compile(&snapshot(vec![rule(
+        let (table, problems) = compile(&snapshot(vec![rule(
             "bad",
             0,
             "a.b",
@@ -311,7 +318,7 @@ fn a_regex_cannot_leave_its_group() {
 #[test]
 fn longer_regex_text_is_tried_first() {
     let regex = |name: &str, path: &str| rule(name, 0, "a.b", PathKind::Regex, path);
-    let (table, _) = RouteTable::compile(&snapshot(vec![
+    let (table, _) = compile(&snapshot(vec![
         regex("root", "/"),
         regex("a", "/foo/a"),
         regex("any", "/foo/.*"),
@@ -325,7 +332,7 @@ fn longer_regex_text_is_tried_first() {
 #[test]
 fn a_bad_regex_harms_only_its_own_rule() {
     for path in ["/(", "/(?!admin)", "/(a{1000}){1000}"] {
-        let (table, problems) = RouteTable::compile(&snapshot(vec![
+        let (table, problems) = compile(&snapshot(vec![
             rule("bad", 0, "a.b", PathKind::Regex, path),
             rule("good", 1, "a.b", PathKind::Prefix, "/good"),
         ]));
@@ -347,7 +354,7 @@ fn plain_http_is_redirected_where_the_host_has_a_tls_entry() {
             ..rule("web", 0, rule_host, PathKind::Prefix, "/")
         }]);
         snapshot.tls_hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        RouteTable::compile(&snapshot).0.entries()[0].redirect_to_https
+        compile(&snapshot).0.entries()[0].redirect_to_https
     };
     let off = || Policy {
         ssl_redirect: false,
@@ -388,7 +395,7 @@ proptest! {
             .collect();
         let mut reversed = routes.clone();
         reversed.reverse();
-        let ((one, _), (other, _)) = (RouteTable::compile(&snapshot(routes)), RouteTable::compile(&snapshot(reversed)));
+        let ((one, _), (other, _)) = (compile(&snapshot(routes)), compile(&snapshot(reversed)));
         for host in ["a.b", "c.b", "z"] {
             for path in ["/", "/x", "/x/", "/x/y", "/x/y/z"] {
                 prop_assert_eq!(answer(&one, host, path), answer(&other, host, path), "{}{}", host, path);

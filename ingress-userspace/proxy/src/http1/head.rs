@@ -1,0 +1,361 @@
+//! Heads of requests and responses: found in what has arrived, then parsed once, in place.
+
+use std::mem::MaybeUninit;
+
+use http::Version;
+
+use super::Name;
+
+/// Most fields in a head.
+const FIELD_LIMIT: usize = 100;
+
+/// A part of a head, as offsets into its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Span {
+    /// Where `part` lies in `whole`, which it is a part of.
+    fn of(part: &[u8], whole: &[u8]) -> Self {
+        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+        Self::at(start, part.len())
+    }
+
+    fn at(start: usize, length: usize) -> Self {
+        // Heads are shorter than a buffer, so that the offsets fit.
+        Self {
+            start: start as u32,
+            end: (start + length) as u32,
+        }
+    }
+
+    /// The bytes.
+    pub(crate) fn of_head(self, head: &[u8]) -> &[u8] {
+        head.get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
+    }
+}
+
+/// One field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    pub(crate) kind: Name,
+    name: Span,
+    value: Span,
+}
+
+impl Field {
+    /// Appends a field to `head`, for heads that did not arrive as HTTP/1.1.
+    pub(crate) fn write(head: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Self {
+        let field = Self {
+            kind: Name::of(name),
+            name: Span::at(head.len(), name.len()),
+            value: Span::at(head.len() + name.len(), value.len()),
+        };
+        head.extend_from_slice(name);
+        head.extend_from_slice(value);
+        field
+    }
+}
+
+/// The fields of a head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields<'h> {
+    pub(crate) head: &'h [u8],
+    pub(crate) fields: &'h [Field],
+}
+
+impl<'h> Fields<'h> {
+    /// Kind, name and value of each field, in the order in which they came.
+    pub(crate) fn iter(self) -> impl Iterator<Item = (Name, &'h [u8], &'h [u8])> + Clone {
+        let head = self.head;
+        self.fields.iter().map(move |field| {
+            (
+                field.kind,
+                field.name.of_head(head),
+                field.value.of_head(head),
+            )
+        })
+    }
+}
+
+/// Finds the end of a head in bytes that arrive little by little, in time linear to their number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HeadFinder {
+    /// No head ends before this offset.
+    scanned: usize,
+    /// How many line ends have passed.
+    lines: usize,
+}
+
+impl HeadFinder {
+    /// Length of the head that `bytes` begin with, empty line included; `None` while it is open.
+    pub(crate) fn find(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = self.scanned;
+        while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr(b'\n', rest)) {
+            let line_end = at + found;
+            // An empty line: LF, or CR LF, right after a line end.
+            match (bytes.get(line_end + 1), bytes.get(line_end + 2)) {
+                (Some(b'\n'), _) => return Some(line_end + 2),
+                (Some(b'\r'), Some(b'\n')) => return Some(line_end + 3),
+                // Not told yet: this line end has to be looked at again.
+                (None, _) | (Some(b'\r'), None) => {
+                    self.scanned = line_end;
+                    return None;
+                }
+                _ => {
+                    self.lines += 1;
+                    at = line_end + 1;
+                }
+            }
+        }
+        self.scanned = bytes.len();
+        None
+    }
+
+    /// Whether the start line is complete.
+    pub(crate) fn has_line(&self) -> bool {
+        self.lines > 0
+    }
+}
+
+/// A head that breaks the grammar of RFC 9112.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeadError {
+    /// Not the syntax.
+    #[error("malformed head")]
+    Syntax,
+    /// More fields, or more bytes, than we read.
+    #[error("head is too large")]
+    TooLarge,
+}
+
+/// The first line of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestLine {
+    pub(crate) method: Span,
+    pub(crate) target: Span,
+    pub(crate) version: Version,
+}
+
+/// The first line of a response.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StatusLine {
+    pub(crate) status: u16,
+    pub(crate) reason: Span,
+    pub(crate) version: Version,
+}
+
+/// Parses `head`, a whole one, and puts its fields into `fields`, whose old content is lost.
+///
+/// # Errors
+/// It breaks the grammar, or it has more than 100 fields.
+pub(crate) fn parse_request(
+    head: &[u8],
+    fields: &mut Vec<Field>,
+) -> Result<RequestLine, HeadError> {
+    let mut parsed = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(head, &mut parsed) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(HeadError::Syntax),
+        Err(error) => return Err(error.into()),
+    }
+    take_fields(head, request.headers, fields);
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(HeadError::Syntax);
+    };
+    let (method, target) = (
+        Span::of(method.as_bytes(), head),
+        Span::of(target.as_bytes(), head),
+    );
+    Ok(RequestLine {
+        method,
+        target,
+        version: version(minor),
+    })
+}
+
+/// Whether `start`, which ends in the middle of a head, can still become a request.
+///
+/// # Errors
+/// No: there is no use in waiting for the rest.
+pub(crate) fn check_request_start(start: &[u8]) -> Result<(), HeadError> {
+    let mut parsed = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
+    httparse::Request::new(&mut []).parse_with_uninit_headers(start, &mut parsed)?;
+    Ok(())
+}
+
+/// Parses `head`, a whole one, and puts its fields into `fields`, whose old content is lost.
+///
+/// # Errors
+/// It breaks the grammar, or it has more than 100 fields.
+pub(crate) fn parse_response(
+    head: &[u8],
+    fields: &mut Vec<Field>,
+) -> Result<StatusLine, HeadError> {
+    let mut parsed = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut response, head, &mut parsed) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(HeadError::Syntax),
+        Err(error) => return Err(error.into()),
+    }
+    take_fields(head, response.headers, fields);
+    let (Some(status @ 100..=999), Some(minor)) = (response.code, response.version) else {
+        return Err(HeadError::Syntax);
+    };
+    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), head);
+    // A reason with bytes beyond ASCII is given as an empty text that lies elsewhere.
+    let reason = if reason.end as usize <= head.len() {
+        reason
+    } else {
+        Span::default()
+    };
+    Ok(StatusLine {
+        status,
+        reason,
+        version: version(minor),
+    })
+}
+
+fn take_fields(head: &[u8], parsed: &[httparse::Header<'_>], fields: &mut Vec<Field>) {
+    fields.clear();
+    fields.extend(parsed.iter().map(|field| Field {
+        kind: Name::of(field.name.as_bytes()),
+        name: Span::of(field.name.as_bytes(), head),
+        value: Span::of(field.value, head),
+    }));
+}
+
+fn version(minor: u8) -> Version {
+    if minor == 0 {
+        Version::HTTP_10
+    } else {
+        Version::HTTP_11
+    }
+}
+
+impl From<httparse::Error> for HeadError {
+    fn from(error: httparse::Error) -> Self {
+        match error {
+            httparse::Error::TooManyHeaders => Self::TooLarge,
+            _ => Self::Syntax,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_found_however_it_arrives() {
+        for (bytes, length) in [
+            (&b"GET / HTTP/1.1\r\nA: b\r\n\r\nbody\n\n"[..], 24),
+            (b"GET / HTTP/1.1\nA: b\n\nbody", 21),
+            (b"GET / HTTP/1.1\r\nA: b\n\r\nbody", 23),
+            (b"GET / HTTP/1.1\r\n\r\n", 18),
+        ] {
+            let mut finder = HeadFinder::default();
+            let found = (0..=bytes.len()).find_map(|end| finder.find(&bytes[..end]));
+            assert_eq!(found, Some(length), "{:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(HeadFinder::default().find(bytes), found);
+        }
+        assert_eq!(
+            HeadFinder::default().find(b"GET / HTTP/1.1\r\nA: b\r\n"),
+            None
+        );
+    }
+
+    #[test]
+    fn a_dripped_head_is_scanned_once() {
+        let head = vec![b'a'; 30_000];
+        let mut finder = HeadFinder::default();
+        for end in 0..head.len() {
+            let before = finder.scanned;
+            finder.find(&head[..end]);
+            assert!(
+                end - before <= 1,
+                "{end}: {} bytes were scanned again",
+                end - before
+            );
+        }
+    }
+
+    #[test]
+    fn a_request_is_taken_apart_in_place() {
+        let head = b"POST /a?b HTTP/1.0\r\nHost: x\r\nX-Y:  z \r\n\r\n";
+        let mut fields = Vec::new();
+        let line = parse_request(head, &mut fields).unwrap();
+        assert_eq!(
+            (line.method.of_head(head), line.target.of_head(head)),
+            (&b"POST"[..], &b"/a?b"[..])
+        );
+        assert_eq!(line.version, Version::HTTP_10);
+        let fields: Vec<_> = Fields {
+            head,
+            fields: &fields,
+        }
+        .iter()
+        .collect();
+        assert_eq!(
+            fields,
+            [
+                (Name::Host, &b"Host"[..], &b"x"[..]),
+                (Name::Other, b"X-Y", b"z")
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_request_is_known_by_its_first_line() {
+        for (start, fine) in [
+            (&b"GET / HTTP/1.1\r\n"[..], true),
+            (b"\x16\x03\x01\x02\n", false),
+            (b"GET  / HTTP/1.1\r\n", false),
+            (b"GET / HTTP/2.0\r\n", false),
+            (b"GET /\r\n", false),
+        ] {
+            assert_eq!(
+                check_request_start(start).is_ok(),
+                fine,
+                "{:?}",
+                String::from_utf8_lossy(start)
+            );
+        }
+    }
+
+    #[test]
+    fn a_reason_is_optional_and_may_be_anything() {
+        for (head, reason) in [
+            (&b"HTTP/1.1 404 Not There\r\n\r\n"[..], &b"Not There"[..]),
+            (b"HTTP/1.1 200\r\n\r\n", b""),
+            (b"HTTP/1.1 200 \xc3\xa9\r\n\r\n", b""),
+        ] {
+            let line = parse_response(head, &mut Vec::new()).unwrap();
+            assert_eq!(
+                line.reason.of_head(head),
+                reason,
+                "{:?}",
+                String::from_utf8_lossy(head)
+            );
+        }
+        for bad in [
+            &b"HTTP/1.1 99 x\r\n\r\n"[..],
+            b"HTTP/2 200\r\n\r\n",
+            b"SSH-2.0\r\n\r\n",
+            b"HTTP/1.1 20x\r\n\r\n",
+        ] {
+            assert!(
+                parse_response(bad, &mut Vec::new()).is_err(),
+                "{:?}",
+                String::from_utf8_lossy(bad)
+            );
+        }
+    }
+}

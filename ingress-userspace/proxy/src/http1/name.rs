@@ -1,0 +1,241 @@
+//! What a field's name means to a proxy: decided once per field, by its length first.
+
+/// A field's name, as far as it is more than text to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    /// `Host`.
+    Host,
+    /// `Content-Length`.
+    ContentLength,
+    /// `Transfer-Encoding`.
+    TransferEncoding,
+    /// `Connection`.
+    Connection,
+    /// `Keep-Alive`.
+    KeepAlive,
+    /// `TE`.
+    Te,
+    /// `Trailer`.
+    Trailer,
+    /// `Upgrade`.
+    Upgrade,
+    /// `Expect`.
+    Expect,
+    /// `Cookie`.
+    Cookie,
+    /// `X-Request-ID`.
+    RequestId,
+    /// `X-Forwarded-For`.
+    ForwardedFor,
+    /// `X-Forwarded-Host`.
+    ForwardedHost,
+    /// `Sec-WebSocket-Version`.
+    WebSocketVersion,
+    /// `Date`.
+    Date,
+    /// `Server`.
+    Server,
+    /// `Strict-Transport-Security`.
+    TransportSecurity,
+    /// What only we say of a client, such as `X-Real-IP`: forged when a client sends it.
+    Ours,
+    /// Of one hop (RFC 9110 section 7.6.1) or dangerous (`Proxy`, CVE-2016-5385): goes no further.
+    OneHop,
+    /// Has a `_`, which CGI-like endpoints confuse with `-`: goes no further.
+    Underscore,
+    /// Any other; passed on as it is.
+    Other,
+}
+
+impl Name {
+    /// Classifies a name, whatever its case.
+    pub(crate) fn of(name: &[u8]) -> Self {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            2 if is(b"te") => Self::Te,
+            4 if is(b"host") => Self::Host,
+            4 if is(b"date") => Self::Date,
+            5 if is(b"proxy") => Self::OneHop,
+            6 if is(b"cookie") => Self::Cookie,
+            6 if is(b"expect") => Self::Expect,
+            6 if is(b"server") => Self::Server,
+            7 if is(b"upgrade") => Self::Upgrade,
+            7 if is(b"trailer") => Self::Trailer,
+            8 if is(b"x-scheme") => Self::Ours,
+            9 if is(b"x-real-ip") || is(b"forwarded") => Self::Ours,
+            10 if is(b"connection") => Self::Connection,
+            10 if is(b"keep-alive") => Self::KeepAlive,
+            12 if is(b"x-request-id") => Self::RequestId,
+            14 if is(b"content-length") => Self::ContentLength,
+            14 if is(b"http2-settings") => Self::OneHop,
+            15 if is(b"x-forwarded-for") => Self::ForwardedFor,
+            16 if is(b"x-forwarded-host") => Self::ForwardedHost,
+            16 if is(b"x-forwarded-port") => Self::Ours,
+            16 if is(b"proxy-connection") => Self::OneHop,
+            17 if is(b"transfer-encoding") => Self::TransferEncoding,
+            17 if is(b"x-forwarded-proto") => Self::Ours,
+            18 if is(b"x-forwarded-scheme") => Self::Ours,
+            21 if is(b"sec-websocket-version") => Self::WebSocketVersion,
+            25 if is(b"strict-transport-security") => Self::TransportSecurity,
+            24.. if starts_with(name, b"x-original-forwarded-") => Self::Ours,
+            _ if name.contains(&b'_') => Self::Underscore,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a trailer section may not carry the field: what frames, routes, authenticates or
+/// describes a message is decided before its body (RFC 9110 section 6.5.1).
+pub(crate) fn is_barred_from_trailers(name: &[u8]) -> bool {
+    const BARRED: [&[u8]; 14] = [
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"expires",
+        b"location",
+        b"max-forwards",
+        b"pragma",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"vary",
+        b"www-authenticate",
+    ];
+    let is = |barred: &&[u8]| name.eq_ignore_ascii_case(barred);
+    !matches!(Name::of(name), Name::Other | Name::Date | Name::Server)
+        || BARRED.iter().any(is)
+        || starts_with(name, b"content-")
+        || starts_with(name, b"if-")
+}
+
+fn starts_with(name: &[u8], start: &[u8]) -> bool {
+    name.get(..start.len())
+        .is_some_and(|own| own.eq_ignore_ascii_case(start))
+}
+
+/// The options of a list such as `Connection`, without the space around them.
+pub(crate) fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|option| !option.is_empty())
+}
+
+/// The fields that `Connection` names besides the usual options: they go no further (RFC 9110
+/// section 7.6.1).
+///
+/// Sorted at the first question, so that a head of many names and many fields costs no more than
+/// its length times a logarithm.
+#[derive(Debug, Default)]
+pub(crate) struct Named<'h> {
+    names: Vec<&'h [u8]>,
+    sorted: bool,
+}
+
+impl<'h> Named<'h> {
+    /// Adds a name.
+    pub(crate) fn add(&mut self, name: &'h [u8]) {
+        self.names.push(name);
+        self.sorted = false;
+    }
+
+    /// Whether `name` was added, whatever its case.
+    pub(crate) fn contains(&mut self, name: &[u8]) -> bool {
+        if self.names.is_empty() {
+            return false;
+        }
+        if !self.sorted {
+            self.names.sort_unstable_by(|a, b| compare(a, b));
+            self.sorted = true;
+        }
+        self.names
+            .binary_search_by(|own| compare(own, name))
+            .is_ok()
+    }
+}
+
+/// Orders names without their case.
+fn compare(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    a.iter()
+        .map(u8::to_ascii_lowercase)
+        .cmp(b.iter().map(u8::to_ascii_lowercase))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_known_whatever_their_case() {
+        for (name, known) in [
+            ("te", Name::Te),
+            ("HOST", Name::Host),
+            ("Date", Name::Date),
+            ("pRoxy", Name::OneHop),
+            ("Cookie", Name::Cookie),
+            ("expect", Name::Expect),
+            ("Server", Name::Server),
+            ("Upgrade", Name::Upgrade),
+            ("Trailer", Name::Trailer),
+            ("X-Scheme", Name::Ours),
+            ("X-Real-IP", Name::Ours),
+            ("Forwarded", Name::Ours),
+            ("Connection", Name::Connection),
+            ("Keep-Alive", Name::KeepAlive),
+            ("X-Request-ID", Name::RequestId),
+            ("Content-Length", Name::ContentLength),
+            ("HTTP2-Settings", Name::OneHop),
+            ("X-Forwarded-For", Name::ForwardedFor),
+            ("X-Forwarded-Host", Name::ForwardedHost),
+            ("X-Forwarded-Port", Name::Ours),
+            ("Proxy-Connection", Name::OneHop),
+            ("Transfer-Encoding", Name::TransferEncoding),
+            ("X-Forwarded-Proto", Name::Ours),
+            ("X-Forwarded-Scheme", Name::Ours),
+            ("Sec-WebSocket-Version", Name::WebSocketVersion),
+            ("X-Original-Forwarded-For", Name::Ours),
+            ("X-Original-Forwarded-Host", Name::Ours),
+            ("Strict-Transport-Security", Name::TransportSecurity),
+            ("X_Real_IP", Name::Underscore),
+            ("Accept", Name::Other),
+            ("Authorization", Name::Other),
+            ("", Name::Other),
+        ] {
+            assert_eq!(Name::of(name.as_bytes()), known, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_trailer_carries_only_what_does_not_matter_before_the_body() {
+        for (name, barred) in [
+            ("Grpc-Status", false),
+            ("ETag", false),
+            ("Host", true),
+            ("content-length", true),
+            ("Content-Type", true),
+            ("Authorization", true),
+            ("If-Match", true),
+            ("X_A", true),
+        ] {
+            assert_eq!(is_barred_from_trailers(name.as_bytes()), barred, "{name}");
+        }
+    }
+
+    #[test]
+    fn named_fields_are_found_whatever_their_case() {
+        let mut named = Named::default();
+        assert!(!named.contains(b"x"));
+        options(b"X-b, x-A ,,x-c").for_each(|name| named.add(name));
+        for (name, found) in [
+            ("x-a", true),
+            ("X-B", true),
+            ("x-C", true),
+            ("x", false),
+            ("x-aa", false),
+        ] {
+            assert_eq!(named.contains(name.as_bytes()), found, "{name}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! A point in time that moves often and is rarely reached.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::time::{Instant, Sleep};
+
+/// A timer whose deadline may be put off for the price of a store.
+///
+/// The runtime's timer is touched only when it fires or when the deadline moves closer: a
+/// connection that is busy all the time costs one timer operation a timeout, not one a request.
+#[derive(Debug, Default)]
+pub(crate) struct Deadline {
+    at: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadline {
+    /// Moves the deadline.
+    pub(crate) fn set(&mut self, at: Instant) {
+        self.at = Some(at);
+        if let Some(sleep) = &mut self.sleep
+            && sleep.deadline() > at
+        {
+            sleep.as_mut().reset(at);
+        }
+    }
+
+    /// Takes the deadline away.
+    pub(crate) fn clear(&mut self) {
+        self.at = None;
+    }
+
+    /// Whether a deadline is in force.
+    pub(crate) fn is_set(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Ready once the deadline has passed; never without one.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.at else {
+            return Poll::Pending;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        loop {
+            std::task::ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= at {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, time::Duration};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_put_off_fires_at_the_later_time() {
+        let start = Instant::now();
+        let mut deadline = Deadline::default();
+        deadline.set(start + Duration::from_secs(1));
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
+        deadline.set(start + Duration::from_secs(5));
+        poll_fn(|cx| deadline.poll(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_moved_closer_fires_at_the_earlier_time() {
+        let start = Instant::now();
+        let mut deadline = Deadline::default();
+        deadline.set(start + Duration::from_secs(9));
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
+        deadline.set(start + Duration::from_secs(2));
+        poll_fn(|cx| deadline.poll(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 2);
+    }
+}

@@ -1,0 +1,13 @@
+//! What both sides of the proxy stand on: sockets, buffers that go back when they are empty, deadlines.
+
+mod buffer;
+mod deadline;
+mod listener;
+mod socket;
+#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+mod sys;
+
+pub(crate) use buffer::{INBOUND_SIZE, Inbound, Outbound};
+pub(crate) use deadline::Deadline;
+pub(crate) use listener::Listener;
+pub(crate) use socket::Socket;

@@ -1,0 +1,39 @@
+//! What the requests of one connection have in common.
+
+use std::{io::Write, net::SocketAddr, rc::Rc};
+
+use super::state::Worker;
+
+/// One client's connection, as far as its requests depend on it.
+pub(super) struct Client {
+    pub(super) worker: Rc<Worker>,
+    /// Whether the connection is TLS.
+    pub(super) secure: bool,
+    /// The lines of the forwarded head that are the same for every request of the connection.
+    pub(super) forwarded: Box<[u8]>,
+}
+
+impl Client {
+    /// A client at `peer` that connected to `port`.
+    ///
+    /// The forwarding fields are those of ingress-nginx: what the client says of its own address is
+    /// replaced.
+    pub(super) fn new(worker: Rc<Worker>, peer: SocketAddr, port: u16, secure: bool) -> Self {
+        let (peer, scheme) = (
+            peer.ip().to_canonical(),
+            if secure { "https" } else { "http" },
+        );
+        let mut lines = Vec::with_capacity(192);
+        // Writing to memory cannot fail.
+        let _ = write!(
+            lines,
+            "X-Real-IP: {peer}\r\nX-Forwarded-For: {peer}\r\nX-Forwarded-Port: {port}\r\n\
+             X-Forwarded-Proto: {scheme}\r\nX-Forwarded-Scheme: {scheme}\r\nX-Scheme: {scheme}\r\n"
+        );
+        Self {
+            worker,
+            secure,
+            forwarded: lines.into_boxed_slice(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A client's connection as hyper reads and writes it, with a limit on standing still.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use crate::{
+    net::{Deadline, Inbound},
+    worker::stream::Stream,
+};
+
+/// Up to this size, parts of a write are copied together: a copy costs less than `writev` does.
+const GATHER_LIMIT: usize = 4 * 1024;
+
+/// The connection.
+pub(super) struct Io {
+    stream: Stream,
+    /// Read ahead to tell HTTP/2 from HTTP/1.1; given out first.
+    ahead: Inbound,
+    gathered: Vec<u8>,
+    /// Set while the client takes nothing.
+    stalled: Deadline,
+    write_timeout: Duration,
+}
+
+impl Io {
+    pub(super) fn new(stream: Stream, ahead: Inbound, write_timeout: Duration) -> Self {
+        Self {
+            stream,
+            ahead,
+            gathered: Vec::new(),
+            stalled: Deadline::default(),
+            write_timeout,
+        }
+    }
+
+    /// Turns a write that stands still for too long into an error.
+    fn watch<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled.clear();
+            return written;
+        }
+        if !self.stalled.is_set() {
+            self.stalled.set(Instant::now() + self.write_timeout);
+        }
+        self.stalled
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let data = this.ahead.data();
+            let take = data.len().min(buf.remaining());
+            buf.put_slice(data.get(..take).unwrap_or_default());
+            this.ahead.consume(take);
+            return Poll::Ready(Ok(()));
+        }
+        let count = ready!(this.stream.poll_recv(cx, buf.initialize_unfilled()))?;
+        buf.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = this.stream.poll_send(cx, &[IoSlice::new(bytes)]);
+        this.watch(written, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let is_small = pieces.iter().map(|piece| piece.len()).sum::<usize>() <= GATHER_LIMIT;
+        let written = if is_small && matches!(this.stream, Stream::Plain(_)) {
+            this.gathered.clear();
+            pieces
+                .iter()
+                .for_each(|piece| this.gathered.extend_from_slice(piece));
+            this.stream.poll_send(cx, &[IoSlice::new(&this.gathered)])
+        } else {
+            this.stream.poll_send(cx, pieces)
+        };
+        this.watch(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = this.stream.poll_flush(cx);
+        this.watch(flushed, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let ended = this.stream.poll_shut_down(cx);
+        this.watch(ended, cx)
+    }
+}

@@ -1,0 +1,126 @@
+//! Runs the streams of a connection on its worker, and ends those whose client takes nothing.
+//!
+//! hyper polls the body of a response only while the client's window has room. A client that opens no
+//! window would hold a stream, and the connection to its endpoint, for as long as it answers PINGs.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use tokio::{task::spawn_local, time::Instant};
+
+use crate::{net::Deadline, worker::state::Worker};
+
+/// The streams of one connection.
+#[derive(Clone)]
+pub(super) struct Streams(Rc<State>);
+
+struct State {
+    worker: Rc<Worker>,
+    open: Cell<usize>,
+    /// Whether a stream has begun since the last look.
+    begun: Cell<bool>,
+    /// Of the stream that is about to be run.
+    next: RefCell<Rc<Progress>>,
+}
+
+/// What a stream waits for, told by its response's body.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Since when a piece of the body waits for the client to take it.
+    waiting: Cell<Option<Instant>>,
+}
+
+impl Progress {
+    /// Notes that the client is to take a piece.
+    pub(super) fn handed_over(&self, now: Instant) {
+        self.waiting.set(Some(now));
+    }
+
+    /// Notes that the client has taken everything so far.
+    pub(super) fn taken(&self) {
+        self.waiting.set(None);
+    }
+}
+
+impl Streams {
+    pub(super) fn new(worker: Rc<Worker>) -> Self {
+        Self(Rc::new(State {
+            worker,
+            open: Cell::new(0),
+            begun: Cell::new(false),
+            next: RefCell::default(),
+        }))
+    }
+
+    /// Whether no stream is open and none has begun since the last time this was asked.
+    pub(super) fn are_idle(&self) -> bool {
+        !self.0.begun.take() && self.0.open.get() == 0
+    }
+
+    /// What the request that hyper hands out now tells of itself. hyper calls the service for a
+    /// request and then runs its stream, one after the other.
+    pub(super) fn current(&self) -> Rc<Progress> {
+        let progress = Rc::new(Progress::default());
+        *self.0.next.borrow_mut() = Rc::clone(&progress);
+        progress
+    }
+}
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        self.0.begun.set(true);
+        self.0.open.set(self.0.open.get() + 1);
+        let progress = self.0.next.take();
+        let open = Open(Rc::clone(&self.0));
+        spawn_local(Running {
+            stream: Box::pin(stream),
+            open,
+            progress,
+            deadline: Deadline::default(),
+        });
+    }
+}
+
+/// One stream.
+struct Running<F> {
+    stream: Pin<Box<F>>,
+    open: Open,
+    progress: Rc<Progress>,
+    deadline: Deadline,
+}
+
+impl<F: Future> Future for Running<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let worker = &this.open.0.worker;
+        worker.tick();
+        if this.stream.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(since) = this.progress.waiting.get() else {
+            return Poll::Pending;
+        };
+        this.deadline.set(since + worker.settings.write_timeout);
+        // Dropping the stream resets it, and closes the connection to its endpoint.
+        this.deadline.poll(cx)
+    }
+}
+
+/// Counts a stream while it is open, and a panic that ends it.
+struct Open(Rc<State>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        if std::thread::panicking() {
+            self.0.worker.counters().panics.increment();
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! One guard per request, alive until the last byte of its response: what came of it, counted once.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::state::Worker;
+use crate::table::Entry;
+
+/// The status of a request whose client left before its response began, as nginx has it.
+const CLIENT_LEFT: u16 = 499;
+
+/// What is known of a request. Dropped, it is counted, however the request ended.
+pub(super) struct Record {
+    worker: Rc<Worker>,
+    started: Instant,
+    route: Option<Arc<Entry>>,
+    /// Of the response's head, once it was given to the client's side.
+    status: Option<u16>,
+    /// Of the response's body.
+    bytes: u64,
+    /// Tries at endpoints.
+    pub(super) attempts: u8,
+    /// The endpoint tried last.
+    pub(super) endpoint: Option<SocketAddr>,
+    /// The response was sent to its end.
+    complete: bool,
+}
+
+impl Record {
+    /// A request whose head has arrived.
+    pub(super) fn new(worker: &Rc<Worker>) -> Self {
+        Self {
+            started: worker.now(),
+            worker: Rc::clone(worker),
+            route: None,
+            status: None,
+            bytes: 0,
+            attempts: 0,
+            endpoint: None,
+            complete: false,
+        }
+    }
+
+    /// When the running task was woken.
+    pub(super) fn now(&self) -> Instant {
+        self.worker.now()
+    }
+
+    /// Notes the route.
+    pub(super) fn route(&mut self, entry: &Arc<Entry>) {
+        self.route = Some(Arc::clone(entry));
+    }
+
+    /// Notes that the response begins.
+    pub(super) fn status(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+
+    /// Notes bytes of the response's body.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Notes that the last byte of the response is sent.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let counters = self.worker.counters();
+        let status = self.status.unwrap_or(CLIENT_LEFT);
+        let duration = self.worker.now().saturating_duration_since(self.started);
+        let route = match &self.route {
+            Some(entry) => entry.counters.of(self.worker.id),
+            None => &counters.unrouted,
+        };
+        route.record(status, duration, self.bytes);
+        if self.status.is_some() && !self.complete {
+            counters.cut.increment();
+        }
+        counters
+            .retries
+            .add(u64::from(self.attempts.saturating_sub(1)));
+        let Self {
+            endpoint,
+            attempts,
+            bytes,
+            complete,
+            ..
+        } = self;
+        tracing::trace!(
+            status,
+            ?duration,
+            bytes,
+            attempts,
+            ?endpoint,
+            complete,
+            "request"
+        );
+    }
+}

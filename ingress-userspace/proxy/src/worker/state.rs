@@ -1,0 +1,128 @@
+//! What the tasks of one worker share. Never leaves its thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use tokio::time::Instant;
+
+use super::{Settings, drain::Drain};
+use crate::{
+    http1::Field,
+    metrics::{WorkerCounters, WorkerMetrics},
+    table::RouteTable,
+    tls::TlsAcceptor,
+    upstream::{Balancer, Balancers, Pool, RetryBudget, Upstream},
+};
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) id: usize,
+    /// Replaced whole when a table is adopted; a request keeps the route that it began with.
+    table: RefCell<Arc<RouteTable>>,
+    balancers: Balancers,
+    pub(super) pool: Pool,
+    pub(super) retry_budget: RetryBudget,
+    pub(super) metrics: Arc<WorkerMetrics>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) tls: TlsAcceptor,
+    pub(super) drain: Drain,
+    /// For the fields of the head that is being parsed; kept for its memory.
+    pub(super) fields: Cell<Vec<Field>>,
+    clock: Clock,
+}
+
+/// One reading of the clock for each time a task runs, not one for each who asks.
+struct Clock {
+    now: Cell<Instant>,
+    /// Two readings at one moment: what time of day an instant is.
+    anchor: Cell<(Instant, SystemTime)>,
+    /// The second that `date` says, counted from the anchor.
+    date: RefCell<(u64, [u8; 29])>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        id: usize,
+        table: Arc<RouteTable>,
+        metrics: Arc<WorkerMetrics>,
+        settings: Arc<Settings>,
+        tls: TlsAcceptor,
+    ) -> Self {
+        let now = Instant::now();
+        let clock = Clock {
+            now: Cell::new(now),
+            anchor: Cell::new((now, SystemTime::now())),
+            date: RefCell::new((u64::MAX, [b' '; 29])),
+        };
+        Self {
+            id,
+            table: RefCell::new(table),
+            balancers: Balancers::default(),
+            pool: Pool::default(),
+            retry_budget: RetryBudget::default(),
+            metrics,
+            settings,
+            tls,
+            drain: Drain::default(),
+            fields: Cell::default(),
+            clock,
+        }
+    }
+
+    /// The table in force.
+    pub(super) fn table(&self) -> Arc<RouteTable> {
+        Arc::clone(&self.table.borrow())
+    }
+
+    /// Puts another table in force, whatever its size by one store.
+    pub(super) fn adopt(&self, table: Arc<RouteTable>) {
+        *self.table.borrow_mut() = table;
+    }
+
+    /// The balancer of `upstream`, with its endpoints of now.
+    pub(super) fn balancer(&self, upstream: &Arc<Upstream>) -> Rc<Balancer> {
+        self.balancers.of(upstream, &self.pool, self.id)
+    }
+
+    pub(super) fn counters(&self) -> &WorkerCounters {
+        &self.metrics.counters
+    }
+
+    /// When the running task was woken.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now.get()
+    }
+
+    /// Reads the clock; called first when a task runs.
+    pub(super) fn tick(&self) {
+        self.clock.now.set(Instant::now());
+    }
+
+    /// The time of day as a `Date` field says it (RFC 9110 section 5.6.7).
+    pub(super) fn date(&self) -> [u8; 29] {
+        let (instant, time) = self.clock.anchor.get();
+        let since = self.now().saturating_duration_since(instant);
+        let mut date = self.clock.date.borrow_mut();
+        if date.0 != since.as_secs() {
+            let text = httpdate::fmt_http_date(time + since);
+            if let Ok(text) = text.as_bytes().try_into() {
+                *date = (since.as_secs(), text);
+            }
+        }
+        date.1
+    }
+
+    /// What has to be done now and then.
+    pub(super) fn sweep(&self) {
+        self.tick();
+        // The time of day may have been set.
+        self.clock.anchor.set((self.now(), SystemTime::now()));
+        self.clock.date.borrow_mut().0 = u64::MAX;
+        self.balancers.forget_outdated();
+        self.pool.sweep(self.now());
+    }
+}

@@ -1,0 +1,281 @@
+//! What stands still is ended: each wait has a limit of its own.
+
+use std::{
+    convert::Infallible,
+    io::{Read, Write},
+    pin::Pin,
+    sync::mpsc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
+use ingress_lab::{eventually, origin::Origin};
+use ingress_model::{Policy, Snapshot};
+use ingress_proxy::worker::Settings;
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    http2::{self, LIMIT, get, http2},
+    proxy::{Cluster, Proxy, settings},
+    wire::{BlackHole, Endpoint, Wire, read_head},
+};
+
+/// A limit short enough to wait for.
+const BRIEF: Duration = Duration::from_millis(300);
+/// A body that no buffer holds.
+const HUGE: u64 = 1 << 30;
+const OPEN: &str = "forebay_downstream_connections{worker=\"0\"}";
+const RETRIES: &str = "forebay_retries_total{worker=\"0\"}";
+
+fn cluster(endpoints: &[std::net::SocketAddr], policy: Policy) -> Snapshot {
+    Cluster::default()
+        .route("", "/", "web", endpoints, policy)
+        .0
+}
+
+/// An endpoint that sends without an end, side by side; it tells when the proxy stops it.
+fn flooding() -> (Endpoint, mpsc::Receiver<()>) {
+    let (stopped, has_stopped) = mpsc::channel();
+    let endpoint = Endpoint::start(move |_, mut stream| {
+        let stopped = stopped.clone();
+        std::thread::spawn(move || {
+            read_head(&mut stream);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {HUGE}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+            // The test may be over.
+            let _ = stopped.send(());
+        });
+    });
+    (endpoint, has_stopped)
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_let_go() {
+    let (endpoint, has_stopped) = flooding();
+    let settings = Settings {
+        write_timeout: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let mut wire = Wire::connect(proxy.http);
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    has_stopped
+        .recv_timeout(LIMIT)
+        .expect("the endpoint still sends");
+    eventually("no connection is open", || proxy.metric(OPEN) == 0);
+    // What the kernel holds still comes; then the connection ends, long before the body does.
+    let mut received = 0;
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(count @ 1..) = wire.stream().read(&mut buffer) {
+        received += count as u64;
+    }
+    assert!(received < HUGE / 2, "{received} bytes came");
+}
+
+#[test]
+fn an_endpoint_that_takes_nothing_times_out() {
+    let (hold, _held) = mpsc::channel();
+    let endpoint = Endpoint::start(move |_, stream| drop(hold.send(stream)));
+    let policy = Policy {
+        send_timeout: BRIEF,
+        body_limit: None,
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
+    let mut wire = Wire::connect(proxy.http);
+    wire.send(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {HUGE}\r\n\r\n"
+    ));
+    let mut sender = wire.stream().try_clone().unwrap();
+    // Ends with the connection.
+    std::thread::spawn(move || while sender.write_all(&[b'x'; 64 * 1024]).is_ok() {});
+    assert_eq!(wire.answer().status, 504);
+    assert!(wire.is_closed(), "the rest of the body would be a request");
+}
+
+#[test]
+fn an_endpoint_that_accepts_nothing_times_out() {
+    let hole = BlackHole::start();
+    let policy = Policy {
+        connect_timeout: BRIEF,
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(&cluster(&[hole.address], policy.clone()));
+    let began = Instant::now();
+    assert_eq!(Wire::connect(proxy.http).get("/", "").status, 504);
+    assert!(began.elapsed() >= BRIEF, "after {:?}", began.elapsed());
+
+    // With another endpoint at hand, that one answers, whichever of the two had the turn.
+    let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
+    let proxy = Proxy::start(&cluster(&[hole.address, origin.address()], policy));
+    for _ in 0..2 {
+        assert_eq!(Wire::connect(proxy.http).get("/", "").status, 200);
+    }
+    eventually("one retry is counted", || proxy.metric(RETRIES) == 1);
+}
+
+#[test]
+fn every_try_has_its_own_time() {
+    let hole = BlackHole::start();
+    let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
+    // The first try takes as long as an answer may.
+    let policy = Policy {
+        connect_timeout: BRIEF,
+        read_timeout: BRIEF,
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(&cluster(&[hole.address, origin.address()], policy));
+    for _ in 0..2 {
+        assert_eq!(Wire::connect(proxy.http).get("/", "").status, 200);
+    }
+    eventually("one retry is counted", || proxy.metric(RETRIES) == 1);
+}
+
+#[test]
+fn an_endpoint_that_falls_silent_within_its_answer_breaks_it_off() {
+    let (hold, _held) = mpsc::channel();
+    let endpoint = Endpoint::start(move |_, mut stream| {
+        read_head(&mut stream);
+        let part = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        stream.write_all(part).unwrap();
+        hold.send(stream).unwrap();
+    });
+    let policy = Policy {
+        read_timeout: BRIEF,
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
+    let mut wire = Wire::connect(proxy.http);
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(wire.head().status, 200);
+    let mut rest = [0; 10];
+    wire.read(&mut rest);
+    assert_eq!(&rest, b"5\r\nhello\r\n");
+    assert!(wire.is_closed(), "the body was given an end");
+}
+
+#[tokio::test]
+async fn an_http2_client_without_a_window_holds_no_endpoint() {
+    const STREAMS: usize = 10;
+    let (endpoint, has_stopped) = flooding();
+    let settings = Settings {
+        write_timeout: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let io = TcpStream::connect(proxy.http).await.unwrap();
+    // It goes on answering PINGs: the connection is alive, its streams are not.
+    let (mut sender, _connection) = http2::without_window(io).await;
+    let mut bodies = Vec::new();
+    for _ in 0..STREAMS {
+        let answer = sender.send_request(get("http://a/")).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        bodies.push(answer.into_body());
+    }
+    for (stream, body) in bodies.into_iter().enumerate() {
+        let ended = timeout(LIMIT, body.collect()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("stream {stream} still waits"));
+        assert!(ended.is_err(), "stream {stream} was given an end");
+    }
+    for stream in 0..STREAMS {
+        has_stopped
+            .recv_timeout(LIMIT)
+            .unwrap_or_else(|_| panic!("the endpoint still sends for stream {stream}"));
+    }
+}
+
+/// A body of a request.
+enum Sends {
+    Nothing,
+    /// It is announced and does not come.
+    Never,
+}
+
+impl Body for Sends {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match *self {
+            Self::Nothing => Poll::Ready(None),
+            Self::Never => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_sends_no_body_is_let_go() {
+    let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
+    let settings = Settings {
+        body_timeout: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[origin.address()]), settings);
+    let io = TcpStream::connect(proxy.http).await.unwrap();
+    let (mut sender, _connection) = http2(io).await;
+    let upload = Request::post("http://a/hold").body(Sends::Never).unwrap();
+    let answer = timeout(LIMIT, sender.send_request(upload)).await;
+    assert_eq!(answer.expect("it still waits").unwrap().status(), 408);
+    // The connection is good for other streams.
+    let other = Request::get("http://a/").body(Sends::Nothing).unwrap();
+    let answer = sender.send_request(other).await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn http2_answers_without_a_body_end_at_once_whatever_their_length() {
+    let endpoint = Endpoint::start(|_, mut stream| {
+        while let Some(head) = read_head(&mut stream) {
+            let status = match head.split(' ').nth(1) {
+                Some("/304") => "304 Not Modified",
+                Some("/204") => "204 No Content\r\nX: y",
+                _ => "200 OK",
+            };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
+    let io = TcpStream::connect(proxy.http).await.unwrap();
+    let (mut sender, _connection) = http2(io).await;
+    for (method, path, status, length) in [
+        ("HEAD", "/", 200, Some("5")),
+        ("HEAD", "/304", 304, Some("5")),
+        ("GET", "/304", 304, Some("5")),
+        ("GET", "/204", 204, None),
+        ("HEAD", "/", 200, Some("5")),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://a{path}"))
+            .body(Full::<Bytes>::default())
+            .unwrap();
+        let answer = timeout(LIMIT, sender.send_request(request)).await;
+        let answer = answer.expect("no answer").unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        let own = answer.headers().get("content-length");
+        assert_eq!(
+            own.map(|own| own.to_str().unwrap()),
+            length,
+            "{method} {path}"
+        );
+        let body = timeout(LIMIT, answer.into_body().collect()).await;
+        let body = body.expect("no end").unwrap().to_bytes();
+        assert_eq!(body, "", "{method} {path}");
+    }
+    // Nothing was left on the way: one connection did for all.
+    let connects = proxy.metric("forebay_upstream_connects_total{worker=\"0\"}");
+    assert_eq!(connects, 1);
+}

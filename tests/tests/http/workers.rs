@@ -1,0 +1,77 @@
+//! Several workers on one port.
+
+use std::time::Duration;
+
+use ingress_lab::{eventually, origin::Origin};
+use ingress_proxy::worker::Settings;
+
+use crate::{
+    proxy::{Cluster, Proxy, settings},
+    wire::Wire,
+};
+
+const WORKERS: usize = 2;
+/// So many that each worker has one but for one time in 2⁶³.
+const CONNECTIONS: usize = 64;
+
+fn origin(pod: &str) -> Origin {
+    Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap()
+}
+
+fn pods(wires: &mut [Wire]) -> Vec<String> {
+    wires
+        .iter_mut()
+        .map(|wire| wire.get("/", "").header("x-pod").to_owned())
+        .collect()
+}
+
+#[test]
+fn every_worker_serves_follows_the_table_and_drains() {
+    let (first, second) = (origin("a"), origin("b"));
+    let settings = Settings {
+        shutdown_grace: Duration::from_secs(20),
+        ..settings()
+    };
+    let proxy = Proxy::start_workers(&Cluster::of(&[first.address()]), settings, WORKERS);
+    let mut wires: Vec<_> = (0..CONNECTIONS)
+        .map(|_| Wire::connect(proxy.http))
+        .collect();
+    assert_eq!(pods(&mut wires), ["a"; CONNECTIONS]);
+    let of = |name: &str, worker: usize| proxy.metric(&format!("{name}{{worker=\"{worker}\"}}"));
+    let accepted: Vec<_> = (0..WORKERS)
+        .map(|worker| of("forebay_downstream_connections_total", worker))
+        .collect();
+    assert_eq!(
+        accepted.iter().sum::<u64>(),
+        CONNECTIONS as u64,
+        "{accepted:?}"
+    );
+    assert!(!accepted.contains(&0), "{accepted:?}");
+    for worker in 0..WORKERS {
+        // Each has connections to the endpoint of its own, and keeps them.
+        assert_eq!(
+            of("forebay_upstream_connects_total", worker),
+            1,
+            "worker {worker}"
+        );
+    }
+
+    proxy.publish(&Cluster::of(&[second.address()]));
+    eventually("all workers have the new table", || {
+        pods(&mut wires) == ["b"; CONNECTIONS]
+    });
+
+    for wire in &mut wires {
+        wire.send("GET /hold HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    eventually("the endpoint holds all requests", || {
+        second.held() == CONNECTIONS as u64
+    });
+    proxy.shut_down();
+    second.release();
+    for wire in &mut wires {
+        assert_eq!(wire.answer().status, 200);
+        assert!(wire.is_closed());
+    }
+    eventually("all workers have ended", || proxy.has_ended());
+}
