@@ -14,9 +14,10 @@ use crate::{
 /// What to measure.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Subject {
-    /// CPU a request, beside nginx, HAProxy and Envoy
+    /// CPU and memory of requests, connections and messages, beside a copy loop, nginx, HAProxy and
+    /// Envoy
     Http,
-    /// Nanoseconds a packet of each verdict, as a ratio to `return XDP_PASS`
+    /// Nanoseconds per packet of each verdict, as a ratio to `return XDP_PASS`
     Steer,
 }
 

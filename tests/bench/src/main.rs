@@ -4,20 +4,30 @@ use anyhow::Result;
 use clap::Parser;
 
 mod http;
+mod median;
+mod program;
 mod steer;
+
+/// The host that all requests name, and the certificate.
+const HOST: &str = "bench.example";
 
 /// Measures Forebay.
 #[derive(Parser)]
 enum Command {
-    /// CPU a request, beside nginx, HAProxy and Envoy
+    /// CPU and memory of requests, connections and messages, beside a copy loop, nginx, HAProxy and
+    /// Envoy
     Http(http::Options),
-    /// Nanoseconds a frame of each verdict, beside `return XDP_PASS`
+    /// Nanoseconds per frame of each verdict, beside `return XDP_PASS`
     Steer(steer::Options),
+    /// What `http` starts beside the proxies
+    #[command(subcommand, hide = true)]
+    Program(program::Program),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Http(options) => http::run(&options),
         Command::Steer(options) => steer::run(&options),
+        Command::Program(program) => program::run(&program),
     }
 }

@@ -16,6 +16,8 @@ use ingress_ebpf::fixtures::{ELSEWHERE, Outcome, Owner, World, cases, outcome, p
 use ingress_lab::programs::Programs;
 use serde::Serialize;
 
+use crate::median::median;
+
 /// The command line of `bench steer`.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Options {
@@ -168,7 +170,10 @@ fn measure(programs: &Programs, subjects: &[Subject], options: &Options) -> Resu
 }
 
 fn rows(subjects: &[Subject], rounds: &[Vec<f64>]) -> Vec<Row> {
-    let medians: Vec<f64> = rounds.iter().map(|times| median(times)).collect();
+    let medians: Vec<f64> = rounds
+        .iter()
+        .map(|times| median(times.iter().copied()).unwrap_or(f64::NAN))
+        .collect();
     let floor = medians.first().copied().unwrap_or(1.0);
     let row = |(subject, median): (&Subject, &f64)| Row {
         name: subject.name,
@@ -177,12 +182,6 @@ fn rows(subjects: &[Subject], rounds: &[Vec<f64>]) -> Vec<Row> {
         limit: subject.limit,
     };
     subjects.iter().zip(&medians).map(row).collect()
-}
-
-fn median(times: &[f64]) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what the command is for")]

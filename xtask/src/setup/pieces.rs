@@ -75,6 +75,16 @@ static HAPROXY: Program = Program {
     package: "haproxy",
     reason: "a peer in benchmarks",
 };
+static TASKSET: Program = Program {
+    name: "taskset",
+    package: "util-linux",
+    reason: "a core for each process in benchmarks",
+};
+static SETPRIV: Program = Program {
+    name: "setpriv",
+    package: "util-linux",
+    reason: "proxies that end with the benchmark",
+};
 
 /// Whether a piece is there.
 pub(crate) enum State {
@@ -98,8 +108,10 @@ impl Piece {
     ];
 
     /// What the benchmarks start.
-    pub(crate) const BENCH: [Piece; 6] = [
+    pub(crate) const BENCH: [Piece; 8] = [
         Piece::Program(&CURL),
+        Piece::Program(&TASKSET),
+        Piece::Program(&SETPRIV),
         Piece::Program(&WRK),
         Piece::Program(&H2LOAD),
         Piece::Program(&NGINX),

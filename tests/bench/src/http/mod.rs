@@ -1,73 +1,61 @@
-//! CPU a request of Forebay, beside nginx, HAProxy and Envoy: one worker each, one origin for all.
+//! What Forebay costs, beside nginx, HAProxy, Envoy and a loop that only copies bytes: one worker
+//! each, one origin for all.
 //!
-//! `peer` starts the proxies with settings that do the same work → `load` asks them in turn →
-//! `report`.
+//! `stand` starts the origins, `peer` the proxies, with settings (`config`) that do the same work
+//! → `load` puts each `row` on them in turn and reads the bill (`account`) → `summary` → `report`.
 
+mod account;
+mod child;
 mod config;
 mod load;
 mod peer;
+mod proxy;
 mod report;
+mod row;
+mod sample;
+mod stand;
+mod summary;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-pub(crate) use self::load::Protocol;
 use self::{
-    load::Sample,
-    peer::{Origin, Peer},
+    load::Turn,
+    peer::Peer,
+    proxy::Proxy,
+    row::{Routes, Row},
+    sample::Sample,
+    stand::Stand,
+    summary::Cell,
 };
 
 /// What to measure and for how long.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Rounds; each measures every proxy once, and the medians are reported
-    #[arg(long, default_value_t = 5)]
-    pub(crate) rounds: usize,
-    /// Seconds that one proxy is measured for in one round
-    #[arg(long, default_value_t = 4)]
-    pub(crate) seconds: u64,
-    /// Keep-alive connections of the load
+    /// Rounds; each measures every proxy once in every row, and the medians are reported
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds that one proxy is measured for in one row and round
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// Connections of the load, four of them at least
     #[arg(long, default_value_t = 64)]
-    pub(crate) connections: usize,
+    connections: usize,
     /// Proxies to measure [default: those that are installed]
-    #[arg(long, value_delimiter = ',')]
-    pub(crate) only: Vec<String>,
-    /// Protocols to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Protocol::ALL)]
-    pub(crate) protocols: Vec<Protocol>,
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Proxy>,
+    /// Rows to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::ALL)]
+    rows: Vec<Row>,
     /// Leaves the choice of cores to the kernel: otherwise the proxy has the first core, and the
-    /// load and the origin have the last
+    /// load and the origins have the last
     #[arg(long)]
-    pub(crate) no_pin: bool,
+    no_pin: bool,
     /// Where the results go
     #[arg(long, default_value = "target/bench")]
-    pub(crate) output: PathBuf,
-}
-
-/// Median figures of one proxy for one protocol.
-#[derive(Clone, Debug, serde::Serialize)]
-pub(crate) struct Figures {
-    /// Name of the proxy.
-    pub(crate) proxy: String,
-    /// Version as the proxy says it.
-    pub(crate) version: String,
-    /// What was spoken to it.
-    pub(crate) protocol: Protocol,
-    /// CPU time a request, user and system, all threads, in microseconds.
-    pub(crate) cpu_us: f64,
-    /// Requests a second.
-    pub(crate) rate: f64,
-    /// Median latency, in microseconds.
-    pub(crate) p50_us: Option<f64>,
-    /// 99th percentile of the latency, in microseconds.
-    pub(crate) p99_us: Option<f64>,
-    /// CPU time as a ratio to nginx: the median of the rounds' own ratios, since both share a
-    /// round's weather.
-    pub(crate) to_nginx: Option<f64>,
-    /// Requests that failed or were answered with anything but 200, over all rounds.
-    pub(crate) failed: u64,
+    output: PathBuf,
 }
 
 /// Runs `bench http`.
@@ -79,82 +67,104 @@ pub(crate) struct Figures {
     reason = "the table is for the person who measures"
 )]
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let folder = tempfile::tempdir().context("make a folder for the proxies' settings")?;
-    let origin = Origin::start(folder.path(), !options.no_pin)?;
-    let (peers, left_out) = peer::start_all(folder.path(), &origin, options)?;
-    for reason in left_out {
-        println!("left out: {reason}");
-    }
-    let mut samples: BTreeMap<(Protocol, usize), Vec<Sample>> = BTreeMap::new();
+    child::raise_descriptor_limit()?;
+    let mut cells = cells(options);
+    ensure!(!cells.is_empty(), "no proxy for any of these rows");
+    let stand = Stand::start(!options.no_pin)?;
+    let fleet = fleet(&cells, &stand)?;
+    // The first round warms up: connections to the origin, caches, branch predictors.
     for round in 0..=options.rounds {
-        for &protocol in &options.protocols {
-            for (place, peer) in peers.iter().enumerate() {
-                // The first round warms up: connections to the origin, caches, branch predictors.
-                let seconds = if round == 0 { 1 } else { options.seconds };
-                let sample = load::measure(peer, protocol, Duration::from_secs(seconds), options)
-                    .with_context(|| format!("measure {} over {protocol}", peer.name))?;
-                if round > 0 {
-                    println!(
-                        "round {round}: {protocol:<8} {:<8} {:7.2} µs CPU a request",
-                        peer.name,
-                        sample.cpu_us()
-                    );
-                    samples.entry((protocol, place)).or_default().push(sample);
-                }
+        let seconds = if round == 0 { 1 } else { options.seconds };
+        for cell in &mut cells {
+            if round == 0 && cell.row.wants_fresh_proxy() {
+                continue;
+            }
+            let sample = sample(cell, &fleet, &stand, options.connections, seconds)
+                .with_context(|| format!("measure {} in {}", cell.proxy, cell.row))?;
+            if round > 0 {
+                println!(
+                    "round {round}: {:<12} {:<10} {:9.2} {}",
+                    cell.row,
+                    cell.proxy,
+                    sample.cost,
+                    cell.row.unit()
+                );
+                cell.samples.push(sample);
             }
         }
     }
-    let figures = summarise(&peers, &samples);
+    let figures = summary::summarise(&cells);
     print!("{}", report::table(&figures));
     report::write(&options.output, &figures)
 }
 
-fn summarise(peers: &[Peer], samples: &BTreeMap<(Protocol, usize), Vec<Sample>>) -> Vec<Figures> {
-    let nginx = peers.iter().position(|peer| peer.name == "nginx");
-    let mut figures = Vec::new();
-    for ((protocol, place), own) in samples {
-        let Some(peer) = peers.get(*place) else {
+/// What will be measured, row by row; says which proxy is left out.
+#[expect(
+    clippy::print_stdout,
+    reason = "the line is for the person who measures"
+)]
+fn cells(options: &Options) -> Vec<Cell> {
+    let mut installed = Vec::new();
+    for proxy in Proxy::ALL {
+        if !options.only.is_empty() && !options.only.contains(&proxy) {
             continue;
-        };
-        let base = nginx.and_then(|nginx| samples.get(&(*protocol, nginx)));
-        let ratios = base.map(|base| {
-            own.iter()
-                .zip(base)
-                .map(|(own, base)| own.cpu_us() / base.cpu_us())
-        });
-        figures.push(Figures {
-            proxy: peer.name.to_owned(),
-            version: peer.version.clone(),
-            protocol: *protocol,
-            cpu_us: median(own.iter().map(Sample::cpu_us)).unwrap_or(f64::NAN),
-            rate: median(own.iter().map(Sample::rate)).unwrap_or(f64::NAN),
-            p50_us: median(own.iter().filter_map(|sample| sample.p50_us)),
-            p99_us: median(own.iter().filter_map(|sample| sample.p99_us)),
-            to_nginx: ratios.and_then(median),
-            failed: own.iter().map(|sample| sample.failed).sum(),
-        });
+        }
+        match proxy.version() {
+            Some(version) => installed.push((proxy, version)),
+            None => println!("left out: {proxy}, which is not installed"),
+        }
     }
-    figures
+    let mut cells = Vec::new();
+    for &row in &options.rows {
+        for (proxy, version) in &installed {
+            if *proxy != Proxy::CopyLoop || row.can_be_copied() {
+                cells.push(Cell {
+                    row,
+                    proxy: *proxy,
+                    version: version.clone(),
+                    samples: Vec::new(),
+                });
+            }
+        }
+    }
+    cells
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let (low, high) = (
-        values.get(values.len().checked_sub(1)? / 2)?,
-        values.get(values.len() / 2)?,
-    );
-    Some(f64::midpoint(*low, *high))
+type Fleet = BTreeMap<(Routes, Proxy), Peer>;
+
+/// The proxies that stay up for all rounds.
+fn fleet(cells: &[Cell], stand: &Stand) -> Result<Fleet> {
+    let mut fleet = Fleet::new();
+    for cell in cells {
+        let key = (cell.row.routes(), cell.proxy);
+        if !cell.row.wants_fresh_proxy() && !fleet.contains_key(&key) {
+            fleet.insert(key, Peer::start(cell.proxy, cell.row.routes(), stand)?);
+        }
+    }
+    Ok(fleet)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_median_is_the_middle_or_between_the_two_middles() {
-        assert_eq!(median([3.0, 1.0, 9.0].into_iter()), Some(3.0));
-        assert_eq!(median([4.0, 1.0, 2.0, 9.0].into_iter()), Some(3.0));
-        assert_eq!(median([].into_iter()), None);
-    }
+fn sample(
+    cell: &Cell,
+    fleet: &Fleet,
+    stand: &Stand,
+    connections: usize,
+    seconds: u64,
+) -> Result<Sample> {
+    let routes = cell.row.routes();
+    let fresh;
+    let peer = if cell.row.wants_fresh_proxy() {
+        fresh = Peer::start(cell.proxy, routes, stand)?;
+        &fresh
+    } else {
+        let peer = fleet.get(&(routes, cell.proxy));
+        peer.context("a proxy of no fleet")?
+    };
+    let turn = Turn {
+        peer,
+        stand,
+        connections: connections.max(4),
+        seconds,
+    };
+    turn.measure(cell.row)
 }

@@ -1,0 +1,162 @@
+//! What all proxies share: the origins, the certificate, the hosts, and a folder that goes away.
+
+use std::{
+    fs::{self, Permissions},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::{
+    child::{Core, Running, command, wrapper},
+    config,
+    row::Routes,
+};
+
+/// A small answer, 90 bytes with the end of its line.
+const BODY: &str = "{\"id\":\"0123456789\",\"name\":\"a small answer, as most are\",\"price\":\"12.34\",\"stock\":\"567890\"}\n";
+
+/// Makes wrk ask the hosts in turn; names them as [`host`] does.
+const HOSTS_LUA: &str = include_str!("hosts.lua");
+
+/// How many hosts [`Routes::Many`] are.
+const MANY: usize = 10_000;
+
+/// How long a program may take until it listens; 10,000 routes take some of them seconds.
+const START: Duration = Duration::from_secs(30);
+
+/// What the proxies stand on; ends when dropped.
+pub(super) struct Stand {
+    pub(super) origin: SocketAddr,
+    pub(super) echo: SocketAddr,
+    /// The certificate and its key, in PEM.
+    pub(super) chain: String,
+    pub(super) key: String,
+    /// Whether each process has a core.
+    pub(super) pin: bool,
+    one_host: Vec<String>,
+    many_hosts: Vec<String>,
+    _running: [Running; 2],
+    folder: TempDir,
+}
+
+impl Stand {
+    /// Starts the origins on ports that the kernel picks.
+    ///
+    /// # Errors
+    /// nginx is not installed, or the folder cannot be made.
+    pub(super) fn start(pin: bool) -> Result<Self> {
+        let folder = tempfile::tempdir().context("make a folder for settings")?;
+        // Workers of an nginx that root started are somebody else.
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+        let made = rcgen::generate_simple_self_signed([crate::HOST.to_owned()])?;
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        for (name, text) in [
+            ("tls.crt", chain.as_str()),
+            ("tls.key", &key),
+            ("tls.pem", &format!("{chain}{key}")),
+            ("hosts.lua", HOSTS_LUA),
+        ] {
+            write(folder.path(), name, text.as_bytes())?;
+        }
+        let (origin, origin_running) = start_origin(folder.path(), pin)?;
+        let (echo, echo_running) = start_echo(pin)?;
+        Ok(Self {
+            origin,
+            echo,
+            chain,
+            key,
+            pin,
+            one_host: vec![crate::HOST.to_owned()],
+            many_hosts: (0..MANY).map(host).collect(),
+            _running: [origin_running, echo_running],
+            folder,
+        })
+    }
+
+    /// Where settings go, and where `tls.crt`, `tls.key` and `tls.pem` are.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The certificate of all proxies.
+    pub(super) fn certificate(&self) -> PathBuf {
+        self.folder().join("tls.crt")
+    }
+
+    /// The script that makes wrk ask the hosts in turn.
+    pub(super) fn hosts_script(&self) -> PathBuf {
+        self.folder().join("hosts.lua")
+    }
+
+    /// The hosts that a proxy has a route for.
+    pub(super) fn hosts(&self, routes: Routes) -> &[String] {
+        match routes {
+            Routes::One => &self.one_host,
+            Routes::Many => &self.many_hosts,
+        }
+    }
+}
+
+fn start_origin(folder: &Path, pin: bool) -> Result<(SocketAddr, Running)> {
+    let own = folder.join("origin");
+    let large = own.join("files");
+    fs::create_dir_all(&large)?;
+    write(&large, "16k", &[b'x'; 16 << 10])?;
+    write(&large, "1m", &vec![b'x'; 1 << 20])?;
+    let address = free_address()?;
+    let settings = config::origin(&own, address, BODY, &large);
+    let path = write(&own, "nginx.conf", settings.as_bytes())?;
+    let mut nginx = command(&wrapper(pin, Core::Load)?, "nginx")?;
+    let running = Running::start_silent(nginx.arg("-c").arg(path))?;
+    wait_for(address).context("the origin, an nginx")?;
+    Ok((address, running))
+}
+
+fn start_echo(pin: bool) -> Result<(SocketAddr, Running)> {
+    let address = free_address()?;
+    let mut echo = command(&wrapper(pin, Core::Load)?, std::env::current_exe()?)?;
+    let running = Running::start_silent(echo.args(["program", "echo"]).arg(address.to_string()))?;
+    wait_for(address).context("the origin of WebSockets")?;
+    Ok((address, running))
+}
+
+/// The first of many is the one that the certificate is for.
+fn host(number: usize) -> String {
+    if number == 0 {
+        crate::HOST.to_owned()
+    } else {
+        format!("h{number}.{}", crate::HOST)
+    }
+}
+
+/// An address of loopback that nobody listens on.
+pub(super) fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Writes a file and returns its path.
+pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+    let path = folder.join(name);
+    fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Waits until something listens there.
+///
+/// # Errors
+/// Nothing does after 30 s.
+pub(super) fn wait_for(address: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + START;
+    while TcpStream::connect(address).is_err() {
+        if Instant::now() > deadline {
+            bail!("nothing listens on {address} after {START:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
