@@ -2,6 +2,10 @@
 //!
 //! The sockets listen on a loopback port that means nothing; only this program leads to them. A VIP
 //! never falls through to another socket of the host.
+//!
+//! The kernel asks it only where no established socket takes a packet, as a rule for the first of a
+//! connection: so it may cost more than `steer`. It needs no bounds checks, since it reads a
+//! context and no packet.
 
 use aya_ebpf::{
     bindings::{BPF_SK_LOOKUP_F_NO_REUSEPORT, bpf_sk_lookup, sk_action},
@@ -27,13 +31,16 @@ pub(crate) fn assign(context: SkLookupContext) -> u32 {
     if lookup.family != IPV4_FAMILY || lookup.protocol != u32::from(TCP) {
         return sk_action::SK_PASS;
     }
-    // The context keeps the local port in host byte order, the keys in network byte order.
+    // The context keeps the local port in host byte order, the keys in network byte order; the
+    // remote port is in network byte order in both (linux/bpf.h, `struct bpf_sk_lookup`).
     let port = (lookup.local_port as u16).to_be();
     let Some(vip) = KernelTables.vip(&VipKey::tcp4(lookup.local_ip4, port)) else {
         if KernelTables
             .vip(&VipKey::address4(lookup.local_ip4))
             .is_some()
         {
+            // Not SK_PASS: a socket of the host that listens on every address would answer on the
+            // VIP, though nobody asked for that.
             count(Reason::ClosedPort);
             return sk_action::SK_DROP;
         }
@@ -62,6 +69,8 @@ fn choose(context: &SkLookupContext, lookup: &bpf_sk_lookup, port: u16, set: u8)
         source_port: lookup.remote_port,
         destination_port: port,
     };
+    // `SETS` is read as one eight-byte value: `base` and `count` are of the same generation of
+    // workers, also while a new one takes over.
     let slot = hash::slot(flow, seed, *sockets)?;
     // Without the flag the kernel would choose again inside a reuseport group.
     SOCKS

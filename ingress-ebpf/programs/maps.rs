@@ -1,4 +1,7 @@
 //! The maps, under the names userspace pins them by. What they hold is in [`ingress_ebpf::abi`].
+//!
+//! Each look-up gives an `Option`, that of an array by a constant index too: the verifiers of most
+//! kernels take any value of a map for a pointer that may be null.
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, SockMap},
@@ -46,12 +49,17 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { entries::COUNTERS }> = PerCpuArra
 #[inline(always)]
 pub(crate) fn count(reason: Reason) {
     if let Some(counter) = COUNTERS.get_ptr_mut(reason.index()) {
-        // SAFETY: the kernel gave a pointer to this CPU's own slot, valid while the program runs.
+        // Not atomic, which would cost more than the rest: the slot is this CPU's own, and
+        // userspace only reads it. SAFETY: the kernel gave a pointer to this CPU's own slot, valid
+        // while the program runs.
         unsafe { *counter = (*counter).wrapping_add(1) };
     }
 }
 
 /// Tells whether a slot of `SOCKS` holds a socket: closing one empties its slot.
+///
+/// By the raw helper: the verifier counts the socket as a reference that must be released on every
+/// way out of the program, so none may leave this function.
 #[inline(always)]
 fn has_socket(slot: u32) -> bool {
     let map = core::ptr::from_ref(&SOCKS).cast_mut().cast();
@@ -90,6 +98,8 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn bucket(&self, table: u8, index: u32) -> Option<&Bucket> {
+        // Two look-ups in one: the inner map found first stays the one that is read, so a packet
+        // meets one whole table while userspace swaps in another.
         TABLES.get_value(u32::from(table), &index)
     }
 

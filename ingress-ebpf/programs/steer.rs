@@ -1,4 +1,14 @@
 //! XDP: decides about each frame and rewrites it. Every error ends in XDP_PASS.
+//!
+//! What the verifier asks of this file:
+//!
+//! - Each access to the packet needs a comparison of the very pointer that is used with `data_end`,
+//!   and bounds of offset and length that the verifier can find by itself. So all reads and writes
+//!   are arrays of a size known at compile time, at offsets with few possible values.
+//! - `bpf_xdp_adjust_head` makes every pointer into the packet invalid. So [`XdpFrame`] keeps none:
+//!   it takes `data` and `data_end` from the context each time.
+//! - A function of its own may have five arguments, and all frames of a call chain share 512 bytes
+//!   of stack. So everything is inlined into its program, the pure core in the library too.
 
 use aya_ebpf::{
     Global, bindings::xdp_action, helpers::generated::bpf_xdp_adjust_head, macros::xdp,
@@ -32,7 +42,9 @@ pub(crate) fn steer(context: XdpContext) -> u32 {
             destination,
             source,
         } => forward_l2(&frame, destination, source),
-        // The link-layer header moves with the packet: three lengths, each a constant.
+        // The link-layer header moves with the packet. Its length is one of three, and each gets a
+        // copy of the code in which it is a constant: the verifier cannot follow a move of a length
+        // that it does not know.
         Verdict::ForwardUdp { network: 14, outer } => encapsulate::<14>(&frame, &outer),
         Verdict::ForwardUdp { network: 18, outer } => encapsulate::<18>(&frame, &outer),
         Verdict::ForwardUdp { outer, .. } => encapsulate::<22>(&frame, &outer),
@@ -81,7 +93,8 @@ fn encapsulate<const LINK: usize>(frame: &XdpFrame<'_>, outer: &Outer) -> (Reaso
         return no_room;
     }
     // From here on the frame has grown: a failed write cannot happen (it is longer than it was),
-    // and would leave no frame worth passing.
+    // and would leave no frame worth passing. The verifier forgot what it knew of the length with
+    // the old pointers, so each write proves its bounds anew.
     let written = frame
         .write(0, link)
         .and_then(|()| frame.write(0, outer.destination_mac))
@@ -103,7 +116,10 @@ fn decapsulate<const LINK: usize>(frame: &XdpFrame<'_>) -> (Reason, u32) {
     let Some(link) = frame.read::<LINK>(0) else {
         return malformed;
     };
+    // Only for the benchmark; gone from the loaded program where UNDO is 0.
     let covered = frame.read::<LINK>(OVERHEAD);
+    // Written before the cut: a write that failed after it would leave a frame without a link-layer
+    // header.
     if frame.write(OVERHEAD, link).is_none() || !frame.shrink() {
         return malformed;
     }
@@ -121,6 +137,8 @@ impl XdpFrame<'_> {
     #[inline(always)]
     fn write<const N: usize>(&self, offset: usize, bytes: [u8; N]) -> Option<()> {
         let start = self.0.data() + offset;
+        // In this form and not as a subtraction: the verifier learns a pointer's range only from a
+        // comparison of the pointer itself with `data_end`.
         if start + N > self.0.data_end() {
             return None;
         }
@@ -159,6 +177,7 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn length(&self) -> usize {
+        // A number to compare lengths with; it proves nothing to the verifier.
         self.0.data_end() - self.0.data()
     }
 }

@@ -4,7 +4,7 @@
 //! means raising [`SCHEMA`]: the pins of another schema live in another directory.
 
 /// Version of every layout in this file; part of the pin directory's name.
-pub const SCHEMA: u16 = 1;
+pub const SCHEMA: u16 = 2;
 
 /// First word of [`Meta`]: `FBAY`.
 pub const MAGIC: u32 = u32::from_be_bytes(*b"FBAY");
@@ -81,8 +81,8 @@ pub struct Meta {
     pub magic: u32,
     /// [`SCHEMA`] of the writer.
     pub schema: u16,
-    /// The oldest schema that may still read these maps.
-    pub min_reader: u16,
+    /// Zero.
+    pub reserved: u16,
     /// Grows with each table that was swapped in.
     pub epoch: u64,
     /// Seed of the flow hash; the same on every node.
@@ -96,17 +96,15 @@ abi!(Meta, 24: u32, u16, u16, u64, [u32; 2]);
 pub struct SelfNode {
     /// Index into `NODES`.
     pub id: u16,
-    /// No bit is in use yet; zero.
-    pub flags: u16,
+    /// Zero.
+    pub reserved: u16,
     /// IPv4 address that peers send encapsulated packets to; network byte order, as in the packet.
     pub ip4: u32,
-    /// IPv6 address; zero while there is none.
-    pub ip6: [u8; 16],
     /// MAC address of each steered interface; zero where there is none. Frames for others are not
     /// ours to steer.
     pub macs: [[u8; 6]; MAX_INTERFACES],
 }
-abi!(SelfNode, 48: u16, u16, u32, [u8; 16], [[u8; 6]; MAX_INTERFACES]);
+abi!(SelfNode, 32: u16, u16, u32, [[u8; 6]; MAX_INTERFACES]);
 
 /// Key of `VIPS`: one virtual address and port. Port and protocol zero say "this address is a VIP".
 #[repr(C)]
@@ -127,20 +125,12 @@ abi!(VipKey, 20: [u8; 16], u16, u8, u8);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VipValue {
-    /// No bit is in use yet; zero.
-    pub flags: u16,
     /// Index into `TABLES`.
     pub table: u8,
     /// Index into `SETS`.
     pub set: u8,
-    /// The VIP's number, for counters.
-    pub index: u32,
-    /// Largest segment for clients, in bytes; zero while the listeners clamp it.
-    pub mss: u16,
-    /// Zero.
-    pub reserved: [u8; 6],
 }
-abi!(VipValue, 16: u16, u8, u8, u32, u16, [u8; 6]);
+abi!(VipValue, 2: u8, u8);
 
 /// One bucket of a Maglev table: who owns its connections, and who may still hold older ones.
 #[repr(C)]
@@ -148,33 +138,25 @@ abi!(VipValue, 16: u16, u8, u8, u32, u16, [u8; 6]);
 pub struct Bucket {
     /// Node ids; the first owns new connections. [`NO_HOP`] where there is none.
     pub hops: [u16; 3],
-    /// Grows with each change of the bucket.
-    pub generation: u16,
 }
-abi!(Bucket, 8: [u16; 3], u16);
+abi!(Bucket, 6: [u16; 3]);
 
 /// One node, as others reach it. Written by the agent, read by `steer` when it forwards.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    /// IPv6 address; zero while there is none.
-    pub ip6: [u8; 16],
     /// IPv4 address; network byte order, as in the packet.
     pub ip4: u32,
     /// MAC address of the next hop: the node's own, or a gateway's.
     pub mac: [u8; 6],
     /// Bits of [`node_flags`].
     pub flags: u16,
-    /// No state is in use yet; zero.
-    pub state: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
     /// Largest IP packet on the way to it, in bytes.
     pub mtu: u16,
     /// Zero.
-    pub reserved_tail: [u8; 14],
+    pub reserved: u16,
 }
-abi!(Node, 48: [u8; 16], u32, [u8; 6], u16, u8, [u8; 3], u16, [u8; 14]);
+abi!(Node, 16: u32, [u8; 6], u16, u16, u16);
 
 /// Bits of [`Node::flags`].
 pub mod node_flags {
@@ -274,25 +256,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layouts_are_those_of_schema_1() {
-        assert_eq!(SCHEMA, 1, "a new schema needs new golden offsets");
+    fn layouts_are_those_of_schema_2() {
+        assert_eq!(SCHEMA, 2, "a new schema needs new golden offsets");
         let offsets = [
             ("Meta.epoch", offset_of!(Meta, epoch), 8),
             ("Meta.seed", offset_of!(Meta, seed), 16),
             ("SelfNode.ip4", offset_of!(SelfNode, ip4), 4),
-            ("SelfNode.ip6", offset_of!(SelfNode, ip6), 8),
-            ("SelfNode.macs", offset_of!(SelfNode, macs), 24),
+            ("SelfNode.macs", offset_of!(SelfNode, macs), 8),
             ("VipKey.port", offset_of!(VipKey, port), 16),
             ("VipKey.protocol", offset_of!(VipKey, protocol), 18),
-            ("VipValue.table", offset_of!(VipValue, table), 2),
-            ("VipValue.set", offset_of!(VipValue, set), 3),
-            ("VipValue.index", offset_of!(VipValue, index), 4),
-            ("VipValue.mss", offset_of!(VipValue, mss), 8),
-            ("Bucket.generation", offset_of!(Bucket, generation), 6),
-            ("Node.ip4", offset_of!(Node, ip4), 16),
-            ("Node.mac", offset_of!(Node, mac), 20),
-            ("Node.flags", offset_of!(Node, flags), 26),
-            ("Node.mtu", offset_of!(Node, mtu), 32),
+            ("VipValue.set", offset_of!(VipValue, set), 1),
+            ("Node.mac", offset_of!(Node, mac), 4),
+            ("Node.flags", offset_of!(Node, flags), 10),
+            ("Node.mtu", offset_of!(Node, mtu), 12),
             ("SocketSet.count", offset_of!(SocketSet, count), 4),
             ("Steer.from", offset_of!(Steer, from), 2),
             ("Steer.hops", offset_of!(Steer, hops), 4),

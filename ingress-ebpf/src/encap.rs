@@ -43,6 +43,7 @@ impl Outer {
     /// The IPv4, UDP and `Steer` headers.
     #[inline(always)]
     pub fn headers(&self) -> [u8; OVERHEAD] {
+        // Wrapping, though it cannot: a checked sum would bring a panic's code into the program.
         let total = self.inner_length.wrapping_add(OVERHEAD as u16);
         let [t0, t1] = total.to_be_bytes();
         let [c0, c1] = self.checksum(total).to_be_bytes();
@@ -77,6 +78,7 @@ impl Outer {
             (address >> 16) + (address & 0xffff)
         };
         let sum = CONSTANT_SUM + u32::from(total) + words(self.source) + words(self.destination);
+        // Six words of 16 bits: the first fold leaves a carry of one at most, the second none.
         let sum = (sum >> 16) + (sum & 0xffff);
         let sum = (sum >> 16) + (sum & 0xffff);
         !(sum as u16)

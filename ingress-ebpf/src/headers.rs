@@ -48,6 +48,7 @@ impl Link {
         let destination = frame.read::<6>(0)?;
         let source = frame.read::<6>(6)?;
         let mut ethertype = u16::from_be_bytes(frame.read::<2>(12)?);
+        // No loop over tags: each is read at a constant offset.
         let mut payload = ETHERNET;
         if is_tag(ethertype) {
             ethertype = u16::from_be_bytes(frame.read::<2>(16)?);
@@ -93,6 +94,8 @@ impl Ipv4 {
     /// other (RFC 791).
     #[inline(always)]
     pub fn parse<F: Frame + ?Sized>(frame: &F, offset: usize) -> Option<Self> {
+        // Twenty bytes, whatever the header says: a read of a length out of the packet would have
+        // no bound that the verifier knows. Packets with options are told by `header`.
         let bytes = frame.read::<IPV4>(offset)?;
         let header = usize::from(bytes[0] & 0x0f) * 4;
         let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
@@ -125,6 +128,8 @@ impl Ports {
     /// does not fit or says it is shorter than 20 bytes (RFC 9293 section 3.1).
     #[inline(always)]
     pub fn of_tcp<F: Frame + ?Sized>(frame: &F, offset: usize, length: usize) -> Option<Self> {
+        // The second read ends where the shortest header does: it proves that all of it is there,
+        // and less goes to the stack than by a read of the whole.
         let ports = frame.read::<4>(offset)?;
         let header = usize::from(frame.read::<8>(offset + 12)?[0] >> 4) * 4;
         if header < TCP_LENGTH || header > length {

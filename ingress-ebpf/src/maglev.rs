@@ -45,7 +45,6 @@ pub fn table(members: &[Member<'_>], seed: u64) -> Vec<Bucket> {
         .into_iter()
         .map(|owner| Bucket {
             hops: [owner, NO_HOP, NO_HOP],
-            generation: 0,
         })
         .collect()
 }

@@ -1,5 +1,8 @@
 //! The decision about one frame: bytes and map values in, a verdict with its reason out.
 //!
+//! Map values are read in place: an update may show in one field before it shows in another. The
+//! worst that comes of it is a lost packet, which TCP sends again.
+//!
 //! `steer` and the host's tests run this code on their own [`Frame`] and [`Tables`]. Whatever goes
 //! wrong inside ends in [`Verdict::Pass`]: a node then serves the connection itself.
 
@@ -169,6 +172,8 @@ fn steer_tcp<F: Frame + ?Sized, T: Tables>(
     link: &Link,
     packet: &Ipv4,
 ) -> Verdict {
+    // Options would put the TCP header at a place that only the packet knows; with them refused it
+    // is at one of three, which the verifier can follow.
     if packet.fragment || packet.header != IPV4 {
         let reason = if packet.fragment {
             Reason::Fragment
@@ -186,15 +191,12 @@ fn steer_tcp<F: Frame + ?Sized, T: Tables>(
     let (Some(this_node), Some(meta)) = (tables.this_node(), tables.meta()) else {
         return Verdict::Pass(Reason::NoTable);
     };
+    // A switch that floods, or an interface in promiscuous mode, shows us frames for others. If
+    // every node steered them, the client's packet would arrive once per node.
     if !this_node.macs.contains(&link.destination) {
         return Verdict::Pass(Reason::OtherMac);
     }
-    let flow = Flow {
-        source: packet.source,
-        destination: packet.destination,
-        source_port: ports.source,
-        destination_port: ports.destination,
-    };
+    let flow = Flow::of(packet, ports);
     let hash = hash::flow(flow, meta.seed);
     let Some(bucket) = tables.bucket(vip.table, hash::bucket(hash)) else {
         return Verdict::Pass(Reason::NoTable);
@@ -346,12 +348,9 @@ fn decapsulate<F: Frame + ?Sized, T: Tables>(
     let Some(vip) = tables.vip(&VipKey::tcp4(inner.destination, ports.destination)) else {
         return Verdict::Drop(Reason::InnerNotVip);
     };
-    let flow = Flow {
-        source: inner.source,
-        destination: inner.destination,
-        source_port: ports.source,
-        destination_port: ports.destination,
-    };
+    let flow = Flow::of(&inner, ports);
+    // The table is not asked again: two nodes whose tables differ for a moment would send the
+    // packet to and fro. Whoever gets it keeps it.
     match tables.meta() {
         Some(meta) if refused(frame, tables, inner_offset + IPV4, vip, flow, meta) => {
             Verdict::Drop(Reason::NoListener)

@@ -1,7 +1,7 @@
 //! EVENT: turns what a cluster, or a folder of manifests, says into snapshots.
 //!
-//! `watch` → `index` (`kind`, `kept`) → `annotation`, `translate` → `publish`; [`kernel`] loads the BPF programs and
-//! keeps their maps. This package never reads a client's byte.
+//! `watch` → `index` (`kind`, `kept`) → `annotation`, `translate` → `publish`; [`kernel`] loads the
+//! BPF programs and keeps their maps. This package never reads a client's byte.
 
 pub mod kernel;
 

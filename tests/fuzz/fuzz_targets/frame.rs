@@ -46,7 +46,6 @@ impl Everything {
             vip: VipValue::default(),
             bucket: Bucket {
                 hops: [u16::from(choice >> 1 & 3), 2, 3],
-                generation: 0,
             },
             node: Node {
                 flags: node_flags::V4 | l2,

@@ -10,7 +10,7 @@ use aya::{
     programs::{SkLookup, Xdp},
 };
 use ingress_ebpf::{
-    abi::{self, Abi, TABLE_LEN},
+    abi::{self, Abi, Bucket, MacKey, Meta, Node, SelfNode, TABLE_LEN, VipKey, VipValue},
     encap::OVERHEAD,
     fixtures::{Action, World},
     verdict::Reason,
@@ -127,26 +127,27 @@ fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
 }
 
 fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
-    let mut fresh = Array::<MapData, [u8; 8]>::create(TABLE_LEN as u32, 0)?;
+    let mut fresh = Array::<MapData, [u8; size_of::<Bucket>()]>::create(TABLE_LEN as u32, 0)?;
     for (index, bucket) in (0..).zip(&world.table) {
         fresh.set(index, plain(bucket)?, 0)?;
     }
     let tables = ebpf.map_mut("TABLES").context("no TABLES")?;
-    ArrayOfMaps::<_, Array<MapData, [u8; 8]>>::try_from(tables)?.set(0, &fresh, 0)?;
+    ArrayOfMaps::<_, Array<MapData, [u8; size_of::<Bucket>()]>>::try_from(tables)?
+        .set(0, &fresh, 0)?;
 
-    set::<24>(ebpf, "META", 0, plain(&world.meta)?)?;
-    set::<48>(ebpf, "SELF", 0, plain(&world.this_node)?)?;
+    set::<{ size_of::<Meta>() }>(ebpf, "META", 0, plain(&world.meta)?)?;
+    set::<{ size_of::<SelfNode>() }>(ebpf, "SELF", 0, plain(&world.this_node)?)?;
     for (id, node) in (0..).zip(&world.nodes) {
-        set::<48>(ebpf, "NODES", id, plain(node)?)?;
+        set::<{ size_of::<Node>() }>(ebpf, "NODES", id, plain(node)?)?;
     }
-    let vips: Vec<([u8; 20], [u8; 16])> = world
+    let vips: Vec<([u8; size_of::<VipKey>()], [u8; size_of::<VipValue>()])> = world
         .vips
         .iter()
         .map(|(key, value)| Ok((plain(key)?, plain(value)?)))
         .collect::<Result<_>>()?;
     insert(ebpf, "VIPS", vips)?;
     insert(ebpf, "PEERS", owned(&world.peers))?;
-    let macs: Vec<([u8; 8], u32)> = world
+    let macs: Vec<([u8; size_of::<MacKey>()], u32)> = world
         .peer_macs
         .iter()
         .map(|(key, id)| Ok((plain(key)?, *id)))

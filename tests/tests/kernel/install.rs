@@ -1,6 +1,7 @@
 //! What an install finds and leaves: pins, links, routes, neighbours.
 
 use std::{
+    mem::offset_of,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     path::PathBuf,
     process::Command,
@@ -8,9 +9,15 @@ use std::{
 
 use aya::maps::{Array, Map, MapData};
 use ingress_agent::kernel::{Dataplane, KernelError, Settings, XdpMode};
+use ingress_ebpf::abi::{Node, SCHEMA, SelfNode, node_flags};
 use ingress_lab::{eventually, lab::Namespace};
 
 use super::{PINS, accept, block_on, can_run, connect, install, machine, settings};
+
+/// Where an object of this name is pinned.
+fn pin(name: &str) -> PathBuf {
+    PathBuf::from(format!("{PINS}/v{SCHEMA}/{name}"))
+}
 
 /// What `ip -d link` says of an interface.
 fn link(namespace: &Namespace, interface: &str) -> String {
@@ -32,9 +39,9 @@ fn a_pin_of_another_layout_is_refused() {
     }
     let namespace = Namespace::new("layout").unwrap();
     namespace.run(|| {
-        std::fs::create_dir_all(format!("{PINS}/v1")).unwrap();
+        std::fs::create_dir_all(pin("")).unwrap();
         let other = Array::<MapData, u64>::create(7, 0).unwrap();
-        other.pin(format!("{PINS}/v1/SELF")).unwrap();
+        other.pin(pin("SELF")).unwrap();
     });
     match install(&namespace, settings()) {
         Err(KernelError::Layout {
@@ -43,8 +50,11 @@ fn a_pin_of_another_layout_is_refused() {
             found,
             expected,
         }) => {
-            assert_eq!(path, PathBuf::from(format!("{PINS}/v1/SELF")));
-            assert_eq!((field, found, expected), ("value size", 8, 48));
+            assert_eq!(path, pin("SELF"));
+            assert_eq!(
+                (field, found, expected),
+                ("value size", 8, size_of::<SelfNode>() as u64)
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -164,7 +174,7 @@ fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
         block_on(async {
             Dataplane::install(&settings()).await.unwrap();
             let pins = || {
-                std::fs::read_dir(format!("{PINS}/v1"))
+                std::fs::read_dir(pin(""))
                     .unwrap()
                     .map(|pin| pin.unwrap().path())
             };
@@ -297,10 +307,11 @@ fn a_peer_that_appears_or_changes_its_mac_address_is_followed() {
 /// The MAC address that `NODES` has for the second node, once it has one.
 fn resolved(node: &Namespace) -> Option<[u8; 6]> {
     node.run(|| {
-        let map = MapData::from_pin(format!("{PINS}/v1/NODES")).unwrap();
-        let nodes: Array<_, [u8; 48]> = Map::Array(map).try_into().unwrap();
+        let map = MapData::from_pin(pin("NODES")).unwrap();
+        let nodes: Array<_, [u8; size_of::<Node>()]> = Map::Array(map).try_into().unwrap();
         let node = nodes.get(&1, 0).unwrap();
-        // `Node::flags` and `Node::mac`; bit 2 says the address is known.
-        (node[26] & 2 != 0).then(|| node[20..26].try_into().unwrap())
+        let (flags, mac) = (offset_of!(Node, flags), offset_of!(Node, mac));
+        let known = u16::from(node[flags]) & node_flags::V4 != 0;
+        known.then(|| node[mac..mac + 6].try_into().unwrap())
     })
 }

@@ -1,5 +1,8 @@
 //! Attaches the programs by links that outlive the process, and updates those that are already
 //! there.
+//!
+//! A pinned link is what makes a hand-over seamless: the program in it is replaced by one call, so
+//! that each packet meets the old one or the new one, and nothing is detached in between.
 
 use std::{
     fs,
@@ -104,6 +107,7 @@ fn attach_sk_lookup(
     program: &mut SkLookup,
     pin: &Path,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    // The thread's, not the process': `setns` moves one thread alone, as tests do.
     let namespace = File::open("/proc/thread-self/ns/net")?;
     if let Some(link) = open(pin)? {
         if sys::link_target(link.as_fd())? == LinkTarget(namespace.metadata()?.ino()) {
@@ -125,6 +129,8 @@ pub(super) fn detach(pin: &Path) -> io::Result<()> {
     let Some(link) = open(pin)? else {
         return Ok(());
     };
+    // Explicitly: closing the last handle detaches too, but at a time of the kernel's choosing, and
+    // the interface would be busy for whoever comes next.
     // A link whose interface or namespace is gone has nothing to detach from.
     let _ = sys::detach_link(link.as_fd());
     fs::remove_file(pin)

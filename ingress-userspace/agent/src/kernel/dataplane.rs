@@ -35,6 +35,9 @@ const STEER_LINK: &str = "steer_link_";
 /// [`Dataplane::follow`].
 const RESOLUTION: Duration = Duration::from_secs(2);
 
+/// Flags of a peer whose frames may come unencapsulated.
+const REACHED_BY_MAC: u16 = node_flags::L2 | node_flags::V4;
+
 /// How often routes and neighbours are looked at again.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -69,6 +72,8 @@ impl Dataplane {
         }
         let this_node = settings.this_node(&nodes, &interfaces)?;
 
+        // During a rollout the process that this one replaces may still be installing: without the
+        // lock, the two would fill one another's maps by turns.
         let pins = Pins::open(&settings.pin_dir)?;
         let _writer = pins.lock().await?;
         pins.verify()?;
@@ -79,6 +84,8 @@ impl Dataplane {
             .iter()
             .cloned()
             .partition(|node| node.id == this_node.id);
+        // Ids are places in the list of names, so this one may have been a peer's: its MAC address
+        // must go.
         for node in &own {
             maps.set_node(
                 node.id,
@@ -101,6 +108,8 @@ impl Dataplane {
             maps: Mutex::new(maps),
             netlink,
         };
+        // Programs that an earlier process attached are running now, on these same maps. They see
+        // each step; the new programs come last, when there is nothing left that they could miss.
         dataplane.fill(settings, this_node, &nodes).await?;
         let attached = attach_all(&mut loaded, &pins, settings.mode, &interfaces);
         if attached.is_err() {
@@ -181,6 +190,8 @@ impl Dataplane {
         self.resolve_peers().await?;
         self.maps().set_members(this_node, nodes)?;
         self.maps().swap_table(nodes, settings.hash_seed)?;
+        // Before `steer` knows them: a packet that it passes must find its address local, or the
+        // kernel would route it away.
         for vip in &settings.vips {
             self.netlink.add_local(*vip).await?;
         }
@@ -205,7 +216,7 @@ impl Dataplane {
         let nodes = neighbour::resolve(&self.netlink, &self.peers, self.forward).await?;
         let on_segment = nodes
             .iter()
-            .filter(|(_, node)| node.flags & (node_flags::L2 | node_flags::V4) == 3);
+            .filter(|(_, node)| node.flags & REACHED_BY_MAC == REACHED_BY_MAC);
         let mut maps = self.maps();
         maps.set_peer_macs(on_segment.map(|(id, node)| (node.mac, *id)))?;
         for (id, node) in &nodes {
@@ -224,6 +235,9 @@ impl Dataplane {
 }
 
 /// Puts `steer` on the interfaces and nowhere else, then `assign` on the network namespace.
+///
+/// `steer` first: it drops the SYNs that nobody would accept, and their clients try again. Without
+/// it the kernel, or `assign`, would answer them with resets.
 fn attach_all(
     loaded: &mut Loaded,
     pins: &Pins,

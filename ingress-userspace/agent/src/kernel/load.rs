@@ -31,6 +31,8 @@ impl Loaded {
     pub(super) fn load(pins: &Pins) -> Result<Self, KernelError> {
         let object = object().ok_or(KernelError::NoObject)?;
         let mut loader = EbpfLoader::new();
+        // aya opens a pin that is there and makes the others: so a new program starts on the maps
+        // that the running one reads, and an install that was cut short is completed.
         for layout in &LAYOUTS {
             loader.map_pin_path(layout.name, pins.path(layout.name));
         }

@@ -77,6 +77,8 @@ impl Maps {
             sets: take(loaded, "SETS")?,
             counters: take(loaded, "COUNTERS")?,
         };
+        // Zeroed maps are new. Others are of this schema by their directory, unless someone renamed
+        // it: better refused than read wrongly.
         let meta = maps.meta.get(&0, 0).map_err(in_map("META"))?.0;
         if meta.magic == MAGIC && meta.schema != SCHEMA {
             return Err(KernelError::Schema {
@@ -152,10 +154,12 @@ impl Maps {
         let meta = Meta {
             magic: MAGIC,
             schema: SCHEMA,
-            min_reader: SCHEMA,
+            reserved: 0,
             epoch,
             seed: [(seed >> 32) as u32, seed as u32],
         };
+        // Seed and table lie in two maps and change one after the other. Only a new seed shows: the
+        // packets in between look up the old table by the new hash.
         self.meta.set(0, Plain(meta), 0).map_err(in_map("META"))?;
         self.tables.set(0, &fresh, 0).map_err(in_map("TABLES"))
     }
@@ -169,21 +173,16 @@ impl Maps {
             .map(|key| key.0.addr)
             .collect();
         let mut wanted = Vec::new();
-        for (index, vip) in (0u32..).zip(vips) {
-            let value = |set| {
-                Plain(VipValue {
-                    table: 0,
-                    set,
-                    index,
-                    ..VipValue::default()
-                })
-            };
+        for vip in vips {
+            let value = |set| Plain(VipValue { table: 0, set });
             wanted.push((Plain(VipKey::address4(address(*vip))), value(0)));
             for (port, set) in PORTS {
                 wanted.push((Plain(VipKey::tcp4(address(*vip), port.to_be())), value(set)));
             }
         }
         replace(&mut self.vips, wanted).map_err(in_map("VIPS"))?;
+        // Told to the caller, who takes their routes back: a VIP that the maps forgot but the
+        // kernel still takes for local would answer with resets.
         let mut gone: Vec<_> = before
             .into_iter()
             .filter_map(|addr| std::net::Ipv6Addr::from(addr).to_ipv4_mapped())

@@ -1,8 +1,8 @@
 //! Keeps the kernel's half in step: programs, maps, links, routes, neighbours and the workers'
 //! sockets.
 //!
-//! [`Dataplane::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets` hand the
-//! workers' listeners over and [`Dataplane::follow`] keeps `neighbour`s fresh. What was pinned
+//! [`Dataplane::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets` hand
+//! the workers' listeners over and [`Dataplane::follow`] keeps `neighbour`s fresh. What was pinned
 //! outlives the process: a killed one is replaced by running the same steps again.
 
 mod dataplane;

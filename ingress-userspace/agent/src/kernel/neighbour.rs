@@ -41,6 +41,8 @@ pub(super) async fn resolve(
     for peer in peers {
         let path = netlink.path_to(peer.address).await?;
         let mac = path.and_then(|path| known.get(&(path.interface, path.next_hop)).copied());
+        // XDP sends frames past the kernel's neighbour table, so no traffic of ours would make the
+        // kernel resolve an address or notice that it is stale.
         if let Some(path) = path.filter(|_| mac.is_none()) {
             ask(netlink, path).await?;
         }

@@ -1,4 +1,4 @@
-//! Passes on the lines that a debugging build of `steer` writes, one a packet. A released object
+//! Passes on the lines that a debugging build of `steer` writes, one per packet. A released object
 //! writes none.
 
 use std::time::Duration;

@@ -1,4 +1,8 @@
 //! The pins: one directory for each schema, one writer at a time, and no map of another layout.
+//!
+//! A pin keeps a map or a link alive while no process holds it: that is what lets packets flow
+//! between one process and the next. It also means that nothing goes away by itself: what an
+//! install no longer wants, it must remove.
 
 use std::{
     fs::{self, File},
@@ -117,6 +121,8 @@ impl Pins {
             path: self.0.clone(),
             source,
         };
+        // Not a lock file: bpffs has no ordinary files. The kernel drops the lock with the process,
+        // however that ends.
         let directory: OwnedFd = File::open(&self.0).map_err(failed)?.into();
         let deadline = Instant::now() + PATIENCE;
         loop {

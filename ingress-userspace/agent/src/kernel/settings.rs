@@ -84,9 +84,8 @@ impl Settings {
         }
         Ok(SelfNode {
             id: own.id,
-            flags: 0,
+            reserved: 0,
             ip4: address(own.address),
-            ip6: [0; 16],
             macs,
         })
     }

@@ -45,6 +45,8 @@ pub(super) fn bind(mtu: u32) -> io::Result<WorkerSockets> {
 
 fn listen(mtu: u32) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    // The kernel answers a SYN with what the listener says, so clients never send what would not
+    // fit: `steer` could only drop it, and no ICMP error would tell them.
     socket.set_tcp_mss(mtu.saturating_sub(HEADERS + OVERHEAD as u32).max(536))?;
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
@@ -53,6 +55,11 @@ fn listen(mtu: u32) -> io::Result<TcpListener> {
 }
 
 /// Puts the sockets into slots of their own, then flips both sets to them.
+///
+/// This is the hand-over from one process to the next. Until the flip, `assign` gives connections
+/// to the old workers; from then on, to these. No slot in use is written, so no packet finds an
+/// empty one; and the old sockets stay in the map until they are closed, since a connection whose
+/// handshake they began is still theirs to accept.
 ///
 /// # Errors
 ///
@@ -72,11 +79,16 @@ pub(super) fn register(maps: &mut Maps, sockets: &[WorkerSockets]) -> Result<(),
         maps.set_socket(http + worker, &pair.http)?;
         maps.set_socket(https + worker, &pair.https)?;
     }
+    // Each flip is one store of eight bytes. That the two ports flip one after the other harms
+    // nobody: either process serves both.
     maps.set_socket_set(HTTP_SET, SocketSet { base: http, count })?;
     maps.set_socket_set(HTTPS_SET, SocketSet { base: https, count })
 }
 
 /// The first slot after the generation in charge: that one's sockets may still be accepting.
+///
+/// The generations go round: by the time a slot is used again, fifteen other processes have come
+/// and gone.
 fn next_generation(current: SocketSet) -> u32 {
     let generations = entries::SOCKS as u32 / SOCKETS_PER_GENERATION;
     if current.count == 0 {

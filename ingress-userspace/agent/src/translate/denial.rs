@@ -7,8 +7,8 @@ use ingress_model::{Action, HostPattern, Problem};
 
 /// Denies what shares a host with an Ingress that asks so.
 ///
-/// In ingress-nginx any Ingress of a host can ask. Here one of another namespace cannot close a host
-/// that an older Ingress serves: its owner never asked to have it protected.
+/// In ingress-nginx any Ingress of a host can ask. Here one of another namespace cannot close a
+/// host that an older Ingress serves: its owner never asked to have it protected.
 pub(super) fn spread(ingresses: &mut [(&Claim<'_>, Translated)], problems: &mut Vec<Problem>) {
     let mut asked: BTreeMap<HostPattern, Vec<Asked<'_>>> = BTreeMap::new();
     for (claim, translated) in ingresses.iter() {
