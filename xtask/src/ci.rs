@@ -1,11 +1,11 @@
-//! `ci`: everything that must hold before a change lands, in the order of how fast it fails.
+//! `ci`: everything that must hold before a change lands; what fails fast comes first.
 
 use std::{process::Stdio, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{
-    build_ebpf,
+    build_ebpf, fuzz,
     setup::{self, Piece, Purpose, kubernetes},
     shell::{self, cargo, command},
     test, tidy,
@@ -13,33 +13,48 @@ use crate::{
 
 type Check = fn() -> Result<()>;
 
-const STEPS: [(&str, Check); 8] = [
-    ("setup", || setup::ensure(&Piece::of(Purpose::Ci))),
-    ("format", || {
-        shell::run(cargo().args(["fmt", "--all", "--check"]))
-    }),
+const STEPS: [(&str, Check); 7] = [
+    ("format", format),
     ("tidy", tidy::run),
     ("eBPF build", build_ebpf::build),
     ("clippy", clippy),
     ("docs", docs),
     ("deploy manifests", manifests),
-    ("tests", test::run_all),
+    ("fuzz", fuzz::smoke),
 ];
 
-/// Runs `cargo xtask ci`.
+/// Runs `cargo xtask ci`. A step that fails does not keep the next from running: one run shows all
+/// that is wrong.
 pub(crate) fn run() -> Result<()> {
-    let mut times = Vec::new();
-    for (number, (name, check)) in STEPS.iter().enumerate() {
-        println!("\n== {} of {}: {name} ==", number + 1, STEPS.len());
+    setup::ensure(&Piece::of(Purpose::Ci))?;
+    let mut failed = Vec::new();
+    for (name, check) in STEPS {
+        println!("\n== {name} ==");
         let start = Instant::now();
-        check().with_context(|| format!("step `{name}` failed"))?;
-        times.push((name, start.elapsed()));
+        let outcome = match check() {
+            Ok(()) => "passed",
+            Err(error) => {
+                failed.push(format!("{name}: {error:#}"));
+                "FAILED"
+            }
+        };
+        println!("{name} {outcome} in {} s", start.elapsed().as_secs());
     }
-    println!();
-    for (name, time) in times {
-        println!("{name:<20}{:>6} s", time.as_secs());
+    // The tests come last: what is read first of a long log is its end, and that is their count.
+    if let Err(error) = test::run_all() {
+        failed.push(format!("tests: {error:#}"));
     }
-    println!("all steps passed");
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// The workspace, and the fuzz targets, which are another.
+fn format() -> Result<()> {
+    for manifest in ["Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        shell::run(cargo().args(["fmt", "--all", "--check", "--manifest-path", manifest]))?;
+    }
     Ok(())
 }
 

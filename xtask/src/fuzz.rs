@@ -1,11 +1,26 @@
-//! `fuzz`: runs each fuzz target for a while, on the stable compiler.
+//! `fuzz`: builds the fuzz targets once, then runs each for a while, on the stable compiler.
+//!
+//! The seeds in `tests/fuzz/corpus` are read only. What a run finds beyond them is kept below
+//! `tests/fuzz/target`, where the next run on this machine goes on from; what breaks a target is
+//! written to `tests/fuzz/artifacts`.
 
-use std::process::Command;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::shell::{self, cargo, output};
+use crate::{
+    setup::{self, Piece, cargo_fuzz},
+    shell::{self, command, output, path_with},
+    workspace,
+};
+
+/// How long each target runs in `cargo xtask ci`: enough for the seeds and a little more.
+const SMOKE: u32 = 5;
 
 /// The command line of `cargo xtask fuzz`.
 #[derive(Args)]
@@ -19,32 +34,91 @@ pub(crate) struct Options {
 
 /// Runs `cargo xtask fuzz`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if output(cargo().args(["fuzz", "--version"])).is_none() {
-        println!("missing  cargo-fuzz; it will be built and installed (40 seconds)");
-        shell::run(cargo().args(["install", "cargo-fuzz", "--locked"]))?;
-    }
-    let targets = match &options.target {
-        Some(target) => target.clone(),
-        None => output(&mut fuzz("list")).context("list the fuzz targets")?,
+    run_with(options, "-verbosity=1")
+}
+
+/// Runs all targets on their seeds and a little longer, as CI does.
+pub(crate) fn smoke() -> Result<()> {
+    let options = Options {
+        seconds: SMOKE,
+        target: None,
     };
-    let time = format!("-max_total_time={}", options.seconds);
-    for target in targets.lines() {
+    // Of what each target finds on its way, only what breaks it is worth a line.
+    run_with(&options, "-verbosity=0")
+}
+
+fn run_with(options: &Options, verbosity: &str) -> Result<()> {
+    setup::ensure(&Piece::FUZZ)?;
+    let listed = output(&mut fuzz("list")?).context("list the fuzz targets")?;
+    let mut targets: Vec<&str> = listed.lines().collect();
+    if let Some(only) = &options.target {
+        targets.retain(|target| target == only);
+        if targets.is_empty() {
+            bail!(
+                "no target `{only}`; there are: {}",
+                listed.replace('\n', ", ")
+            );
+        }
+    }
+    let mut build = sanitized("build")?;
+    shell::run(build.args(&options.target))?;
+    for target in targets {
         println!("\n== {target}, {} s ==", options.seconds);
-        shell::run(
-            fuzz("run")
-                .arg(target)
-                .arg("--")
-                .args(["-len_control=0", &time]),
-        )?;
+        run_target(target, options.seconds, verbosity)?;
     }
     Ok(())
 }
 
-/// cargo-fuzz on our targets. Sanitizers are unstable options, which a stable compiler takes only
-/// when told so.
-fn fuzz(subcommand: &str) -> Command {
-    let mut fuzz = cargo();
-    fuzz.env("RUSTC_BOOTSTRAP", "1")
+fn run_target(target: &str, seconds: u32, verbosity: &str) -> Result<()> {
+    let found = folder().join("target/found").join(target);
+    fs::create_dir_all(&found).with_context(|| format!("create {}", found.display()))?;
+    // libFuzzer writes to the first folder and only reads the others.
+    let seeds = Some(folder().join("corpus").join(target)).filter(|seeds| seeds.is_dir());
+    shell::run(
+        sanitized("run")?
+            .arg(target)
+            .arg(found)
+            .args(seeds)
+            .args(["--", "-len_control=0", "-timeout=10", verbosity])
+            .arg(format!("-max_total_time={seconds}")),
+    )
+}
+
+/// Our targets' workspace.
+fn folder() -> PathBuf {
+    workspace::root().join("tests/fuzz")
+}
+
+/// A command that compiles. Debian's compiler has no sanitizer; without one the targets still find
+/// panics and broken assertions, which is all that safe code can do wrong.
+fn sanitized(subcommand: &str) -> Result<Command> {
+    let mut command = fuzz(subcommand)?;
+    let sanitizer = if has_sanitizer() { "address" } else { "none" };
+    command.args(["--sanitizer", sanitizer]);
+    Ok(command)
+}
+
+fn has_sanitizer() -> bool {
+    let libraries = output(command("rustc").args(["--print", "target-libdir"]));
+    let files = libraries.and_then(|folder| fs::read_dir(folder).ok());
+    files.is_some_and(|files| {
+        files
+            .flatten()
+            .any(|file| file.file_name().to_string_lossy().ends_with("_rt.asan.a"))
+    })
+}
+
+/// cargo-fuzz on our targets. Sanitizers and coverage are unstable options, which a stable compiler
+/// takes only when told so.
+fn fuzz(subcommand: &str) -> Result<Command> {
+    let program = cargo_fuzz::find()?.context("no cargo-fuzz")?;
+    let mut cargo = shell::cargo();
+    cargo
+        .env(
+            "PATH",
+            path_with(&[program.parent().unwrap_or(Path::new("/"))])?,
+        )
+        .env("RUSTC_BOOTSTRAP", "1")
         .args(["fuzz", subcommand, "--fuzz-dir", "tests/fuzz"]);
-    fuzz
+    Ok(cargo)
 }

@@ -1,12 +1,12 @@
 //! Any frame, against tables in which everything is found: no read past the end, no verdict that
-//! points outside.
+//! points outside; what one node encapsulates, the next one unpacks to the same packet.
 #![no_main]
 
 use ingress_ebpf::{
     abi::{Bucket, ENCAP_PORT, MacKey, Meta, Node, SelfNode, Steer, VipKey, VipValue, node_flags},
-    encap::OVERHEAD,
+    encap::{OVERHEAD, Outer},
     hash::Flow,
-    verdict::{self, Tables, Verdict},
+    verdict::{self, Reason, Tables, Verdict},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -118,26 +118,108 @@ fn plausible(choice: u8, bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// What an owner holds that the packet inside `outer` was sent to: the bucket is its own, and it
+/// listens.
+fn owner_of(outer: &Outer) -> Everything {
+    Everything {
+        this_node: SelfNode {
+            id: 1,
+            ip4: outer.destination,
+            macs: [outer.destination_mac; 4],
+            ..SelfNode::default()
+        },
+        bucket: Bucket {
+            hops: [1, 2, 3],
+            generation: 0,
+        },
+        is_listening: true,
+        ..Everything::new(0, &[])
+    }
+}
+
+/// The frame as it leaves: new MAC addresses, the rest of the link header, the outer headers.
+fn encapsulated(frame: &[u8], network: usize, outer: &Outer) -> Vec<u8> {
+    let macs = [outer.destination_mac, outer.source_mac].concat();
+    [
+        &macs,
+        &frame[macs.len()..network],
+        &outer.headers(),
+        &frame[network..],
+    ]
+    .concat()
+}
+
+/// The sum of the header's words, which a right checksum makes all ones (RFC 1071).
+fn internet_sum(header: &[u8]) -> u64 {
+    let words = header.chunks(2).map(|word| [word[0], word[1]]);
+    let sum: u64 = words.map(|word| u64::from(u16::from_be_bytes(word))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (folded & 0xffff) + (folded >> 16)
+}
+
+/// The owner takes the encapsulated packet for what it was, and serves it.
+fn assert_arrives(frame: &[u8], network: usize, outer: &Outer) {
+    let sent = encapsulated(frame, network, outer);
+    let inner = usize::from(outer.inner_length);
+    let word = |at: usize| usize::from(u16::from_be_bytes([sent[at], sent[at + 1]]));
+
+    let ip = &sent[network..network + 20];
+    assert_eq!(internet_sum(ip), 0xffff, "checksum of {ip:02x?}");
+    assert_eq!(word(network + 2), inner + OVERHEAD, "length by IPv4");
+    assert_eq!(word(network + 24), inner + OVERHEAD - 20, "length by UDP");
+
+    let owner = owner_of(outer);
+    assert_eq!(
+        verdict::steer(sent.as_slice(), &owner),
+        Verdict::Decapsulate { network },
+        "{sent:02x?}"
+    );
+    let unpacked = without_outer(&sent, network);
+    assert_eq!(unpacked[network..], frame[network..], "what was inside");
+    assert_served(&unpacked, &owner);
+}
+
+fn without_outer(frame: &[u8], network: usize) -> Vec<u8> {
+    [&frame[..network], &frame[network + OVERHEAD..]].concat()
+}
+
+/// A node that owns the bucket and listens keeps the frame for the kernel.
+fn assert_served(frame: &[u8], owner: &Everything) {
+    assert_eq!(
+        verdict::steer(frame, owner),
+        Verdict::Pass(Reason::Own),
+        "{frame:02x?}"
+    );
+}
+
 fuzz_target!(|input: &[u8]| {
     let Some((choice, bytes)) = input.split_first() else {
         return;
     };
     let frame = plausible(*choice, bytes);
-    match verdict::steer(frame.as_slice(), &Everything::new(*choice, &frame)) {
+    let tables = Everything::new(*choice, &frame);
+    match verdict::steer(frame.as_slice(), &tables) {
         Verdict::ForwardUdp { network, outer } => {
-            assert!(
-                network + usize::from(outer.inner_length) <= frame.len(),
-                "the packet is longer than the frame"
-            );
             assert!(
                 usize::from(outer.inner_length) + OVERHEAD <= 1500,
                 "the packet is longer than the MTU"
             );
-            assert_eq!(outer.headers()[0], 0x45);
+            assert_arrives(&frame, network, &outer);
         }
         Verdict::Decapsulate { network } => {
-            assert!(network + OVERHEAD < frame.len(), "nothing is inside");
+            let owner = Everything {
+                bucket: Bucket {
+                    hops: [tables.this_node.id, 2, 3],
+                    ..tables.bucket
+                },
+                is_listening: true,
+                ..tables
+            };
+            assert_served(&without_outer(&frame, network), &owner);
         }
-        Verdict::ForwardL2 { .. } | Verdict::Pass(_) | Verdict::Drop(_) => {}
+        Verdict::ForwardL2 { source, .. } => {
+            assert_eq!(source, frame[..6], "it leaves from where it arrived");
+        }
+        Verdict::Pass(_) | Verdict::Drop(_) => {}
     }
 });

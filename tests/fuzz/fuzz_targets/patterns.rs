@@ -1,13 +1,13 @@
-//! Any host and path of a rule: what is accepted matches the hosts it names, and a path stays as it
-//! was written.
+//! Any host and path of a rule, a line each: what is accepted matches the hosts it names, and a path
+//! stays as it was written.
 #![no_main]
 
 use ingress_model::{HostPattern, PathKind, PathPattern};
 use ingress_proxy::table::CanonicalHost;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&str, &str)| {
-    let (host, path) = input;
+fuzz_target!(|input: &str| {
+    let (host, path) = input.split_once('\n').unwrap_or((input, ""));
     match host.parse::<HostPattern>() {
         Ok(HostPattern::Exact(name)) => assert_answered(&name, host),
         Ok(HostPattern::Wildcard(suffix)) if suffix.len() < 250 => {

@@ -1,9 +1,14 @@
-//! Any bytes of an endpoint: they are a response, the beginning of one, or an error.
+//! Any bytes of an endpoint: they are a response, the beginning of one, or an error, and no bytes
+//! that follow an error make it good.
 #![no_main]
 
 use ingress_proxy::upstream::read_response;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = read_response(bytes);
+    let whole = read_response(bytes);
+    let half = &bytes[..bytes.len() / 2];
+    if let Err(error) = read_response(half) {
+        assert!(whole.is_err(), "{:?}: {error}", half.escape_ascii());
+    }
 });

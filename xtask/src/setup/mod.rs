@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{shell, workspace};
 
+pub(crate) mod cargo_fuzz;
 pub(crate) mod ebpf;
 pub(crate) mod go;
 pub(crate) mod kubernetes;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Purpose, ebpf, go, kubernetes, python, step::Step};
+use super::{Purpose, cargo_fuzz, ebpf, go, kubernetes, python, step::Step};
 use crate::shell::{self, cargo};
 
 /// One thing that building, testing or measuring needs.
@@ -10,6 +10,10 @@ use crate::shell::{self, cargo};
 pub(crate) enum Piece {
     /// A C compiler and linker, for the TLS library and for Rust itself.
     CCompiler,
+    /// A C++ compiler, for the fuzzing library.
+    CxxCompiler,
+    /// The cargo command that builds and runs fuzz targets.
+    CargoFuzz,
     /// A Rust compiler with its library's sources, for `bpfel-unknown-none`.
     EbpfCompiler,
     /// The linker of BPF objects.
@@ -107,6 +111,9 @@ impl Piece {
         Piece::Program(&WRK),
     ];
 
+    /// What fuzzing needs.
+    pub(crate) const FUZZ: [Piece; 3] = [Piece::CCompiler, Piece::CxxCompiler, Piece::CargoFuzz];
+
     /// What the benchmarks start.
     pub(crate) const BENCH: [Piece; 8] = [
         Piece::Program(&CURL),
@@ -129,12 +136,14 @@ impl Piece {
             Purpose::Ci => &[
                 &Self::BUILD,
                 &[Piece::Lints, Piece::EbpfClippy],
+                &Self::FUZZ,
                 &Self::NAMESPACES,
                 &test,
             ],
             Purpose::All => &[
                 &Self::BUILD,
                 &[Piece::Lints, Piece::EbpfClippy],
+                &Self::FUZZ,
                 &Self::NAMESPACES,
                 &test,
                 &Self::BENCH,
@@ -153,6 +162,8 @@ impl Piece {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::CCompiler => "C compiler",
+            Self::CxxCompiler => "C++ compiler",
+            Self::CargoFuzz => "cargo-fuzz",
             Self::EbpfCompiler => "eBPF compiler",
             Self::BpfLinker => "bpf-linker",
             Self::Lints => "rustfmt, clippy",
@@ -167,6 +178,8 @@ impl Piece {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::CCompiler => "the TLS library's C parts, and linking",
+            Self::CxxCompiler => "the fuzzing library",
+            Self::CargoFuzz => "cargo xtask fuzz",
             Self::EbpfCompiler => "compiling the kernel programs",
             Self::BpfLinker => "linking the kernel programs",
             Self::Lints => "cargo xtask ci",
@@ -181,6 +194,8 @@ impl Piece {
     pub(crate) fn state(&self) -> Result<State> {
         let found = match self {
             Self::CCompiler => shell::find("cc").map(|path| path.display().to_string()),
+            Self::CxxCompiler => shell::find("c++").map(|path| path.display().to_string()),
+            Self::CargoFuzz => cargo_fuzz::find()?.map(|path| path.display().to_string()),
             Self::EbpfCompiler => ebpf::compilers().first().map(ToString::to_string),
             Self::BpfLinker => ebpf::linkers()?
                 .first()
@@ -202,6 +217,8 @@ impl Piece {
     fn steps(&self) -> Result<Vec<Step>> {
         Ok(match self {
             Self::CCompiler => vec![Step::packages(&["gcc", "libc6-dev"])],
+            Self::CxxCompiler => vec![Step::packages(&["g++"])],
+            Self::CargoFuzz => vec![Step::CargoFuzz],
             Self::EbpfCompiler => vec![Step::packages(&ebpf::COMPILER_PACKAGES)],
             Self::BpfLinker => vec![Step::packages(&ebpf::LINKER_PACKAGES), Step::BpfLinker],
             Self::Lints if cargo().get_program() == "/usr/bin/cargo" => {

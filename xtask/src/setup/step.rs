@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{ebpf, go, kubernetes, packages, python};
+use super::{cargo_fuzz, ebpf, go, kubernetes, packages, python};
 use crate::shell;
 
 /// One thing setup can do. The order of the variants is the order in which steps run.
@@ -14,6 +14,8 @@ pub(crate) enum Step {
     RustupComponents,
     /// Build bpf-linker into the cache.
     BpfLinker,
+    /// Build cargo-fuzz into the cache.
+    CargoFuzz,
     /// Put a Go tool chain into the cache.
     Go,
     /// Build the Kubernetes binaries into the cache.
@@ -38,6 +40,13 @@ impl Step {
                     "build bpf-linker {} into {} (1 to 3 minutes)",
                     ebpf::LINKER_VERSION,
                     ebpf::linker_dir()?.display()
+                )
+            }
+            Self::CargoFuzz => {
+                format!(
+                    "build cargo-fuzz {} into {} (1 minute)",
+                    cargo_fuzz::VERSION,
+                    cargo_fuzz::dir()?.display()
                 )
             }
             Self::Go => {
@@ -67,6 +76,7 @@ impl Step {
                 shell::run(shell::command("rustup").args(["component", "add", "rustfmt", "clippy"]))
             }
             Self::BpfLinker => ebpf::install_linker(),
+            Self::CargoFuzz => cargo_fuzz::install(),
             Self::Go => go::install(),
             Self::Kubernetes => kubernetes::build(),
             Self::Envoy => python::install_envoy(),
