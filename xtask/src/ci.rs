@@ -5,7 +5,7 @@ use std::{process::Stdio, time::Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    build_ebpf, fuzz,
+    build_ebpf,
     setup::{self, Piece, Purpose, kubernetes},
     shell::{self, cargo, command},
     test, tidy,
@@ -13,14 +13,13 @@ use crate::{
 
 type Check = fn() -> Result<()>;
 
-const STEPS: [(&str, Check); 7] = [
+const STEPS: [(&str, Check); 6] = [
     ("format", format),
     ("tidy", tidy::run),
     ("eBPF build", build_ebpf::build),
     ("clippy", clippy),
     ("docs", docs),
     ("deploy manifests", manifests),
-    ("fuzz", fuzz::smoke),
 ];
 
 /// Runs `cargo xtask ci`. A step that fails does not keep the next from running: one run shows all

@@ -19,9 +19,6 @@ use crate::{
     workspace,
 };
 
-/// How long each target runs in `cargo xtask ci`: enough for the seeds and a little more.
-const SMOKE: u32 = 5;
-
 /// The command line of `cargo xtask fuzz`.
 #[derive(Args)]
 pub(crate) struct Options {
@@ -34,20 +31,10 @@ pub(crate) struct Options {
 
 /// Runs `cargo xtask fuzz`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    run_with(options, "-verbosity=1")
+    run_with(options)
 }
 
-/// Runs all targets on their seeds and a little longer, as CI does.
-pub(crate) fn smoke() -> Result<()> {
-    let options = Options {
-        seconds: SMOKE,
-        target: None,
-    };
-    // Of what each target finds on its way, only what breaks it is worth a line.
-    run_with(&options, "-verbosity=0")
-}
-
-fn run_with(options: &Options, verbosity: &str) -> Result<()> {
+fn run_with(options: &Options) -> Result<()> {
     setup::ensure(&Piece::FUZZ)?;
     let listed = output(&mut fuzz("list")?).context("list the fuzz targets")?;
     let mut targets: Vec<&str> = listed.lines().collect();
@@ -64,12 +51,12 @@ fn run_with(options: &Options, verbosity: &str) -> Result<()> {
     shell::run(build.args(&options.target))?;
     for target in targets {
         println!("\n== {target}, {} s ==", options.seconds);
-        run_target(target, options.seconds, verbosity)?;
+        run_target(target, options.seconds)?;
     }
     Ok(())
 }
 
-fn run_target(target: &str, seconds: u32, verbosity: &str) -> Result<()> {
+fn run_target(target: &str, seconds: u32) -> Result<()> {
     let found = folder().join("target/found").join(target);
     fs::create_dir_all(&found).with_context(|| format!("create {}", found.display()))?;
     // libFuzzer writes to the first folder and only reads the others.
@@ -79,7 +66,7 @@ fn run_target(target: &str, seconds: u32, verbosity: &str) -> Result<()> {
             .arg(target)
             .arg(found)
             .args(seeds)
-            .args(["--", "-len_control=0", "-timeout=10", verbosity])
+            .args(["--", "-len_control=0", "-timeout=10"])
             .arg(format!("-max_total_time={seconds}")),
     )
 }

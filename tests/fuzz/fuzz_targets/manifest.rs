@@ -2,12 +2,14 @@
 #![no_main]
 
 use ingress_agent::snapshot_of;
-use ingress_proxy::table::RouteTable;
+use ingress_proxy::{metrics::Registry, table::RouteTable, upstream::Upstreams};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let snapshot = snapshot_of(text);
-    let (table, _) = RouteTable::compile(&snapshot);
+    let mut upstreams = Upstreams::default();
+    upstreams.adopt(&snapshot.backends);
+    let (table, _) = RouteTable::compile(&snapshot, &upstreams, &Registry::new(1));
     for entry in table.entries() {
         assert!(
             snapshot.backends.contains_key(&entry.route.backend),

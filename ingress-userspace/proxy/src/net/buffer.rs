@@ -85,7 +85,7 @@ impl Inbound {
     }
 
     /// Appends bytes that came by another way; `false` where they do not fit.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn extend(&mut self, bytes: &[u8]) -> bool {
         if bytes.is_empty() {
             return true;

@@ -88,7 +88,11 @@ impl Connection {
                 After::Close => return self.linger().await,
                 After::Done => {
                     // TLS says goodbye, as far as the client takes it.
-                    poll_fn(|cx| Poll::Ready(drop(self.stream.poll_shut_down(cx)))).await;
+                    poll_fn(|cx| {
+                        let _ = self.stream.poll_shut_down(cx);
+                        Poll::Ready(())
+                    })
+                    .await;
                     return Ok(());
                 }
                 After::Abort => return Ok(()),
@@ -202,7 +206,7 @@ impl Connection {
                     400
                 }
             })
-            .and_then(|line| {
+            .map(|line| {
                 let fields = Fields {
                     head,
                     fields: &fields,
@@ -216,10 +220,10 @@ impl Connection {
                     fields,
                     has_body: None,
                 };
-                Ok((
+                (
                     Terms::of(&request),
                     phases::decide(&self.client, &request, record),
-                ))
+                )
             });
         slot.set(fields);
         decided

@@ -7,6 +7,10 @@ use crate::table::{CanonicalHost, CanonicalPath, Entry, RouteTable};
 /// The table that a worker has adopted. Counted by the worker alone: the shared count of the table
 /// would be a cache line that every request of every core writes.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the count in front is the worker's own"
+)]
 pub(super) struct Adopted(Rc<Arc<RouteTable>>);
 
 /// An entry of a table that lives as long as this does.

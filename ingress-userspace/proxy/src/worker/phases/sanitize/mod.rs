@@ -221,11 +221,8 @@ impl<'r> Read<'r> {
                 return Err(Rejection::Field);
             }
             match kind {
-                Name::Host => {
-                    if read.host.replace(value).is_some() {
-                        return Err(Rejection::Host);
-                    }
-                }
+                Name::Host if read.host.is_some() => return Err(Rejection::Host),
+                Name::Host => read.host = Some(value),
                 Name::ContentLength => read.framing.take_length(value)?,
                 Name::TransferEncoding if head.version == Version::HTTP_10 => {
                     return Err(FramingError::OldVersion.into());
