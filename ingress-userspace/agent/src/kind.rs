@@ -119,7 +119,7 @@ macro_rules! kinds {
             $(visitor.visit::<$kind>();)*
         }
 
-        /// The kind of that name; `None` where it is of no use here.
+        /// The kind of that name; `None` where Forebay does not read it.
         pub(super) fn find(api_version: &str, kind: &str) -> Option<Name> {
             $(if (api_version, kind) == names::<$kind>() {
                 return Some(Name {

@@ -1,4 +1,4 @@
-//! The whole controller on a folder: what it says, when, and what it does not start with.
+//! The whole agent on a folder: what it says, when, and what it does not start with.
 
 use std::{
     fs,
@@ -178,7 +178,7 @@ async fn sources_that_cannot_be_used_are_refused_in_one_line() {
 }
 
 #[tokio::test]
-async fn controller_ends_when_its_feed_is_dropped() {
+async fn agent_ends_when_its_feed_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let feed = follow(folder.path()).await;
     let state = feed.state.clone();

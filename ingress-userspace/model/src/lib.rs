@@ -1,4 +1,4 @@
-//! The nouns of both flows: what the controller says and the table compiles. No I/O, no runtime.
+//! The nouns of both flows: what the agent says and the table compiles. No I/O, no runtime.
 //!
 //! `host`, `path` → `policy` → `route` → `backend` → `endpoint`; `certificate`; all of it in a
 //! `snapshot`.

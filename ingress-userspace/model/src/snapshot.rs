@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Backend, BackendKey, Certificate, HostPattern, Problem, Route};
 
-/// One complete, immutable state: what crosses from the controller to the workers.
+/// One complete, immutable state: what crosses from the agent to the workers.
 ///
 /// Whole or absent: none exists before the first lists are complete.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,6 @@ pub struct Snapshot {
     pub tls_hosts: Vec<HostPattern>,
     /// What is wrong with which object, sorted.
     pub problems: Vec<Problem>,
-    /// Objects that were read and are of no use here, by `apiVersion/kind`.
+    /// Objects of kinds that Forebay does not read, by `apiVersion/kind`.
     pub skipped: BTreeMap<String, u64>,
 }

@@ -21,7 +21,7 @@ pub(crate) struct Status {
     pub(crate) data_plane: DataPlaneStatus,
     /// What is wrong with which object.
     pub(crate) problems: Vec<Problem>,
-    /// Objects of no use here, by `apiVersion/kind`.
+    /// Objects of kinds that Forebay does not read, by `apiVersion/kind`.
     pub(crate) skipped: BTreeMap<String, u64>,
     /// Number of routes in force.
     pub(crate) routes: usize,
@@ -47,7 +47,7 @@ fn unix_seconds<S: Serializer>(
 pub(crate) struct SourceStatus {
     /// `folder` or `cluster`.
     pub(crate) kind: &'static str,
-    /// As the controller says it.
+    /// As the agent says it.
     pub(crate) state: serde_json::Value,
 }
 

@@ -69,7 +69,7 @@ impl Publisher {
 
     /// Publishes every snapshot of the feed; tells `first` when one is in force.
     ///
-    /// Ends when the controller does; the last table stays.
+    /// Ends when the agent does; the last table stays.
     pub(super) async fn follow(
         &mut self,
         mut feed: Feed,
@@ -99,7 +99,7 @@ impl Publisher {
                 changed = feed.state.changed() => changed.is_err(),
             };
             if gone {
-                tracing::error!("the controller ended; the last table stays in force");
+                tracing::error!("the agent ended; the last table stays in force");
                 return;
             }
         }

@@ -291,7 +291,12 @@ fn object(
         let secret = secret(text.value).map_err(|message| (None, message))?;
         return Ok(Object::Secret(Arc::new(secret)));
     }
-    let unknown = || Err((None, format!("{} is of no use here", kind.kind)));
+    let unknown = || {
+        Err((
+            None,
+            format!("{} is not a kind that Forebay reads", kind.kind),
+        ))
+    };
     Object::read(kind, text).unwrap_or_else(unknown)
 }
 
