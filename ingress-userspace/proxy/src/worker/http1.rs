@@ -80,12 +80,12 @@ impl Connection {
         loop {
             let after = match self.head().await? {
                 Awaited::Head(length) => self.request(length).await?,
-                Awaited::Bad(status) => self.refuse(status).await?,
+                Awaited::Bad(status) => Box::pin(self.refuse(status)).await?,
                 Awaited::End => return Ok(()),
             };
             match after {
                 After::Next => {}
-                After::Close => return self.linger().await,
+                After::Close => return Box::pin(self.linger()).await,
                 After::Done => {
                     // TLS says goodbye, as far as the client takes it.
                     poll_fn(|cx| {
@@ -316,7 +316,7 @@ impl Connection {
                 let Forwarded { exchange, head } = forwarded;
                 let endpoint = exchange.into_tunnel(&head);
                 let idle = plan.entry.route.policy.read_timeout;
-                return self.switch(out, endpoint, idle, record).await;
+                return Box::pin(self.switch(out, endpoint, idle, record)).await;
             }
             Ok(forwarded) => {
                 let keep_alive = terms.keep_alive && !self.member.is_ending();
@@ -432,7 +432,13 @@ impl Connection {
         }
         record.complete();
         let from_client = std::mem::take(&mut self.inbound);
-        tunnel::run(self.worker(), (&self.stream, from_client), endpoint, idle).await?;
+        Box::pin(tunnel::run(
+            self.worker(),
+            (&self.stream, from_client),
+            endpoint,
+            idle,
+        ))
+        .await?;
         Ok(After::Abort)
     }
 

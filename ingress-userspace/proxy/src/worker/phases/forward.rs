@@ -257,7 +257,9 @@ async fn lease(
         return Ok(lease);
     }
     counters.upstream_connects.increment();
-    let connected = pool.connect(entry.route.policy.connect_timeout).await;
+    // Rare beside the requests over pooled connections, and large: apart, it does not count in what
+    // an idle client's task holds.
+    let connected = Box::pin(pool.connect(entry.route.policy.connect_timeout)).await;
     choice.report(connected.is_ok(), worker.now());
     if connected.is_err() {
         counters.upstream_connects_failed.increment();
