@@ -209,7 +209,9 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let resets = self.0.resets.get();
-        self.0.end.set(if resets { End::Reset } else { End::Closed });
+        self.0
+            .end
+            .set(if resets { End::Reset } else { End::Closed });
     }
 }
 

@@ -19,10 +19,12 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{Inputs, Transport, connection, state::Worker};
+use super::{Settings, Transport, connection, phases, state::Worker};
 use crate::{
+    metrics::WorkerMetrics,
     net::{self, Far},
-    tls::TlsAcceptor,
+    table::RouteTable,
+    tls::{ServerConfig, TlsAcceptor},
 };
 
 thread_local! {
@@ -53,17 +55,21 @@ impl Wake for Woken {
 }
 
 impl Site {
-    /// A worker as `inputs` want it, but for the shutdown, which does not come.
-    pub fn new(inputs: &Inputs) -> Self {
+    /// A worker that serves `table`; its shutdown never comes.
+    pub fn new(
+        table: Arc<RouteTable>,
+        metrics: Arc<WorkerMetrics>,
+        tls: Arc<ServerConfig>,
+    ) -> Self {
         // What is random is the same in every run.
         fastrand::seed(0);
         net::connected();
         Self(Rc::new(Worker::new(
             0,
-            Arc::clone(&inputs.tables.borrow()),
-            Arc::clone(&inputs.metrics),
-            Arc::clone(&inputs.settings),
-            TlsAcceptor::from(Arc::clone(&inputs.tls)),
+            table,
+            metrics,
+            Arc::new(Settings::default()),
+            TlsAcceptor::from(tls),
         )))
     }
 
@@ -105,4 +111,25 @@ impl Serving {
     pub fn has_ended(&self) -> bool {
         self.ended.get()
     }
+}
+
+/// The target of a request, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'t> {
+    /// Host and port, where it names them.
+    pub authority: Option<&'t str>,
+    /// As it was sent.
+    pub path: &'t str,
+    /// What follows the first question mark.
+    pub query: Option<&'t str>,
+}
+
+/// Takes the target of an HTTP/1.1 request apart; `None` where it is refused.
+pub fn target(text: &[u8]) -> Option<Target<'_>> {
+    let target = phases::target(text).ok()?;
+    Some(Target {
+        authority: target.authority,
+        path: target.path,
+        query: target.query,
+    })
 }
