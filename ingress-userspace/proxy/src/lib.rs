@@ -5,6 +5,8 @@
 //! This package names no Kubernetes and no BPF library: the code that faces clients cannot reach an
 //! API token or the kernel's maps.
 
+#[cfg(fuzzing)]
+pub mod fuzz;
 pub mod metrics;
 pub mod table;
 pub mod tls;

@@ -14,6 +14,7 @@ mod proxy;
 mod wire;
 
 mod bodies;
+mod h2spec;
 mod headers;
 mod lifecycle;
 mod protocols;

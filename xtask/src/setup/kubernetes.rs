@@ -12,10 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::go;
-use crate::{
-    shell::{command, is_executable, output, shown},
-    workspace,
-};
+use crate::shell::{is_executable, shown};
 
 /// One binary and the package it is built from.
 pub(crate) struct Binary {
@@ -50,9 +47,8 @@ const LINKER_FLAGS: &str = "-s -w -X k8s.io/component-base/version.gitVersion=v1
     -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36 \
     -X k8s.io/client-go/pkg/version.gitVersion=v1.36.3";
 
-fn module() -> PathBuf {
-    workspace::root().join("tests/tools/kubernetes")
-}
+/// The module's folder.
+const MODULE: &str = "kubernetes";
 
 /// Names the folder of the binaries: of a person's own to us, and of those we found to the tests.
 pub(crate) const VARIABLE: &str = "KUBEBUILDER_ASSETS";
@@ -69,13 +65,9 @@ fn has_all(dir: &Path) -> bool {
         .all(|binary| is_executable(&dir.join(binary.name)))
 }
 
-/// The cache's folder, named after the modules' checksums so that a new version gets a new folder.
+/// Their folder in the cache.
 pub(crate) fn dir() -> Result<PathBuf> {
-    let sums = module().join("go.sum");
-    let hash = output(command("sha256sum").arg(&sums))
-        .with_context(|| format!("hash {}", sums.display()))?;
-    let key = hash.get(..16).context("sha256sum printed no hash")?;
-    Ok(workspace::cache()?.join(format!("kubernetes-{key}")))
+    go::tool_dir(MODULE)
 }
 
 /// Builds each binary beside its place and moves the folder into place whole.
@@ -84,20 +76,13 @@ pub(crate) fn build() -> Result<()> {
     if has_all(&place) {
         return Ok(());
     }
-    let go = go::find()?.context("no Go 1.26 was found")?;
     let partial = place.with_extension("partial");
     fs::create_dir_all(&partial).with_context(|| format!("create {}", partial.display()))?;
     let start = Instant::now();
     for (done, binary) in BINARIES.iter().enumerate() {
         let label = format!("{} ({} of {})", binary.name, done + 1, BINARIES.len());
-        let mut build = command(&go);
-        build
-            .current_dir(module())
-            .env("GOTOOLCHAIN", "local")
-            .env("GOFLAGS", "-mod=readonly")
-            .args(["build", "-trimpath", "-ldflags", LINKER_FLAGS, "-o"])
-            .arg(partial.join(binary.name))
-            .arg(binary.package);
+        let place = partial.join(binary.name);
+        let mut build = go::build(MODULE, binary.package, LINKER_FLAGS, &place)?;
         build_one(&mut build, &label, start)?;
     }
     fs::remove_dir_all(&place).ok();

@@ -13,6 +13,7 @@ use crate::{shell, workspace};
 pub(crate) mod cargo_fuzz;
 pub(crate) mod ebpf;
 pub(crate) mod go;
+pub(crate) mod h2spec;
 pub(crate) mod kubernetes;
 mod packages;
 mod pieces;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Purpose, cargo_fuzz, ebpf, go, kubernetes, python, step::Step};
+use super::{Purpose, cargo_fuzz, ebpf, go, h2spec, kubernetes, python, step::Step};
 use crate::shell::{self, cargo};
 
 /// One thing that building, testing or measuring needs.
@@ -27,6 +27,8 @@ pub(crate) enum Piece {
     /// kube-apiserver, kube-controller-manager, etcd and kubectl, built from
     /// `tests/tools/kubernetes`.
     Kubernetes,
+    /// The conformance suite for HTTP/2, built from `tests/tools/h2spec`.
+    H2spec,
     /// The Envoy proxy, one of the peers of `bench http`.
     Envoy,
 }
@@ -128,7 +130,7 @@ impl Piece {
 
     /// Everything a purpose needs, each piece once.
     pub(crate) fn of(purpose: Purpose) -> Vec<Piece> {
-        let test = [Piece::Program(&H2LOAD), Piece::Kubernetes];
+        let test = [Piece::Program(&H2LOAD), Piece::H2spec, Piece::Kubernetes];
         let parts: &[&[Piece]] = match purpose {
             Purpose::Build => &[&Self::BUILD],
             Purpose::Test => &[&Self::BUILD, &Self::NAMESPACES, &test],
@@ -170,6 +172,7 @@ impl Piece {
             Self::EbpfClippy => "eBPF clippy",
             Self::Program(program) => program.name,
             Self::Kubernetes => "Kubernetes binaries",
+            Self::H2spec => "h2spec",
             Self::Envoy => "envoy",
         }
     }
@@ -186,6 +189,7 @@ impl Piece {
             Self::EbpfClippy => "lints of the kernel programs",
             Self::Program(program) => program.reason,
             Self::Kubernetes => "tests against a real API server",
+            Self::H2spec => "the conformance of HTTP/2",
             Self::Envoy => "a peer in benchmarks (optional)",
         }
     }
@@ -206,6 +210,7 @@ impl Piece {
                 shell::find(program.name).map(|path| path.display().to_string())
             }
             Self::Kubernetes => kubernetes::find()?.map(|path| path.display().to_string()),
+            Self::H2spec => h2spec::find()?.map(|path| path.display().to_string()),
             Self::Envoy => python::envoy()?.map(|path| path.display().to_string()),
         };
         Ok(match found {
@@ -227,19 +232,20 @@ impl Piece {
             Self::Lints => vec![Step::RustupComponents],
             Self::EbpfClippy => vec![Step::packages(&["rust-web-clippy"])],
             Self::Program(program) => vec![Step::packages(&[program.package])],
-            Self::Kubernetes => kubernetes_steps()?,
+            Self::Kubernetes => with_go(Step::Kubernetes)?,
+            Self::H2spec => with_go(Step::H2spec)?,
             Self::Envoy => with_python(Step::Envoy),
         })
     }
 }
 
-fn kubernetes_steps() -> Result<Vec<Step>> {
+fn with_go(step: Step) -> Result<Vec<Step>> {
     let mut steps = if go::find()?.is_some() {
         Vec::new()
     } else {
         with_python(Step::Go)
     };
-    steps.push(Step::Kubernetes);
+    steps.push(step);
     Ok(steps)
 }
 

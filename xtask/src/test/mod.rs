@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     build_ebpf,
-    setup::{self, Piece, Purpose, kubernetes},
+    setup::{self, Piece, Purpose, h2spec, kubernetes},
     shell::{self, cargo},
     workspace,
 };
@@ -120,7 +120,11 @@ impl Group {
         let mut pieces = Piece::BUILD.to_vec();
         match self {
             Self::Host => {}
-            Self::Proxy | Self::Kernel | Self::Namespaces => pieces.extend(Piece::NAMESPACES),
+            Self::Proxy => {
+                pieces.extend(Piece::NAMESPACES);
+                pieces.push(Piece::H2spec);
+            }
+            Self::Kernel | Self::Namespaces => pieces.extend(Piece::NAMESPACES),
             Self::Api => pieces.extend(Piece::of(Purpose::Test)),
             Self::All => pieces = Piece::of(Purpose::Test),
         }
@@ -163,6 +167,10 @@ fn run_suite(suite: &Suite, filter: Option<&str>) -> Result<Count> {
         match kubernetes::find()? {
             Some(folder) => test.env(kubernetes::VARIABLE, folder),
             None => test.env_remove(kubernetes::VARIABLE),
+        };
+        match h2spec::find()? {
+            Some(program) => test.env(h2spec::VARIABLE, program),
+            None => test.env_remove(h2spec::VARIABLE),
         };
         test.env("FOREBAY_BIN", workspace::target().join("debug/forebay"));
         test.arg("--").args(filter).arg("--show-output");

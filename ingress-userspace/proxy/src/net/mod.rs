@@ -3,6 +3,9 @@
 mod buffer;
 mod deadline;
 mod listener;
+#[cfg(fuzzing)]
+mod memory;
+#[cfg(not(fuzzing))]
 mod socket;
 #[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
 mod sys;
@@ -10,4 +13,9 @@ mod sys;
 pub(crate) use buffer::{INBOUND_SIZE, Inbound, Outbound};
 pub(crate) use deadline::Deadline;
 pub(crate) use listener::Listener;
+#[cfg(fuzzing)]
+pub use memory::{End, Far};
+#[cfg(fuzzing)]
+pub(crate) use memory::{Socket, connected, pair};
+#[cfg(not(fuzzing))]
 pub(crate) use socket::Socket;

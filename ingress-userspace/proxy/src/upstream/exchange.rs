@@ -146,8 +146,13 @@ impl<B: RequestBody> Exchange<B> {
         let connection = &mut *self.lease.connection;
         loop {
             if !connection.inbound.is_empty() {
-                let head = read_head(connection, context)
-                    .map_err(|source| ForwardError::Response { endpoint, source })?;
+                let head = read_head(
+                    connection.inbound.data(),
+                    &mut connection.finder,
+                    &mut connection.fields,
+                    context,
+                )
+                .map_err(|source| ForwardError::Response { endpoint, source })?;
                 match head {
                     Some(head) if head.is_interim() => {
                         let bytes = connection

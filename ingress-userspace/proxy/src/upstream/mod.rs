@@ -30,26 +30,5 @@ pub(crate) use exchange::{Ask, Exchange, Timeouts};
 pub(crate) use pool::{EndpointPool, Lease, Pool};
 pub(crate) use request::Outgoing;
 pub(crate) use response::Head;
-
-/// Reads a whole response from `bytes`: the way of a fuzz target to the parsers of heads and bodies.
-///
-/// # Errors
-/// The bytes break the framing.
 #[cfg(fuzzing)]
-pub fn read_response(bytes: &[u8]) -> Result<(), String> {
-    use crate::http1::{Body, Framing, HeadFinder, Next, parse_response};
-    let mut fields = Vec::new();
-    let Some(length) = HeadFinder::default().find(bytes) else {
-        return Err("no head".to_owned());
-    };
-    let (head, rest) = bytes.split_at(length);
-    parse_response(head, &mut fields).map_err(|error| error.to_string())?;
-    for framing in [Framing::Chunked, Framing::Length(10)] {
-        let (mut body, mut inbound) = (Body::new(framing), crate::net::Inbound::default());
-        inbound.extend(rest);
-        while let Next::Data(count) = body.next(&mut inbound).map_err(|error| error.to_string())? {
-            body.take(&mut inbound, count);
-        }
-    }
-    Ok(())
-}
+pub(crate) use response::{Context, read_head};

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use http::Version;
 
-use super::{
-    error::ResponseError,
-    pool::{Connection, IDLE_TIME},
-};
+use super::{error::ResponseError, pool::IDLE_TIME};
 use crate::http1::{
-    Fields, Framing, FramingFields, HeadError, HeadFinder, Name, Span, StatusLine, options,
+    Field, Fields, Framing, FramingFields, HeadError, HeadFinder, Name, Span, StatusLine, options,
     parse_response,
 };
 use crate::net::INBOUND_SIZE;
@@ -34,7 +31,7 @@ pub(crate) struct Head {
     /// The endpoint's own words for it.
     pub(crate) reason: Span,
     /// In bytes.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     pub(crate) framing: Framing,
     /// `Content-Length` as it came, for responses whose body is not sent.
     pub(crate) declared: Option<u64>,
@@ -51,35 +48,28 @@ impl Head {
     }
 }
 
-/// Takes the head apart that `connection` has received; `None` until it is complete.
+/// Takes the head apart that `bytes` begin with, and puts its fields into `fields`; `None` until it
+/// is complete. `finder` has looked at no other head.
 ///
 /// # Errors
 /// The head breaks RFC 9112, or it is over a limit.
-pub(super) fn read_head(
-    connection: &mut Connection,
+pub(crate) fn read_head(
+    bytes: &[u8],
+    finder: &mut HeadFinder,
+    fields: &mut Vec<Field>,
     context: Context,
 ) -> Result<Option<Head>, ResponseError> {
-    let bytes = connection.inbound.data();
-    let Some(length) = connection.finder.find(bytes) else {
+    let Some(length) = finder.find(bytes) else {
         return if bytes.len() >= HEAD_LIMIT {
             Err(HeadError::TooLarge.into())
         } else {
             Ok(None)
         };
     };
-    connection.finder = HeadFinder::default();
+    *finder = HeadFinder::default();
     let head = bytes.get(..length).unwrap_or_default();
-    let line = parse_response(head, &mut connection.fields)?;
-    interpret(
-        line,
-        length,
-        Fields {
-            head,
-            fields: &connection.fields,
-        },
-        context,
-    )
-    .map(Some)
+    let line = parse_response(head, fields)?;
+    interpret(line, length, Fields { head, fields }, context).map(Some)
 }
 
 fn interpret(

@@ -13,6 +13,9 @@ mod http2;
 mod phases;
 mod tunnel;
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
+
 mod client;
 mod drain;
 mod record;
