@@ -53,6 +53,10 @@ pub(crate) struct Options {
     /// load and the origins have the last
     #[arg(long)]
     no_pin: bool,
+    /// Leaves nginx its own defaults for answers, 8 buffers of 4 KiB: otherwise it has those of
+    /// ingress-nginx, no buffering and reads of 4 KiB
+    #[arg(long)]
+    nginx_buffering: bool,
     /// Where the results go
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
@@ -70,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     child::raise_descriptor_limit()?;
     let mut cells = cells(options);
     ensure!(!cells.is_empty(), "no proxy for any of these rows");
-    let stand = Stand::start(!options.no_pin)?;
+    let stand = Stand::start(!options.no_pin, options.nginx_buffering)?;
     let fleet = fleet(&cells, &stand)?;
     // The first round warms up: connections to the origin, caches, branch predictors.
     for round in 0..=options.rounds {
@@ -95,6 +99,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let figures = summary::summarise(&cells);
     print!("{}", report::table(&figures));
+    if !options.nginx_buffering {
+        println!("\nnginx as ingress-nginx sets it: proxy_buffering off, proxy_buffer_size 4k");
+    }
     report::write(&options.output, &figures)
 }
 

@@ -102,6 +102,7 @@ fn place<'a>(
         https,
         origin: stand.origin,
         echo: stand.echo,
+        nginx_buffering: stand.nginx_buffering,
         hosts: stand.hosts(routes),
     }
 }

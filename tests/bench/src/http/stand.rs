@@ -38,6 +38,7 @@ pub(super) struct Stand {
     pub(super) key: String,
     /// Whether each process has a core.
     pub(super) pin: bool,
+    pub(super) nginx_buffering: bool,
     one_host: Vec<String>,
     many_hosts: Vec<String>,
     _running: [Running; 2],
@@ -49,7 +50,7 @@ impl Stand {
     ///
     /// # Errors
     /// nginx is not installed, or the folder cannot be made.
-    pub(super) fn start(pin: bool) -> Result<Self> {
+    pub(super) fn start(pin: bool, nginx_buffering: bool) -> Result<Self> {
         let folder = tempfile::tempdir().context("make a folder for settings")?;
         // Workers of an nginx that root started are somebody else.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
@@ -71,6 +72,7 @@ impl Stand {
             chain,
             key,
             pin,
+            nginx_buffering,
             one_host: vec![crate::HOST.to_owned()],
             many_hosts: (0..MANY).map(host).collect(),
             _running: [origin_running, echo_running],

@@ -2,6 +2,7 @@
 //!
 //! One thread and one epoll; for each client's connection one to the origin; one read and one
 //! write for what arrives in one piece. Reads stop where the other side is full, as in any proxy.
+//! Events are edges (epoll(7)), so that nothing is asked of epoll after a connection's begin.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -16,8 +17,8 @@ use rustix::{
     io::{Errno, read, write},
 };
 
-/// The most that one read takes, in bytes: more than a small answer, less than a cache.
-const BUFFER: usize = 64 * 1024;
+/// The most that one read takes, in bytes: large answers become cheaper up to here.
+const BUFFER: usize = 128 * 1024;
 /// The most events of one wait.
 const EVENTS: usize = 256;
 
@@ -68,7 +69,14 @@ struct Link([Side; 2]);
 
 struct Side {
     stream: TcpStream,
-    /// What it was too full to take; while there is any, nothing is read from the other side.
+    /// A read may find something. Until the next edge, one that does not fill its buffer has taken
+    /// all there is.
+    readable: bool,
+    /// The other end has closed or broken off, for which there is no second edge.
+    ending: bool,
+    /// A write may find room, until one does not.
+    writable: bool,
+    /// What it had no room for; while there is any, nothing is read from the other side.
     unsent: Vec<u8>,
 }
 
@@ -129,7 +137,8 @@ impl CopyLoop {
         });
         for (side, Side { stream, .. }) in link.0.iter().enumerate() {
             let token = token(self.listeners.len() + 2 * place + side);
-            if epoll::add(&self.epoll, stream, token, EventFlags::IN).is_err() {
+            let edges = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            if epoll::add(&self.epoll, stream, token, edges).is_err() {
                 self.free.push(place);
                 return;
             }
@@ -143,13 +152,7 @@ impl CopyLoop {
         let Some(Some(link)) = self.links.get_mut(place) else {
             return;
         };
-        let was_full = link.is_full();
-        let lives = link.copy(side, flags, &mut self.buffer);
-        let first = self.listeners.len() + 2 * place;
-        // Only a side that is or was full asks for anything but what is to be read.
-        let watched = lives.is_some()
-            && ((!was_full && !link.is_full()) || link.watch(&self.epoll, first).is_ok());
-        if !watched {
+        if link.copy(side, flags, &mut self.buffer).is_none() {
             self.ended.push(place);
         }
     }
@@ -165,67 +168,69 @@ impl Link {
         }
         Some(Self([client, origin].map(|stream| Side {
             stream,
+            readable: false,
+            ending: false,
+            writable: true,
             unsent: Vec::new(),
         })))
     }
 
-    fn is_full(&self) -> bool {
-        self.0.iter().any(|side| !side.unsent.is_empty())
-    }
-
-    /// Moves what one side's event is about; `None` when the link has ended.
+    /// Moves what can be moved after one side's event; `None` when the link has ended.
     fn copy(&mut self, side: usize, flags: EventFlags, buffer: &mut [u8]) -> Option<()> {
+        self.0.get_mut(side)?.note(flags);
         let [client, origin] = &mut self.0;
-        let (from, to) = if side == 0 {
-            (client, origin)
-        } else {
-            (origin, client)
-        };
-        if flags.contains(EventFlags::OUT) {
-            from.flush()?;
-        }
-        if !to.unsent.is_empty() {
-            // It was not asked for more; what else happened to it is its end.
-            let ended = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-            return (!ended).then_some(());
-        }
-        if flags.intersects(EventFlags::IN | EventFlags::ERR | EventFlags::HUP) {
-            let length = match read(&from.stream, &mut *buffer) {
-                Ok(0) => return None,
-                Ok(length) => length,
-                Err(Errno::AGAIN | Errno::INTR) => return Some(()),
-                Err(_) => return None,
-            };
-            to.send(buffer.get(..length)?)?;
-        }
-        Some(())
+        pump(client, origin, buffer)?;
+        pump(origin, client, buffer)
     }
+}
 
-    /// Asks epoll for what each side can use: room if it is full, bytes if the other is not.
-    fn watch(&self, epoll: &OwnedFd, first: usize) -> Result<()> {
-        let [client, origin] = &self.0;
-        for (side, (own, other)) in [(client, origin), (origin, client)].into_iter().enumerate() {
-            let mut flags = EventFlags::empty();
-            flags.set(EventFlags::IN, other.unsent.is_empty());
-            flags.set(EventFlags::OUT, !own.unsent.is_empty());
-            epoll::modify(epoll, &own.stream, token(first + side), flags)?;
+/// Moves bytes one way until there are none or there is no room.
+fn pump(from: &mut Side, to: &mut Side, buffer: &mut [u8]) -> Option<()> {
+    loop {
+        if !to.unsent.is_empty() && !to.flush()? {
+            return Some(());
         }
-        Ok(())
+        if !from.readable {
+            return Some(());
+        }
+        match read(&from.stream, &mut *buffer) {
+            Ok(0) => return None,
+            Ok(length) => {
+                from.readable = length == buffer.len() || from.ending;
+                to.send(buffer.get(..length)?)?;
+            }
+            Err(Errno::AGAIN) => from.readable = false,
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
     }
 }
 
 impl Side {
+    fn note(&mut self, flags: EventFlags) {
+        let ends = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        self.ending |= flags.intersects(ends);
+        self.readable |= flags.contains(EventFlags::IN) || self.ending;
+        self.writable |= flags.contains(EventFlags::OUT);
+    }
+
     /// Writes once and keeps what is left over.
     fn send(&mut self, bytes: &[u8]) -> Option<()> {
         let sent = sent(write(&self.stream, bytes))?;
-        self.unsent.extend_from_slice(bytes.get(sent..)?);
+        let rest = bytes.get(sent..)?;
+        self.writable = rest.is_empty();
+        self.unsent.extend_from_slice(rest);
         Some(())
     }
 
-    fn flush(&mut self) -> Option<()> {
-        let sent = sent(write(&self.stream, &self.unsent))?;
-        self.unsent.drain(..sent);
-        Some(())
+    /// Writes what is left over, if there is room; tells whether nothing is any more.
+    fn flush(&mut self) -> Option<bool> {
+        if self.writable {
+            let sent = sent(write(&self.stream, &self.unsent))?;
+            self.unsent.drain(..sent);
+            self.writable = self.unsent.is_empty();
+        }
+        Some(self.unsent.is_empty())
     }
 }
 

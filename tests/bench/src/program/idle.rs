@@ -56,6 +56,8 @@ pub(super) async fn run(options: &Options) -> Result<()> {
 
 async fn open(address: SocketAddr, client: Option<&Client>) -> Result<Box<dyn Connection>> {
     let mut stream = TcpStream::connect(address).await?;
+    // A request waits for no acknowledgement of what the handshake sent.
+    stream.set_nodelay(true)?;
     Ok(match client {
         Some(client) => {
             let mut stream = client.connect(stream).await?;

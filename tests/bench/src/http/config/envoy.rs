@@ -13,6 +13,7 @@ pub(in super::super) fn envoy(place: &Place<'_>) -> String {
         https,
         origin,
         echo,
+        nginx_buffering: _,
         hosts,
     } = place;
     let tls = tls.display();

@@ -16,6 +16,7 @@ pub(in super::super) fn haproxy(place: &Place<'_>) -> String {
         https,
         origin,
         echo,
+        nginx_buffering: _,
         hosts: _,
     } = place;
     let (folder, tls) = (folder.display(), tls.display());

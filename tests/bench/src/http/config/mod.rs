@@ -29,6 +29,8 @@ pub(super) struct Place<'a> {
     pub(super) origin: SocketAddr,
     /// What `/ws` of the first host leads to.
     pub(super) echo: SocketAddr,
+    /// Whether nginx buffers answers, as it does where it is not told otherwise.
+    pub(super) nginx_buffering: bool,
     /// At least one.
     pub(super) hosts: &'a [String],
 }

@@ -51,7 +51,8 @@ location = /1m {{ root {large}; }}
 }
 
 /// nginx as ingress-nginx configures it, without its Lua: answers are not buffered
-/// (`proxy_buffering off`), but read in pieces of 4 KiB (`proxy_buffer_size`).
+/// (`proxy_buffering off`), but read in pieces of 4 KiB (`proxy_buffer_size`). Large answers cost
+/// it more than with its own defaults, which `nginx_buffering` leaves it.
 ///
 /// Tickets are on, unlike there: Forebay's and HAProxy's clients come back by ticket, too.
 pub(in super::super) fn nginx(place: &Place<'_>) -> String {
@@ -62,19 +63,22 @@ pub(in super::super) fn nginx(place: &Place<'_>) -> String {
         https,
         origin,
         echo,
+        nginx_buffering,
         hosts,
     } = place;
     let tls = tls.display();
+    let buffers = if *nginx_buffering {
+        ""
+    } else {
+        "proxy_buffering off;\nproxy_buffer_size 4k;\nproxy_buffers 4 4k;\n"
+    };
     let mut text = format!(
         "ssl_certificate {tls}/tls.crt;
 ssl_certificate_key {tls}/tls.key;
 ssl_protocols TLSv1.2 TLSv1.3;
 ssl_session_cache shared:SSL:10m;
 ssl_session_tickets on;
-proxy_buffering off;
-proxy_buffer_size 4k;
-proxy_buffers 4 4k;
-proxy_http_version 1.1;
+{buffers}proxy_http_version 1.1;
 proxy_set_header Host $host;
 proxy_set_header Upgrade $http_upgrade;
 proxy_set_header Connection $connection_upgrade;
