@@ -197,6 +197,10 @@ pub(crate) fn parse_response(
     head: &[u8],
     fields: &mut Vec<Field>,
 ) -> Result<StatusLine, HeadError> {
+    // httparse skips empty lines here too; only a request may begin with them (RFC 9112 section 2.2).
+    if matches!(head.first(), Some(b'\r' | b'\n')) {
+        return Err(HeadError::Syntax);
+    }
     let mut parsed = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
@@ -350,6 +354,8 @@ mod tests {
             b"HTTP/2 200\r\n\r\n",
             b"SSH-2.0\r\n\r\n",
             b"HTTP/1.1 20x\r\n\r\n",
+            b"\nHTTP/1.1 200 OK\r\n\r\n",
+            b"\r\nHTTP/1.1 200 OK\r\n\r\n",
         ] {
             assert!(
                 parse_response(bad, &mut Vec::new()).is_err(),
