@@ -128,10 +128,7 @@ fn owner_of(outer: &Outer) -> Everything {
             macs: [outer.destination_mac; 4],
             ..SelfNode::default()
         },
-        bucket: Bucket {
-            hops: [1, 2, 3],
-            generation: 0,
-        },
+        bucket: Bucket { hops: [1, 2, 3] },
         is_listening: true,
         ..Everything::new(0, &[])
     }
@@ -210,7 +207,6 @@ fuzz_target!(|input: &[u8]| {
             let owner = Everything {
                 bucket: Bucket {
                     hops: [tables.this_node.id, 2, 3],
-                    ..tables.bucket
                 },
                 is_listening: true,
                 ..tables

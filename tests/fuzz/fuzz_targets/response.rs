@@ -8,7 +8,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let whole = read_response(bytes);
     let half = &bytes[..bytes.len() / 2];
-    if let Err(error) = read_response(half) {
+    // A head that has not ended yet is the one error that more bytes mend.
+    let error = read_response(half).err().filter(|error| error != "no head");
+    if let Some(error) = error {
         assert!(whole.is_err(), "{:?}: {error}", half.escape_ascii());
     }
 });
