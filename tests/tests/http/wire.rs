@@ -215,7 +215,7 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// A loopback socket, bound to a port of its own.
-fn bound() -> (OwnedFd, SocketAddr) {
+pub(crate) fn bound() -> (OwnedFd, SocketAddr) {
     let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = net::getsockname(&socket).unwrap().try_into().unwrap();

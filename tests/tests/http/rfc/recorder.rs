@@ -3,15 +3,14 @@
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    os::fd::OwnedFd,
+    sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
 
 use super::message::{self, Kind, Message, text};
+use crate::wire::bound;
 
 /// Longest wait for what has to happen.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
@@ -33,12 +32,13 @@ pub(super) struct Reply {
 pub(super) struct Recorder {
     pub(super) address: SocketAddr,
     state: Arc<State>,
+    /// Connects when all is over, as the last to be accepted.
+    last: OwnedFd,
     accepting: JoinHandle<Vec<JoinHandle<()>>>,
 }
 
 struct State {
     replies: Vec<Reply>,
-    stopped: AtomicBool,
     record: Mutex<Record>,
     changed: Condvar,
 }
@@ -74,15 +74,16 @@ impl Recorder {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             replies,
-            stopped: AtomicBool::new(false),
             record: Mutex::default(),
             changed: Condvar::new(),
         });
         let shared = Arc::clone(&state);
-        let accepting = std::thread::spawn(move || accept(&listener, &shared));
+        let (last, end) = bound();
+        let accepting = std::thread::spawn(move || accept(&listener, end, &shared));
         Self {
             address,
             state,
+            last,
             accepting,
         }
     }
@@ -109,9 +110,7 @@ impl Recorder {
 
     /// What has arrived; to be asked once the proxy has ended.
     pub(super) fn finish(self) -> Arrivals {
-        self.state.stopped.store(true, SeqCst);
-        // Wakes the accept, which then sees that it is over.
-        TcpStream::connect(self.address).unwrap();
+        rustix::net::connect(&self.last, &self.address).unwrap();
         for connection in self.accepting.join().unwrap() {
             connection.join().unwrap();
         }
@@ -156,21 +155,22 @@ impl Arrivals {
     }
 }
 
-fn accept(listener: &TcpListener, state: &Arc<State>) -> Vec<JoinHandle<()>> {
+/// Serves all connections before the one from `end`.
+fn accept(listener: &TcpListener, end: SocketAddr, state: &Arc<State>) -> Vec<JoinHandle<()>> {
     let mut threads = Vec::new();
-    for stream in listener.incoming() {
-        if state.stopped.load(SeqCst) {
-            break;
+    loop {
+        let (stream, peer) = listener.accept().unwrap();
+        if peer == end {
+            return threads;
         }
         let number = {
             let mut record = state.record.lock().unwrap();
             record.connections.push(Connection::default());
             record.connections.len() - 1
         };
-        let (stream, state) = (stream.unwrap(), Arc::clone(state));
+        let state = Arc::clone(state);
         threads.push(std::thread::spawn(move || serve(stream, number, &state)));
     }
-    threads
 }
 
 /// Records until the proxy ends the connection; answers what it can read.

@@ -27,6 +27,8 @@ pub(super) enum Arrives {
     Exactly(Vec<&'static str>),
     /// At most the beginning of this request, never all of it.
     Unfinished(&'static str),
+    /// At most this request, all or a part of it.
+    AtMost(&'static str),
 }
 
 /// One case. Made by [`forward`] or [`refuse`], and run by `check`.
@@ -129,6 +131,12 @@ impl Case {
     /// No more than the beginning of `request` arrives.
     pub(super) fn breaks_off(mut self, request: &'static str) -> Self {
         self.arrives = Arrives::Unfinished(request);
+        self
+    }
+
+    /// No more than `request` arrives.
+    pub(super) fn arrives_at_most(mut self, request: &'static str) -> Self {
+        self.arrives = Arrives::AtMost(request);
         self
     }
 

@@ -3,7 +3,7 @@
 use super::{
     super::{
         check::{begins, compare_fields},
-        message::text,
+        message::{Message, text},
         recorder::{Arrivals, Recorder},
     },
     case::{Arrives, Body, Case, Field, NONE, request},
@@ -171,16 +171,15 @@ fn compare(case: &Case, mut arrivals: Arrivals, probed: bool) -> Result<(), Stri
                 return Err(format!("not {expected:?}; {shown}"));
             }
         }
-        Arrives::Unfinished(whole) => {
+        Arrives::Unfinished(whole) | Arrives::AtMost(whole) => {
+            let may_be_whole = matches!(case.arrives, Arrives::AtMost(_));
+            let fits = |message: &Message| {
+                begins(message, whole) || may_be_whole && message.to_string() == *whole
+            };
+            let half = |stray: &String| stray.starts_with("half a head");
             if arrivals.messages.len() > 1
-                || !arrivals
-                    .messages
-                    .iter()
-                    .all(|message| begins(message, whole))
-                || arrivals
-                    .stray
-                    .iter()
-                    .any(|stray| !stray.starts_with("half a head"))
+                || !arrivals.messages.iter().all(fits)
+                || !arrivals.stray.iter().all(half)
             {
                 return Err(shown);
             }

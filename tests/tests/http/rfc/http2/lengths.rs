@@ -45,7 +45,7 @@ fn a_length_is_what_comes() {
 
 #[test]
 fn a_length_that_is_not_what_comes_is_refused() {
-    let own: [(&str, &str, Body, &str); 7] = [
+    let own: [(&str, &str, Body, &str); 5] = [
         (
             "9113 8.1.1: too little",
             "5",
@@ -76,23 +76,26 @@ fn a_length_that_is_not_what_comes_is_refused() {
             Body::Data(&["hellothere"]),
             "POST /x length hello",
         ),
-        (
-            "9113 8.1.1: too much",
-            "5",
-            Body::Data(&["hello", "x"]),
-            "POST /x length hello",
-        ),
-        (
-            "9113 8.1.1: something",
-            "0",
-            Body::Data(&["x"]),
-            "POST /x length -",
-        ),
     ];
     check(own.map(|(section, length, body, whole)| {
         refuse(section, REFUSED, post(&[("content-length", length)]))
             .body(body)
             .breaks_off(whole)
+    }));
+}
+
+#[test]
+fn what_comes_after_a_length_is_reached_goes_nowhere() {
+    let own: [(&str, Body, &str); 2] = [
+        ("5", Body::Data(&["hello", "x"]), "POST /x length hello"),
+        ("0", Body::Data(&["x"]), "POST /x length -"),
+    ];
+    // The request may be on its way, and even answered, before the frame that is too much comes.
+    check(own.map(|(length, body, whole)| {
+        let fields = post(&[("content-length", length)]);
+        refuse("9113 8.1.1: too much", "200|400|reset", fields)
+            .body(body)
+            .arrives_at_most(whole)
     }));
 }
 
