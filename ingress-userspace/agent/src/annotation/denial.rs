@@ -59,7 +59,7 @@ const CLIENT_CA: &str = "auth-tls-secret";
 const VERIFY_CLIENT: &str = "auth-tls-verify-client";
 
 /// Every annotation whose loss would let someone pass, or would send in plain text what was to be
-/// encrypted. No row needs to say that an empty value and `false` ask for nothing.
+/// encrypted. No row needs to say that an empty value asks for nothing.
 const RULES: [Rule; 15] = [
     rule("auth-type", always, Scope::Ingress, BASIC_AUTH),
     rule("auth-secret", always, Scope::Ingress, BASIC_AUTH),
@@ -95,12 +95,7 @@ const RULES: [Rule; 15] = [
         Scope::Ingress,
         ADDRESSES,
     ),
-    rule(
-        "denylist-source-range",
-        names_someone,
-        Scope::Ingress,
-        ADDRESSES,
-    ),
+    rule("denylist-source-range", always, Scope::Ingress, ADDRESSES),
     rule(
         "configuration-snippet",
         snippet::may_restrict,
@@ -143,8 +138,7 @@ pub(super) fn find(annotations: &Annotations<'_>) -> Vec<Denial> {
         .filter(|rule| !(rule.name == CLIENT_CA && no_client_certificate))
         .filter_map(|rule| {
             let (key, value) = annotations.find(rule.name)?;
-            let off = value.is_empty() || value == "false";
-            (!off && (rule.restricts)(value)).then(|| Denial {
+            (!value.is_empty() && (rule.restricts)(value)).then(|| Denial {
                 key: key.to_owned(),
                 scope: rule.scope,
                 reason: rule.reason,
@@ -171,23 +165,15 @@ fn unless_off(value: &str) -> bool {
 ///
 /// `0.0.0.0/0,::/0` is what cert-manager writes on the Ingresses of its challenges.
 fn leaves_someone_out(list: &str) -> bool {
-    let networks: Option<Vec<_>> = items(list).map(value::network).collect();
+    let items = list
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
+    let networks: Option<Vec<_>> = items.map(value::network).collect();
     let everyone = |networks: &[value::Network], v4: bool| {
         networks
             .iter()
             .any(|network| network.prefix == 0 && network.address.is_ipv4() == v4)
     };
-    !networks.is_some_and(|networks| {
-        networks.is_empty() || (everyone(&networks, true) && everyone(&networks, false))
-    })
-}
-
-fn names_someone(list: &str) -> bool {
-    items(list).next().is_some()
-}
-
-fn items(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
+    !networks.is_some_and(|networks| everyone(&networks, true) && everyone(&networks, false))
 }
