@@ -48,13 +48,19 @@ pub(super) fn may_restrict(text: &str) -> bool {
         })
 }
 
-/// Whether ModSecurity is to refuse requests; without this it only writes what it sees.
+/// Whether ModSecurity may be told to refuse requests; without this it only writes what it sees.
+///
+/// The engine is turned on by a directive, by an action of a rule, or in rules that are elsewhere.
 pub(super) fn turns_modsecurity_on(text: &str) -> bool {
+    let text = text.to_ascii_lowercase().replace("\\\n", " ");
     let words: Vec<_> = text
         .split_whitespace()
-        .map(|word| word.trim_matches(['"', '\'']).to_ascii_lowercase())
+        .map(|word| word.trim_matches(['"', '\'']))
         .collect();
-    words.windows(2).any(|pair| pair == ["secruleengine", "on"])
+    let elsewhere = |word: &&str| matches!(*word, "include" | "includeoptional" | "secremoterules");
+    text.contains("ruleengine=")
+        || words.iter().any(elsewhere)
+        || words.windows(2).any(|pair| pair == ["secruleengine", "on"])
 }
 
 /// The words of each simple directive; `None` for a block, an escape, or anything else whose end
@@ -144,6 +150,11 @@ mod tests {
         for (text, on) in [
             ("SecRuleEngine On\nSecRule x", true),
             ("secruleengine \"on\"", true),
+            ("SecRuleEngine \\\n  On", true),
+            ("SecAction \"id:1,phase:1,pass,ctl:ruleEngine=On\"", true),
+            ("Include /etc/nginx/modsecurity/strict.conf", true),
+            ("IncludeOptional \"strict.conf\"", true),
+            ("SecRemoteRules key https://rules.example.com/", true),
             ("SecRuleEngine DetectionOnly", false),
             ("SecAuditLog /dev/stdout", false),
         ] {
