@@ -6,7 +6,9 @@ use ahash::AHashMap;
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ast;
 
-use ingress_model::{HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject};
+use ingress_model::{
+    Action, HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject,
+};
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
 use crate::{
@@ -106,15 +108,7 @@ impl Compiler<'_> {
 
     fn entry(&mut self, route: &Route, regex_mode: bool) -> Option<Arc<Entry>> {
         let regex = if regex_mode {
-            match compile_regex(route.path.as_str()) {
-                Ok(regex) => Some(regex),
-                Err(error) => {
-                    let message = format!("path is not a usable regex: {error}");
-                    self.problems
-                        .push(subject(route).error(field(route), message));
-                    return None;
-                }
-            }
+            Some(self.regex(route)?)
         } else {
             None
         };
@@ -132,6 +126,30 @@ impl Compiler<'_> {
         });
         self.entries.push(Arc::clone(&entry));
         Some(entry)
+    }
+
+    /// The regex of a rule's path; without one, a problem.
+    ///
+    /// A denied rule closes whatever its regex could have matched: if it fell away, the next rule
+    /// that fits would open what its Ingress wanted protected.
+    fn regex(&mut self, route: &Route) -> Option<Regex> {
+        let path = route.path.as_str();
+        let error = match compile_regex(path) {
+            Ok(regex) => return Some(regex),
+            Err(error) => error,
+        };
+        let mut message = format!("path is not a usable regex: {error}");
+        let closed = match route.action {
+            Action::Forward => None,
+            Action::Deny(_) => {
+                let start = literal_start(path);
+                message.push_str(&format!("; all paths that begin with {start:?} get 503"));
+                compile_regex(&regex::escape(start)).ok()
+            }
+        };
+        self.problems
+            .push(subject(route).error(field(route), message));
+        closed
     }
 }
 
@@ -193,6 +211,28 @@ fn compile_regex(path: &str) -> Result<Regex, RegexError> {
         .or_else(|error| build(true).map_err(|_| error))
         .map_err(RegexError::Build)
 }
+
+/// The text with which everything begins that a regex can match, whether it can be compiled or not.
+fn literal_start(path: &str) -> &str {
+    let path = path.strip_prefix('^').unwrap_or(path);
+    if path.contains('|') {
+        return "";
+    }
+    let Some(end) = path.find(META) else {
+        return path;
+    };
+    let (start, rest) = path.split_at(end);
+    let may_be_absent = rest.starts_with(['*', '?', '{']);
+    let last = start.chars().next_back().map_or(0, char::len_utf8);
+    let start = &start[..end - if may_be_absent { last } else { 0 }];
+    // A longer one could need more memory than a regex may have.
+    &start[..start.floor_char_boundary(256)]
+}
+
+/// What is not itself in a regex.
+const META: [char; 14] = [
+    '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
+];
 
 /// Why a path cannot be used as a regex.
 #[derive(Debug, thiserror::Error)]

@@ -347,6 +347,57 @@ fn a_bad_regex_harms_only_its_own_rule() {
 }
 
 #[test]
+fn a_denied_rule_whose_regex_is_unusable_closes_all_that_it_could_have_matched() {
+    let long = format!("/{}(?!c)", "ab".repeat(2040));
+    for (path, kind, closed, open) in [
+        (
+            "/(?!public)",
+            PathKind::Regex,
+            &["/secret", "/"][..],
+            &[][..],
+        ),
+        (
+            "/a/(?!public)",
+            PathKind::Regex,
+            &["/a/b", "/A/"],
+            &["/a", "/b"],
+        ),
+        ("/a/b*(?!c)", PathKind::Regex, &["/a/c", "/a/b"], &["/a"]),
+        ("/a/b{2}(?!c)", PathKind::Regex, &["/a/bb", "/a/"], &["/a"]),
+        ("/a/b?(?!c)", PathKind::Regex, &["/a/"], &["/a"]),
+        ("/a|/b(?!c)", PathKind::Regex, &["/a", "/b", "/c"], &[]),
+        ("^/a(?!c)", PathKind::Regex, &["/a"], &["/b"]),
+        ("/a\\.b(?!c)", PathKind::Regex, &["/a.b", "/a"], &["/b"]),
+        ("/é(?!c)", PathKind::Regex, &["/%C3%A9"], &["/%C3"]),
+        (&long, PathKind::Regex, &[&long[..256]], &["/a"]),
+        // Another rule made a regex of it.
+        ("/a[", PathKind::Prefix, &["/a[", "/a"], &["/b"]),
+    ] {
+        let denied = Route {
+            action: Action::Deny("no".into()),
+            ..rule("denied", 0, "a.b", kind, path)
+        };
+        let (table, problems) = compile(&snapshot(vec![
+            denied,
+            rule("open", 1, "a.b", PathKind::Prefix, "/"),
+            rule("regex", 2, "a.b", PathKind::Regex, "/other"),
+        ]));
+        for request in closed {
+            assert_eq!(
+                answer(&table, "a.b", request),
+                "denied",
+                "{path}: {request}"
+            );
+        }
+        for request in open {
+            assert_eq!(answer(&table, "a.b", request), "open", "{path}: {request}");
+        }
+        assert_eq!(problems.len(), 1, "{path}: {problems:?}");
+        assert!(problems[0].message.contains("503"), "{path}: {problems:?}");
+    }
+}
+
+#[test]
 fn plain_http_is_redirected_where_the_host_has_a_tls_entry() {
     let tls = |hosts: &[&str], policy: Policy, rule_host: &str| {
         let mut snapshot = snapshot(vec![Route {
