@@ -71,11 +71,12 @@ impl RouteTable {
 }
 
 impl HostRoutes {
-    /// The oldest default backend that has an endpoint, else the oldest.
+    /// The oldest default backend that has an endpoint, else the oldest. A denied one needs none.
     fn fallback(&self) -> Option<&Arc<Entry>> {
         let mut entries = self.fallback.iter();
-        let has_endpoint = |entry: &&Arc<Entry>| entry.upstream.has_endpoints();
-        entries.find(has_endpoint).or_else(|| self.fallback.first())
+        let can_answer =
+            |entry: &&Arc<Entry>| entry.denied().is_some() || entry.upstream.has_endpoints();
+        entries.find(can_answer).or_else(|| self.fallback.first())
     }
 
     fn lookup(&self, path: &[u8]) -> Option<&Arc<Entry>> {

@@ -215,6 +215,24 @@ fn default_backend_answers_when_no_rule_does() {
 }
 
 #[test]
+fn a_denied_default_backend_needs_no_endpoints_to_answer() {
+    let mut snapshot = snapshot(vec![
+        Route {
+            action: Action::Deny("no".into()),
+            ..default_backend("denied", 1, "a.b")
+        },
+        default_backend("open", 2, "a.b"),
+    ]);
+    for (key, backend) in &mut snapshot.backends {
+        if key.service.name == "denied" {
+            backend.endpoints.clear();
+        }
+    }
+    let (table, _) = compile(&snapshot);
+    assert_eq!(answer(&table, "a.b", "/"), "denied");
+}
+
+#[test]
 fn one_rewrite_turns_its_whole_host_into_regexes() {
     let rewrite = |target: &str, route: Route| Route {
         policy: Policy {
