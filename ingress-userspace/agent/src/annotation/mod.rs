@@ -31,6 +31,9 @@ const SUPPORTED: [&str; 8] = [
     "proxy-body-size",
 ];
 
+/// Makes an Ingress an alternative to another one, of which it has host, path and access control.
+const CANARY: &str = "canary";
+
 /// An annotation that does not do what its author wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Warning {
@@ -44,6 +47,8 @@ pub(super) struct Warning {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub(super) policy: Policy,
+    /// The key that makes it a canary of another Ingress.
+    pub(super) canary: Option<String>,
     /// Each denies the Ingress by itself.
     pub(super) denials: Vec<Denial>,
     pub(super) warnings: Vec<Warning>,
@@ -77,10 +82,15 @@ pub(super) fn read(annotations: &BTreeMap<String, String>) -> Reading {
     reader.read("proxy-body-size", |BodyLimit(limit)| {
         policy.body_limit = limit
     });
+    let canary = annotations
+        .find(CANARY)
+        .filter(|(_, text)| matches!(text.parse(), Ok(Switch(true))))
+        .map(|(key, _)| key.to_owned());
     let denials = denial::find(&annotations);
-    reader.warn_of_the_rest(&denials);
+    reader.warn_of_the_rest(&denials, canary.as_deref());
     Reading {
         policy,
+        canary,
         denials,
         warnings: reader.warnings,
     }
@@ -111,7 +121,8 @@ impl Reader<'_> {
         }
     }
 
-    fn warn_of_the_rest(&mut self, denials: &[Denial]) {
+    /// Warns of what is neither read, nor a denial, nor the key of a canary.
+    fn warn_of_the_rest(&mut self, denials: &[Denial], canary: Option<&str>) {
         for key in self.annotations.0.keys() {
             let Some((prefix, name)) = PREFIXES
                 .iter()
@@ -119,7 +130,9 @@ impl Reader<'_> {
             else {
                 continue;
             };
-            if SUPPORTED.contains(&name) || denials.iter().any(|denial| denial.key == *key) {
+            let has_its_own_problem =
+                canary == Some(key) || denials.iter().any(|denial| denial.key == *key);
+            if SUPPORTED.contains(&name) || has_its_own_problem {
                 continue;
             }
             let message = match known::find(name) {
@@ -384,7 +397,7 @@ mod tests {
             ("cert-manager.io/cluster-issuer", "x"),
             ("forebay.dev/nonsense", "x"),
             ("kubernetes.io/tls-acme", "true"),
-            ("nginx.ingress.kubernetes.io/canary", "true"),
+            ("nginx.ingress.kubernetes.io/affinity", "cookie"),
             ("nginx.ingress.kubernetes.io/enable-rewrite-log", "true"),
             (
                 "nginx.ingress.kubernetes.io/server-snippet",
@@ -396,7 +409,7 @@ mod tests {
             warnings,
             [
                 "forebay.dev/nonsense: no such annotation of forebay.dev; ignored",
-                "nginx.ingress.kubernetes.io/canary: not supported yet; ignored",
+                "nginx.ingress.kubernetes.io/affinity: not supported yet; ignored",
                 "nginx.ingress.kubernetes.io/server-snippet: never supported: a template language is a way in for \
                  attackers; ignored",
             ]

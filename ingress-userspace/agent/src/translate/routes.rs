@@ -22,6 +22,7 @@ const REGEX_CHARACTERS: &[char] = &[
 pub(super) type Written = (Route, String);
 
 /// What one Ingress comes to.
+#[derive(Default)]
 pub(super) struct Translated {
     pub(super) routes: Vec<Written>,
     /// Hosts of its rules.
@@ -31,6 +32,9 @@ pub(super) struct Translated {
 }
 
 /// Translates every rule that can be; what cannot is a problem and harms no other rule.
+///
+/// A canary has no routes of its own: as a rule like any other it could take the main Ingress's
+/// place, without the access control that only the main one has.
 pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Translated {
     let none = Default::default();
     let annotations = claim.item.object.metadata.annotations.as_ref();
@@ -39,6 +43,11 @@ pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Trans
     for warning in reading.warnings {
         let field = annotation(&warning.key);
         problems.push(claim.subject().warning(field, warning.message));
+    }
+    if let Some(key) = &reading.canary {
+        let message = "canaries are not supported yet; not served, so that the main Ingress keeps its requests";
+        problems.push(claim.subject().error(annotation(key), message));
+        return Translated::default();
     }
     for denial in &reading.denials {
         let message = format!("{}; requests get 503", denial.reason);

@@ -307,6 +307,50 @@ fn an_ingress_that_restricts_access_is_denied_and_says_why() {
 }
 
 #[test]
+fn a_canary_takes_no_request_past_the_access_control_of_its_main_ingress() {
+    let spec =
+        format!("{{rules: [{{host: a.test, http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}");
+    let annotated = |name: &str, annotations: &str| {
+        let metadata = format!("{{name: {name}, annotations: {{{annotations}}}}}");
+        ingress(name, &spec).replace(&format!("{{name: {name}}}"), &metadata)
+    };
+    let auth = "nginx.ingress.kubernetes.io/auth-url: 'https://auth.test'";
+    for (canary, annotations, served) in [
+        ("'true'", "", false),
+        ("'True'", auth, false),
+        ("'false'", "", true),
+        // What is no boolean is the default, as in ingress-nginx.
+        ("'yes'", "", true),
+    ] {
+        // Of one second; the greater name is older.
+        let canary_text = annotated(
+            "web-canary",
+            &format!(
+                "nginx.ingress.kubernetes.io/canary: {canary}, nginx.ingress.kubernetes.io/canary-weight: '10', {annotations}"
+            ),
+        );
+        let main = annotated("web", auth);
+        let snapshot = translate(&format!("{main}{canary_text}{SERVICE}"));
+        let names: Vec<_> = snapshot
+            .routes
+            .iter()
+            .map(|route| &*route.ingress.name)
+            .collect();
+        let expected: &[&str] = if served {
+            &["web-canary", "web"]
+        } else {
+            &["web"]
+        };
+        assert_eq!(names, expected, "{canary} {annotations}");
+        let said = problems(&snapshot).iter().any(|problem| {
+            problem.contains("Error")
+                && problem.contains("Ingress default/web-canary: metadata.annotations[nginx.ingress.kubernetes.io/canary]")
+        });
+        assert_eq!(said, !served, "{canary}: {:?}", problems(&snapshot));
+    }
+}
+
+#[test]
 fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_namespace() {
     let dated = |namespace: &str, name: &str, year: u32, annotation: &str| {
         ingress(
