@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use self::claim::Claim;
 use super::{index::Index, settings::Settings};
-use ingress_model::Snapshot;
+use ingress_model::{Backend, Snapshot};
 
 /// Translates everything known.
 pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
@@ -38,15 +38,25 @@ pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
     denial::spread(&mut translated, &mut problems);
     let mut routes = Vec::new();
     let mut named = BTreeMap::new();
+    let mut nameless = Vec::new();
     for (claim, translated) in translated {
         for (route, field) in translated.routes {
-            named
-                .entry(route.backend.clone())
-                .or_insert_with(|| (claim.subject(), field));
+            match field {
+                Some(field) => {
+                    named
+                        .entry(route.backend.clone())
+                        .or_insert_with(|| (claim.subject(), field));
+                }
+                None => nameless.push(route.backend.clone()),
+            }
             routes.push(route);
         }
     }
-    let backends = backends::resolve(index, settings, named, &mut problems);
+    let mut backends = backends::resolve(index, settings, named, &mut problems);
+    backends.extend(nameless.into_iter().map(|key| {
+        let endpoints = Vec::new();
+        (key.clone(), Backend { key, endpoints })
+    }));
     let (certificates, tls_hosts) = certificates::collect(index, &ours, &mut problems);
     problems.sort();
     problems.dedup();

@@ -18,8 +18,8 @@ const REGEX_CHARACTERS: &[char] = &[
     '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\',
 ];
 
-/// A route, and the field that names its backend.
-pub(super) type Written = (Route, String);
+/// A route, and the field that names its backend; `None` where nothing does and the route is denied.
+pub(super) type Written = (Route, Option<String>);
 
 /// What one Ingress comes to.
 #[derive(Default)]
@@ -134,30 +134,54 @@ impl Writer<'_> {
 
     fn path(&mut self, host: &HostPattern, path: &HTTPIngressPath, field: &str) {
         let text = path.path.as_deref().unwrap_or_default();
-        let kind = match path.path_type.as_str() {
-            "Exact" => PathKind::Exact,
-            "Prefix" => PathKind::Prefix,
-            "ImplementationSpecific" | "" => self.implementation_specific(text),
-            other => {
-                let message = format!(
-                    "{other:?} is none of Exact, Prefix, ImplementationSpecific; the path is not served"
-                );
-                return self.refuse(format!("{field}.pathType"), message);
-            }
-        };
-        match PathPattern::new(kind, text) {
-            Ok(pattern) => self.route(
+        let pattern = self.pattern(path.path_type.as_str(), text);
+        let pattern = pattern.or_else(|(part, error)| {
+            let message = format!("{error}; the path is not served");
+            self.refuse(format!("{field}.{part}"), message);
+            self.closed(text).ok_or(())
+        });
+        if let Ok(pattern) = pattern {
+            self.route(
                 Origin::Rule,
                 host.clone(),
                 pattern,
                 &path.backend,
                 &format!("{field}.backend"),
-            ),
-            Err(error) => self.refuse(
-                format!("{field}.path"),
-                format!("{error}; the path is not served"),
-            ),
+            );
         }
+    }
+
+    /// The pattern, or which field of the path is wrong, and why.
+    fn pattern(&self, kind: &str, text: &str) -> Result<PathPattern, (&'static str, String)> {
+        let kind = match kind {
+            "Exact" => PathKind::Exact,
+            "Prefix" => PathKind::Prefix,
+            "ImplementationSpecific" | "" => self.implementation_specific(text),
+            other => {
+                let message = format!("{other:?} is none of Exact, Prefix, ImplementationSpecific");
+                return Err(("pathType", message));
+            }
+        };
+        PathPattern::new(kind, text).map_err(|error| ("path", error.to_string()))
+    }
+
+    /// What a path that cannot be written may have meant, where the Ingress is denied: if the rule
+    /// fell away, another one could open what it was to protect.
+    fn closed(&self, path: &str) -> Option<PathPattern> {
+        if self.action == Action::Forward {
+            return None;
+        }
+        let odd = |c: char| c.is_control() || " ?#".contains(c) || REGEX_CHARACTERS.contains(&c);
+        let end = path.find(odd).unwrap_or(path.len());
+        let start = &path[..end.min(path.floor_char_boundary(1024))];
+        let whole_segments = if start == path {
+            path
+        } else {
+            start.rfind('/').map_or("/", |at| &start[..=at])
+        };
+        PathPattern::new(PathKind::Prefix, whole_segments)
+            .or_else(|_| PathPattern::new(PathKind::Prefix, "/"))
+            .ok()
     }
 
     /// A prefix, as in ingress-nginx, unless an annotation makes a regex of what looks like one.
@@ -214,8 +238,15 @@ impl Writer<'_> {
         field: &str,
     ) {
         let (backend, field) = match self.backend(backend, field) {
-            Ok(found) => found,
-            Err((field, message)) => return self.refuse(field, message),
+            Ok((key, field)) => (key, Some(field)),
+            Err((field, message)) => {
+                self.refuse(field, message);
+                if self.action == Action::Forward {
+                    return;
+                }
+                // Nothing is sent there.
+                (self.stand_in(backend), None)
+            }
         };
         let route = Route {
             ingress: self.claim.name.clone(),
@@ -263,6 +294,17 @@ impl Writer<'_> {
         };
         let service = ObjectName::new(self.claim.name.namespace.clone(), service.name.clone());
         Ok((BackendKey { service, port }, format!("{field}.service")))
+    }
+
+    /// A key for a backend that has none: no Service has a port 0.
+    fn stand_in(&self, backend: &IngressBackend) -> BackendKey {
+        let service = backend.service.as_ref().map(|service| &service.name);
+        let resource = backend.resource.as_ref().map(|resource| &resource.name);
+        let name = service.or(resource).cloned().unwrap_or_default();
+        BackendKey {
+            service: ObjectName::new(self.claim.name.namespace.clone(), name),
+            port: ServicePort::Number(0),
+        }
     }
 
     fn refuse(&mut self, field: String, message: String) {

@@ -307,6 +307,76 @@ fn an_ingress_that_restricts_access_is_denied_and_says_why() {
 }
 
 #[test]
+fn a_rule_that_cannot_be_written_stays_closed_where_its_ingress_is_denied() {
+    let resource = "backend: {resource: {kind: B, name: b}}";
+    let long = format!("/x/{}", "y".repeat(5000));
+    for (rule, closed) in [
+        (
+            format!("{{path: /x/y, pathType: Exact, {resource}}}"),
+            "/x/y Exact default/b:0",
+        ),
+        (
+            "{path: /x, pathType: Prefix, backend: {}}".into(),
+            "/x Prefix default/:0",
+        ),
+        (
+            "{path: /x, pathType: Prefix, backend: {service: {name: s, port: {number: 0}}}}".into(),
+            "/x Prefix default/s:0",
+        ),
+        (
+            format!("{{path: /x/y, pathType: Regex, {TO_S}}}"),
+            "/x/y Prefix default/s:80",
+        ),
+        (
+            format!("{{path: '/x/y(z', pathType: Regex, {TO_S}}}"),
+            "/x/ Prefix default/s:80",
+        ),
+        (
+            format!("{{path: '/x/y z/w', pathType: Prefix, {TO_S}}}"),
+            "/x/ Prefix default/s:80",
+        ),
+        (
+            format!("{{path: '/x/y?z', pathType: Exact, {TO_S}}}"),
+            "/x/ Prefix default/s:80",
+        ),
+        (
+            format!("{{path: '{long}', pathType: Exact, {TO_S}}}"),
+            "/x/ Prefix default/s:80",
+        ),
+        (
+            format!("{{path: x, pathType: Prefix, {TO_S}}}"),
+            "/ Prefix default/s:80",
+        ),
+        (
+            format!("{{path: x y, pathType: Prefix, {TO_S}}}"),
+            "/ Prefix default/s:80",
+        ),
+    ] {
+        let spec = format!("{{rules: [{{host: a.test, http: {{paths: [{rule}]}}}}]}}");
+        let plain = ingress("web", &spec);
+        let restricted = plain.replace(
+            "{name: web}",
+            "{name: web, annotations: {nginx.ingress.kubernetes.io/auth-type: basic}}",
+        );
+        let open = translate(&format!("{plain}{SERVICE}"));
+        assert_eq!(lines(&open), [] as [&str; 0], "{rule}");
+        let snapshot = translate(&format!("{restricted}{SERVICE}"));
+        assert_eq!(lines(&snapshot), [format!("web a.test {closed}")], "{rule}");
+        assert_eq!(denied(&snapshot).len(), 1, "{rule}");
+        assert_eq!(
+            snapshot.problems.len(),
+            1 + open.problems.len(),
+            "{:?}",
+            problems(&snapshot)
+        );
+        assert!(
+            snapshot.backends.contains_key(&snapshot.routes[0].backend),
+            "{rule}"
+        );
+    }
+}
+
+#[test]
 fn a_canary_takes_no_request_past_the_access_control_of_its_main_ingress() {
     let spec =
         format!("{{rules: [{{host: a.test, http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}");
