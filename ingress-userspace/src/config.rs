@@ -212,7 +212,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) pin_dir: PathBuf,
 
-    /// Number of worker threads [default: one a core]
+    /// Number of worker threads [default: one per core]
     #[arg(long, value_name = "N", env = "FOREBAY_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Process")]
     pub(crate) workers: Option<u16>,
 
@@ -290,7 +290,7 @@ impl FromStr for NodeAddress {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// Two `--node` flags have one name or one address.
-    #[error("--node {0} is given twice; each name and each address may stand once")]
+    #[error("--node {0} is given twice; each name and each address may appear only once")]
     DuplicateNode(String),
     /// The fixed set lacks this node.
     #[error("--node-name {0} is not among the --node flags; add --node {0}=ADDR")]
@@ -301,7 +301,7 @@ impl RunConfig {
     /// The fixed set of nodes by name. A lone node needs no `--node`: then the set is empty.
     ///
     /// # Errors
-    /// A name or an address stands twice, or this node is missing.
+    /// A name or an address is given twice, or this node is missing.
     pub(crate) fn nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
         let mut nodes = BTreeMap::new();
         for node in &self.node {

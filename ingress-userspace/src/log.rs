@@ -12,7 +12,7 @@ pub(crate) enum LogFormat {
     /// For people: time, level, target, message, fields.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
