@@ -134,7 +134,6 @@ impl Publisher {
             status.certificates = expiries;
             status.skipped.clone_from(&snapshot.skipped);
             status.problems = problems;
-            status.changed = Some(SystemTime::now());
         });
     }
 
@@ -152,6 +151,7 @@ impl Publisher {
             let (table, problems) = RouteTable::compile(snapshot, &self.upstreams, &self.metrics);
             tracing::info!(routes = table.entries().len(), "new table");
             self.tables.send_replace(Arc::new(table));
+            self.change_status(|status| status.changed = Some(SystemTime::now()));
             self.compiled = Some((Arc::clone(snapshot), problems));
         }
         self.compiled.as_ref().map_or(&[], |(_, problems)| problems)
@@ -275,4 +275,150 @@ type Sample<'a> = (Vec<(&'a str, &'a str)>, i64);
 
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, net::SocketAddr};
+
+    use super::*;
+    use ingress_model::{
+        Action, Backend, BackendKey, Endpoint, ObjectName, Origin, PathKind, PathPattern, Policy,
+        Route, ServicePort,
+    };
+
+    fn key(service: &str) -> BackendKey {
+        BackendKey {
+            service: ObjectName::new("shop", service),
+            port: ServicePort::Number(80),
+        }
+    }
+
+    fn route(service: &str) -> Route {
+        Route {
+            ingress: ObjectName::new("shop", "web"),
+            created: 0,
+            origin: Origin::Rule,
+            host: "a.test".parse().unwrap(),
+            path: PathPattern::new(PathKind::Prefix, "/").unwrap(),
+            backend: key(service),
+            action: Action::Forward,
+            policy: Policy::default(),
+        }
+    }
+
+    fn backends(ports: &[(&str, u16)]) -> BTreeMap<BackendKey, Backend> {
+        let backend = |(service, port): &(&str, u16)| {
+            let address = SocketAddr::from(([192, 0, 2, 1], *port));
+            let endpoints = vec![Endpoint { address, pod: None }];
+            let key = key(service);
+            (key.clone(), Backend { key, endpoints })
+        };
+        ports.iter().map(backend).collect()
+    }
+
+    #[test]
+    fn only_what_a_table_is_made_of_compiles_one_and_endpoints_reach_the_table_in_force() {
+        let first = Snapshot {
+            routes: vec![route("a")],
+            backends: backends(&[("a", 1)]),
+            ..Snapshot::default()
+        };
+        let denied = Route {
+            action: Action::Deny("no".into()),
+            ..route("a")
+        };
+        for (what, next, compiles, port) in [
+            ("nothing", first.clone(), false, 1),
+            (
+                "endpoints",
+                Snapshot {
+                    backends: backends(&[("a", 2)]),
+                    ..first.clone()
+                },
+                false,
+                2,
+            ),
+            (
+                "problems",
+                Snapshot {
+                    skipped: [("v1/Pod".to_owned(), 1)].into(),
+                    ..first.clone()
+                },
+                false,
+                1,
+            ),
+            (
+                "routes",
+                Snapshot {
+                    routes: vec![denied],
+                    ..first.clone()
+                },
+                true,
+                1,
+            ),
+            (
+                "hosts with TLS",
+                Snapshot {
+                    tls_hosts: vec!["a.test".parse().unwrap()],
+                    ..first.clone()
+                },
+                true,
+                1,
+            ),
+            (
+                "backends",
+                Snapshot {
+                    backends: backends(&[("a", 1), ("b", 1)]),
+                    ..first.clone()
+                },
+                true,
+                1,
+            ),
+        ] {
+            let (mut publisher, mut tables, status) = Publisher::new(
+                Status::default(),
+                tls::Resolver::new().unwrap(),
+                Arc::new(Registry::new(1)),
+            );
+            publisher.publish(Arc::new(first.clone()));
+            tables.borrow_and_update();
+            let changed = status.borrow().changed;
+            assert!(changed.is_some());
+            publisher.publish(Arc::new(next));
+            assert_eq!(tables.has_changed().unwrap(), compiles, "{what}");
+            assert_eq!(status.borrow().changed != changed, compiles, "{what}");
+            let table = tables.borrow_and_update();
+            let address = table.entries()[0].upstream.endpoints()[0].address;
+            assert_eq!(address.port(), port, "{what}");
+        }
+    }
+
+    #[test]
+    fn denied_routes_are_counted_and_problems_outlive_a_change_of_endpoints() {
+        let denied = Route {
+            action: Action::Deny("no".into()),
+            ..route("a")
+        };
+        let first = Snapshot {
+            // The second has host and path of the first.
+            routes: vec![denied, route("a")],
+            backends: backends(&[("a", 1)]),
+            ..Snapshot::default()
+        };
+        let (mut publisher, _tables, status) = Publisher::new(
+            Status::default(),
+            tls::Resolver::new().unwrap(),
+            Arc::new(Registry::new(1)),
+        );
+        for port in [1, 2] {
+            publisher.publish(Arc::new(Snapshot {
+                backends: backends(&[("a", port)]),
+                ..first.clone()
+            }));
+            let status = status.borrow();
+            assert_eq!((status.routes, status.denied_routes), (1, 1), "{port}");
+            assert_eq!(status.problems.len(), 1, "{port}: {:?}", status.problems);
+        }
+    }
 }
