@@ -392,6 +392,19 @@ mod tests {
     }
 
     #[test]
+    fn a_problem_quotes_no_more_of_a_value_than_a_line_holds() {
+        for name in SUPPORTED {
+            let key = format!("nginx.ingress.kubernetes.io/{name}");
+            for value in ["é".repeat(200), "\u{1}".repeat(200_000)] {
+                let (_, warnings) = read(&[(&key, &value)]);
+                assert_eq!(warnings.len(), 1, "{name}");
+                assert!(warnings[0].len() < 600, "{}", warnings[0].len());
+                assert!(warnings[0].contains("default stays"), "{warnings:?}");
+            }
+        }
+    }
+
+    #[test]
     fn annotations_without_effect_are_said_and_those_of_others_are_not() {
         let (policy, warnings) = read(&[
             ("cert-manager.io/cluster-issuer", "x"),

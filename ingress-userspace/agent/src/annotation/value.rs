@@ -4,6 +4,18 @@ use std::{net::IpAddr, str::FromStr, time::Duration};
 
 use thiserror::Error;
 
+/// As much of a value as an error quotes. An annotation may have 256 KiB, and its error goes to the
+/// log, to `/status`, and into every copy of the problems.
+fn excerpt(text: &str) -> String {
+    const LENGTH: usize = 64;
+    let start = &text[..text.floor_char_boundary(LENGTH)];
+    if start == text {
+        start.to_owned()
+    } else {
+        format!("{start}…")
+    }
+}
+
 /// A boolean, in the spellings that Go's `strconv.ParseBool` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Switch(pub(super) bool);
@@ -20,7 +32,7 @@ impl FromStr for Switch {
         match text {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self(false)),
-            _ => Err(SwitchError(text.to_owned())),
+            _ => Err(SwitchError(excerpt(text))),
         }
     }
 }
@@ -53,7 +65,7 @@ fn seconds(text: &str, max: u64) -> Result<Duration, SecondsError> {
     match text.parse() {
         Ok(value) if (1..=max).contains(&value) => Ok(Duration::from_secs(value)),
         Ok(value) => Err(SecondsError::OutOfRange { value, max }),
-        Err(_) => Err(SecondsError::NotANumber(text.to_owned())),
+        Err(_) => Err(SecondsError::NotANumber(excerpt(text))),
     }
 }
 
@@ -86,7 +98,7 @@ impl FromStr for BodyLimit {
     type Err = BodyLimitError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = || BodyLimitError(text.to_owned());
+        let refuse = || BodyLimitError(excerpt(text));
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let shift = match text
             .get(digits.len()..)
@@ -139,10 +151,10 @@ impl FromStr for RewriteTarget {
         }
         let passes = |c: char| c.is_ascii_alphanumeric() || "-._~:/$".contains(c);
         if !text.chars().all(passes) {
-            return Err(RewriteTargetError::Character(text.to_owned()));
+            return Err(RewriteTargetError::Character(excerpt(text)));
         }
         if !text.starts_with(['/', '$']) {
-            return Err(RewriteTargetError::Relative(text.to_owned()));
+            return Err(RewriteTargetError::Relative(excerpt(text)));
         }
         Ok(Self(text.into()))
     }
