@@ -48,3 +48,19 @@ pub struct Backend {
     /// terminating but still serving (KEP-1669).
     pub endpoints: Vec<Endpoint>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_as_namespace_service_and_port() {
+        for (port, text) in [
+            (ServicePort::Number(80), "shop/web:80"),
+            (ServicePort::Name("http".into()), "shop/web:http"),
+        ] {
+            let service = ObjectName::new("shop", "web");
+            assert_eq!(BackendKey { service, port }.to_string(), text);
+        }
+    }
+}

@@ -39,3 +39,15 @@ pub struct Certificate {
     /// `tls.key`.
     pub key: PrivateKey,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_key_is_given_to_the_tls_stack_and_never_printed() {
+        let key = PrivateKey::from_pem(b"secret".to_vec());
+        assert_eq!(key.expose_pem(), b"secret");
+        assert_eq!(format!("{key:?}"), "[redacted]");
+    }
+}

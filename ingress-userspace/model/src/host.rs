@@ -115,6 +115,37 @@ mod tests {
     }
 
     #[test]
+    fn an_exact_host_stands_for_itself_and_none_for_all() {
+        for (pattern, host, matches) in [
+            ("a.b", "a.b", true),
+            ("a.b", "b.b", false),
+            ("a.b", "x.a.b", false),
+            ("", "a.b", true),
+            ("", "", true),
+        ] {
+            let pattern: HostPattern = pattern.parse().unwrap();
+            assert_eq!(pattern.matches(host), matches, "{pattern} {host}");
+        }
+    }
+
+    #[test]
+    fn a_host_may_have_253_bytes_and_a_label_63() {
+        let label = "a".repeat(63);
+        let fits = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(fits.len(), 253);
+        assert_eq!(fits.parse::<HostPattern>().unwrap().to_string(), fits);
+        let long = format!("{fits}a");
+        assert_eq!(long.parse::<HostPattern>(), Err(HostPatternError::TooLong));
+    }
+
+    #[test]
+    fn a_label_may_have_hyphens_and_underscores() {
+        for host in ["a-b.c", "_a.b_c", "*.a-b_c", "1.2.3.4"] {
+            assert_eq!(host.parse::<HostPattern>().unwrap().to_string(), host);
+        }
+    }
+
+    #[test]
     fn hosts_that_no_request_can_carry_are_refused() {
         for host in [
             "a..b",

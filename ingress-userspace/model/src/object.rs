@@ -29,3 +29,15 @@ impl fmt::Display for ObjectName {
         f.write_str(&self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_a_namespace_has_no_slash() {
+        for (namespace, text) in [("shop", "shop/web"), ("", "web")] {
+            assert_eq!(ObjectName::new(namespace, "web").to_string(), text);
+        }
+    }
+}

@@ -105,3 +105,49 @@ impl fmt::Display for Problem {
         f.write_str(&self.message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_reads_as_file_object_field_and_message() {
+        let web = Subject::object("Ingress", &ObjectName::new("shop", "web"));
+        let file = Subject::file("a.yaml:7");
+        for (problem, text) in [
+            (
+                web.warning("spec", "is odd"),
+                "Ingress shop/web: spec: is odd",
+            ),
+            (web.error("", "is odd"), "Ingress shop/web: is odd"),
+            (
+                web.clone()
+                    .read_from(Some("a.yaml:1"))
+                    .error("spec", "is odd"),
+                "a.yaml:1: Ingress shop/web: spec: is odd",
+            ),
+            (
+                web.clone().read_from(None).error("spec", "is odd"),
+                "Ingress shop/web: spec: is odd",
+            ),
+            (file.error("", "is odd"), "a.yaml:7: is odd"),
+            (
+                file.clone().called("Service b").error("", "is odd"),
+                "a.yaml:7: Service b: is odd",
+            ),
+        ] {
+            assert_eq!(problem.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_warning_is_less_than_an_error() {
+        let file = Subject::file("a.yaml");
+        let (warning, error) = (file.warning("", "a"), file.error("", "a"));
+        assert_eq!(
+            (warning.severity, error.severity),
+            (Severity::Warning, Severity::Error)
+        );
+        assert!(warning < error);
+    }
+}

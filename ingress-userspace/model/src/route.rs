@@ -68,3 +68,22 @@ impl Route {
         Seniority::new(self.created, self.ingress.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_older_goes_first_and_on_a_tie_the_greater_name() {
+        let seniority = |created, namespace: &str, name: &str| {
+            Seniority::new(created, ObjectName::new(namespace, name))
+        };
+        for (first, second) in [
+            (seniority(1, "a", "a"), seniority(2, "z", "z")),
+            (seniority(1, "a", "b"), seniority(1, "a", "a")),
+            (seniority(1, "b", "a"), seniority(1, "a", "b")),
+        ] {
+            assert!(first < second, "{first:?} {second:?}");
+        }
+    }
+}
