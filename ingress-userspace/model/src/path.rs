@@ -80,14 +80,41 @@ mod tests {
 
     #[test]
     fn paths_that_no_request_can_carry_are_refused() {
-        for (kind, path) in [
-            (PathKind::Prefix, "foo"),
-            (PathKind::Exact, "/a b"),
-            (PathKind::Exact, "/a?b"),
-            (PathKind::Prefix, "/a\nb"),
-            (PathKind::Regex, "/a\nb"),
+        use PathPatternError::{Character, Relative, TooLong};
+        let long = format!("/{}", "a".repeat(4096));
+        let quoted = |path: &str| path.to_owned();
+        for (kind, path, error) in [
+            (PathKind::Prefix, "foo", Relative(quoted("foo"))),
+            (PathKind::Prefix, "^/foo", Relative(quoted("^/foo"))),
+            (PathKind::Regex, "^foo", Relative(quoted("^foo"))),
+            (PathKind::Exact, "/a b", Character(quoted("/a b"))),
+            (PathKind::Exact, "/a?b", Character(quoted("/a?b"))),
+            (PathKind::Prefix, "/a#b", Character(quoted("/a#b"))),
+            (PathKind::Prefix, "/a\nb", Character(quoted("/a\nb"))),
+            (PathKind::Regex, "/a\nb", Character(quoted("/a\nb"))),
+            (PathKind::Regex, "/a b", Character(quoted("/a b"))),
+            (PathKind::Prefix, &long, TooLong),
         ] {
-            assert!(PathPattern::new(kind, path).is_err(), "{kind:?} {path:?}");
+            assert_eq!(
+                PathPattern::new(kind, path),
+                Err(error),
+                "{kind:?} {path:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_paths_are_kept_as_they_are_written() {
+        let longest = format!("/{}", "a".repeat(4095));
+        for (kind, path) in [
+            (PathKind::Prefix, "/a/"),
+            (PathKind::Exact, "/^a$(b|c)é"),
+            (PathKind::Regex, "/a?b#"),
+            (PathKind::Regex, "^/a"),
+            (PathKind::Prefix, &longest),
+        ] {
+            let pattern = PathPattern::new(kind, path).unwrap();
+            assert_eq!((pattern.kind(), pattern.as_str()), (kind, path));
         }
     }
 
