@@ -279,6 +279,15 @@ mod tests {
     }
 
     #[test]
+    fn values_are_bytes_in_the_order_of_their_fields() {
+        let key = VipKey::tcp4(u32::from_ne_bytes([198, 51, 100, 10]), 443u16.to_be());
+        let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 51, 100, 10];
+        assert_eq!(bytes(&key), [&address[..], &[1, 0xbb, 6, 0]].concat());
+        let any_port = VipKey::address4(u32::from_ne_bytes([198, 51, 100, 10]));
+        assert_eq!(bytes(&any_port), [&address[..], &[0; 4]].concat());
+    }
+
+    #[test]
     fn ipv4_addresses_are_kept_as_mapped_ipv6() {
         let octets = [198, 51, 100, 10];
         let expected = std::net::Ipv4Addr::from(octets).to_ipv6_mapped().octets();

@@ -91,17 +91,42 @@ mod tests {
 
     use super::*;
 
+    fn outer(source: u32, destination: u32, inner_length: u16) -> Outer {
+        Outer {
+            destination_mac: [2; 6],
+            source_mac: [4; 6],
+            source,
+            destination,
+            inner_length,
+            flow_hash: 1,
+            from: 1,
+            hops: [NO_HOP; 2],
+        }
+    }
+
+    /// The sum of the IPv4 header's words, folded until nothing is carried.
+    fn folded_sum(headers: &[u8]) -> u64 {
+        let words = headers[..IPV4].chunks(2);
+        let sum: u64 = words
+            .map(|word| u64::from(u16::from_be_bytes([word[0], word[1]])))
+            .sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        (folded & 0xffff) + (folded >> 16)
+    }
+
+    #[test]
+    fn a_carry_of_the_first_fold_is_added_too() {
+        // The words without the checksum sum to 0x1ffff: the first fold gives 0x10000.
+        let source = u32::from_ne_bytes([0xff, 0xff, 0x3a, 0xa3]);
+        let headers = outer(source, 0, 40).headers();
+        assert_eq!(headers[10..12], [0xff, 0xfe]);
+        assert_eq!(folded_sum(&headers), 0xffff);
+    }
+
     proptest! {
         #[test]
         fn the_outer_checksum_sums_to_all_ones(source: u32, destination: u32, inner_length in 40u16..65_000) {
-            let outer = Outer {
-                destination_mac: [2; 6], source_mac: [4; 6], source, destination, inner_length,
-                flow_hash: 1, from: 1, hops: [NO_HOP; 2],
-            };
-            let headers = outer.headers();
-            let sum: u64 = headers[..IPV4].chunks(2).map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-            let folded = (sum & 0xffff) + (sum >> 16);
-            prop_assert_eq!((folded & 0xffff) + (folded >> 16), 0xffff);
+            prop_assert_eq!(folded_sum(&outer(source, destination, inner_length).headers()), 0xffff);
         }
     }
 }

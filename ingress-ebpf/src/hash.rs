@@ -122,6 +122,52 @@ mod tests {
         );
     }
 
+    /// Nodes of two versions must agree. The numbers are those of another implementation.
+    #[test]
+    fn a_flow_has_the_same_hash_in_every_version() {
+        let zero = Flow {
+            source: 0,
+            destination: 0,
+            source_port: 0,
+            destination_port: 0,
+        };
+        let full = Flow {
+            source: 0xffff_ffff,
+            destination: 0x8000_0001,
+            source_port: 0xffff,
+            destination_port: 0x8000,
+        };
+        for (of, seed, hash, index) in [
+            (zero, [0, 0], 0x011c_40b6, 284),
+            (client(0x0100_000a), [1, 2], 0xa921_4c6b, 43_297),
+            (full, [0xdead_beef, 0x0123_4567], 0xb5cf_0f7e, 46_543),
+        ] {
+            assert_eq!(flow(of, seed), hash, "{of:?}");
+            assert_eq!(bucket(hash), index, "{of:?}");
+        }
+    }
+
+    #[test]
+    fn a_slot_lies_in_its_set_and_an_empty_set_has_none() {
+        let slot = |base, count| slot(client(0x0100_000a), [1, 2], SocketSet { base, count });
+        assert_eq!(slot(10, 7), Some(12));
+        assert_eq!(slot(10, 1), Some(10));
+        assert_eq!(slot(10, 0), None);
+    }
+
+    #[test]
+    fn a_spread_reaches_both_ends_and_no_further() {
+        for (hash, count, at) in [
+            (0, 5, 0),
+            (u32::MAX, 5, 4),
+            (u32::MAX, 1, 0),
+            (u32::MAX, 0, 0),
+            (1 << 31, 6, 3),
+        ] {
+            assert_eq!(spread(hash, count), at, "{hash} {count}");
+        }
+    }
+
     #[test]
     fn another_seed_is_another_hash() {
         let same = (0..1000)

@@ -137,6 +137,17 @@ mod tests {
         );
     }
 
+    /// Nodes of two versions must agree. The numbers are those of another implementation.
+    #[test]
+    fn a_table_is_the_same_in_every_version() {
+        let owners = owners(&[(0, "node-a"), (7, "node-b"), (3, "node-c")], 7);
+        assert_eq!(owners[..12], [0, 3, 7, 7, 3, 7, 3, 0, 0, 7, 3, 7]);
+        let digest = owners.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, owner| {
+            (hash ^ u64::from(*owner)).wrapping_mul(0x100_0000_01b3)
+        });
+        assert_eq!(digest, 0xfd7b_9ec3_372f_4eea);
+    }
+
     #[test]
     fn nobody_owns_a_table_without_nodes() {
         assert!(owners(&[], 7).iter().all(|owner| *owner == NO_HOP));
