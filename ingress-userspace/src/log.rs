@@ -21,7 +21,7 @@ pub(crate) enum LogFormat {
 ///
 /// A second call changes nothing.
 pub(crate) fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("FOREBAY_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let (filter, refused) = filter(&std::env::var("FOREBAY_LOG").unwrap_or_default());
     let builder = SubscriberBuilder::default()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -32,4 +32,38 @@ pub(crate) fn start(format: LogFormat) {
             .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+    if let Some(error) = refused {
+        tracing::warn!(error, "FOREBAY_LOG is no filter; the default stays");
+    }
+}
+
+/// What `text` asks for, or the default and why not. Nothing asks for the default, too.
+fn filter(text: &str) -> (EnvFilter, Option<String>) {
+    if text.is_empty() {
+        return (EnvFilter::new(DEFAULT), None);
+    }
+    match EnvFilter::try_new(text) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(DEFAULT), Some(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_named_and_the_default_stays() {
+        let default = EnvFilter::new(DEFAULT).to_string();
+        for (text, filters, refused) in [
+            ("", &*default, false),
+            ("debug", "debug", false),
+            ("a=b=c", &default, true),
+            ("info,x=loud", &default, true),
+        ] {
+            let (filter, error) = filter(text);
+            assert_eq!(filter.to_string(), filters, "{text}");
+            assert_eq!(error.is_some(), refused, "{text}: {error:?}");
+        }
+    }
 }
