@@ -79,13 +79,14 @@ pub(super) async fn serve(
                 return Poll::Ready(ended.map_err(Into::into));
             }
             if deadline.poll(cx).is_ready() {
+                deadline.set(worker.now() + settings.idle_timeout);
+                // A request may have crossed the first GOAWAY: it is served to its end.
+                if !streams.are_idle() {
+                    continue;
+                }
                 if ending {
                     // Nothing is served any more, and what was sent is not taken.
                     return Poll::Ready(Ok(()));
-                }
-                deadline.set(worker.now() + settings.idle_timeout);
-                if !streams.are_idle() {
-                    continue;
                 }
             } else if ending || !member.poll_ending(cx) {
                 return Poll::Pending;

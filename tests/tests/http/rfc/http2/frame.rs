@@ -104,6 +104,16 @@ impl Connection {
         Ok(Outcome::Gone)
     }
 
+    /// Reads until GOAWAY says that the connection ends, and no further.
+    pub(super) fn goaway(&mut self) -> Result<(), String> {
+        while let Some(frame) = self.receive()? {
+            if frame.kind == GOAWAY {
+                return Ok(());
+            }
+        }
+        Err("closed without GOAWAY".to_owned())
+    }
+
     /// The next frame, with those answered that ask for it; `None` at the end.
     fn receive(&mut self) -> Result<Option<Frame>, String> {
         loop {

@@ -8,6 +8,7 @@ mod frame;
 mod hpack;
 
 mod bodies;
+mod ending;
 mod fields;
 mod lengths;
 mod pseudo;

@@ -1,0 +1,47 @@
+//! What is on its way when the connection ends (RFC 9113 section 6.8).
+
+use std::{io::Write, thread, time::Duration};
+
+use ingress_proxy::worker::Settings;
+
+use super::{
+    case::get,
+    frame::{Connection, END_HEADERS, END_STREAM, HEADERS, Outcome},
+    hpack,
+};
+use crate::{
+    proxy::{Cluster, Proxy, settings},
+    wire::{Endpoint, read_head},
+};
+
+const BRIEF: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_request_that_crosses_the_goaway_of_an_idle_connection_is_served_to_its_end() {
+    let endpoint = Endpoint::start(|_, mut stream| {
+        read_head(&mut stream);
+        // Slower than all that ends a connection which serves nothing.
+        thread::sleep(5 * BRIEF);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        let _ = stream.write_all(answer);
+    });
+    let settings = Settings {
+        idle_timeout: BRIEF,
+        shutdown_grace: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let mut connection = Connection::open(proxy.http);
+    connection.goaway().unwrap();
+    // The PING that came along is not answered yet: to the proxy, the client has not seen GOAWAY.
+    let block: Vec<u8> = get::<&str, &str>(&[])
+        .iter()
+        .flat_map(|(name, value)| hpack::field(name, value))
+        .collect();
+    connection.send(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    let answer = Outcome::Answer {
+        status: 200,
+        body: "hello".to_owned(),
+    };
+    assert_eq!(connection.outcome(1), Ok(answer));
+}
