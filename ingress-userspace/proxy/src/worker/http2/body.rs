@@ -18,6 +18,11 @@ use crate::{
     worker::{record::Record, state::Worker},
 };
 
+/// Most bytes of a response that are handed to hyper at once: a frame of the default size (RFC 9113
+/// section 6.5.2). It asks again when most of them have left, so that a slow client which shares its
+/// connection among many streams is not taken for one that stands still.
+const PIECE: usize = 16 * 1024;
+
 /// The body of a request.
 #[derive(Debug)]
 pub(super) struct RequestStream {
@@ -112,7 +117,7 @@ impl Download {
         }
         let now = self.worker.now();
         let data = match ready!(self.download.poll_data(now, cx)) {
-            Ok(data) => data.map(Bytes::copy_from_slice),
+            Ok(data) => data.map(|data| Bytes::copy_from_slice(data.get(..PIECE).unwrap_or(data))),
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,

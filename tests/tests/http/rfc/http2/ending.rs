@@ -1,4 +1,4 @@
-//! What is on its way when the connection ends (RFC 9113 section 6.8).
+//! When streams and connections end, and when they do not (RFC 9113 sections 5.2 and 6.8).
 
 use std::{io::Write, thread, time::Duration};
 
@@ -34,14 +34,43 @@ fn a_request_that_crosses_the_goaway_of_an_idle_connection_is_served_to_its_end(
     let mut connection = Connection::open(proxy.http);
     connection.goaway().unwrap();
     // The PING that came along is not answered yet: to the proxy, the client has not seen GOAWAY.
-    let block: Vec<u8> = get::<&str, &str>(&[])
-        .iter()
-        .flat_map(|(name, value)| hpack::field(name, value))
-        .collect();
-    connection.send(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    connection.send(HEADERS, END_HEADERS | END_STREAM, 1, &request());
     let answer = Outcome::Answer {
         status: 200,
         body: "hello".to_owned(),
     };
     assert_eq!(connection.outcome(1), Ok(answer));
+}
+
+#[test]
+fn a_client_that_takes_one_frame_at_a_time_is_slow_and_not_stalled() {
+    const FRAME: u32 = 16 * 1024;
+    const FIRST_WINDOW: usize = 65_535;
+    let endpoint = Endpoint::start(|_, mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+    });
+    let settings = Settings {
+        write_timeout: 5 * BRIEF / 2,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let mut connection = Connection::open(proxy.http);
+    connection.send(HEADERS, END_HEADERS | END_STREAM, 1, &request());
+    connection.data(1, FIRST_WINDOW).unwrap();
+    for round in 0..10 {
+        // The pace of a slow client, well within the limit for each frame.
+        thread::sleep(BRIEF);
+        connection.open_window(1, FRAME);
+        let taken = connection.data(1, FRAME as usize);
+        assert_eq!(taken, Ok(()), "round {round}");
+    }
+}
+
+fn request() -> Vec<u8> {
+    get::<&str, &str>(&[])
+        .iter()
+        .flat_map(|(name, value)| hpack::field(name, value))
+        .collect()
 }

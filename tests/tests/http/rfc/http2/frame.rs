@@ -16,6 +16,7 @@ pub(super) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 
 pub(super) const END_STREAM: u8 = 1;
@@ -102,6 +103,27 @@ impl Connection {
             }
         }
         Ok(Outcome::Gone)
+    }
+
+    /// Opens the window of the connection and of `stream` by `size` bytes.
+    pub(super) fn open_window(&mut self, stream: u32, size: u32) {
+        self.send(WINDOW_UPDATE, 0, 0, &size.to_be_bytes());
+        self.send(WINDOW_UPDATE, 0, stream, &size.to_be_bytes());
+    }
+
+    /// Reads `size` bytes of the body of `stream`, all of which its window has room for.
+    pub(super) fn data(&mut self, stream: u32, size: usize) -> Result<(), String> {
+        let mut received = 0;
+        while received < size {
+            match self.receive()?.ok_or("closed")? {
+                frame if (frame.kind, frame.stream) == (DATA, stream) => {
+                    received += frame.payload.len();
+                }
+                frame if frame.kind == RST_STREAM => return Err("reset".to_owned()),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reads until GOAWAY says that the connection ends, and no further.
