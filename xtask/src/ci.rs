@@ -5,7 +5,7 @@ use std::{process::Stdio, time::Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    build_ebpf,
+    build_ebpf, fuzz,
     setup::{self, Piece, Purpose, kubernetes},
     shell::{self, cargo, command},
     test, tidy,
@@ -13,13 +13,15 @@ use crate::{
 
 type Check = fn() -> Result<()>;
 
-const STEPS: [(&str, Check); 6] = [
+const STEPS: [(&str, Check); 8] = [
     ("format", format),
     ("tidy", tidy::run),
     ("eBPF build", build_ebpf::build),
     ("clippy", clippy),
+    ("eBPF clippy", build_ebpf::check),
     ("docs", docs),
     ("deploy manifests", manifests),
+    ("fuzz", fuzz::smoke),
 ];
 
 /// Runs `cargo xtask ci`. A step that fails does not keep the next from running: one run shows all
@@ -65,8 +67,7 @@ fn clippy() -> Result<()> {
         "--",
         "--deny",
         "warnings",
-    ]))?;
-    build_ebpf::check()
+    ]))
 }
 
 fn docs() -> Result<()> {

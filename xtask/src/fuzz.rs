@@ -25,16 +25,24 @@ pub(crate) struct Options {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Only figures and what breaks a target, not what it finds on its way
+    #[arg(long)]
+    quiet: bool,
     /// Only this target
     target: Option<String>,
 }
 
-/// Runs `cargo xtask fuzz`.
-pub(crate) fn run(options: &Options) -> Result<()> {
-    run_with(options)
+/// Runs each target on its seeds and a little longer, as CI does.
+pub(crate) fn smoke() -> Result<()> {
+    run(&Options {
+        seconds: 5,
+        quiet: true,
+        target: None,
+    })
 }
 
-fn run_with(options: &Options) -> Result<()> {
+/// Runs `cargo xtask fuzz`.
+pub(crate) fn run(options: &Options) -> Result<()> {
     setup::ensure(&Piece::FUZZ)?;
     let listed = output(&mut fuzz("list")?).context("list the fuzz targets")?;
     let mut targets: Vec<&str> = listed.lines().collect();
@@ -51,24 +59,24 @@ fn run_with(options: &Options) -> Result<()> {
     shell::run(build.args(&options.target))?;
     for target in targets {
         println!("\n== {target}, {} s ==", options.seconds);
-        run_target(target, options.seconds)?;
+        run_target(target, options)?;
     }
     Ok(())
 }
 
-fn run_target(target: &str, seconds: u32) -> Result<()> {
+fn run_target(target: &str, options: &Options) -> Result<()> {
     let found = folder().join("target/found").join(target);
     fs::create_dir_all(&found).with_context(|| format!("create {}", found.display()))?;
     // libFuzzer writes to the first folder and only reads the others.
     let seeds = Some(folder().join("corpus").join(target)).filter(|seeds| seeds.is_dir());
-    shell::run(
-        sanitized("run")?
-            .arg(target)
-            .arg(found)
-            .args(seeds)
-            .args(["--", "-len_control=0", "-timeout=10"])
-            .arg(format!("-max_total_time={seconds}")),
-    )
+    let mut run = sanitized("run")?;
+    run.arg(target).arg(found).args(seeds);
+    run.args(["--", "-len_control=0", "-timeout=10"])
+        .arg(format!("-max_total_time={}", options.seconds));
+    if options.quiet {
+        run.args(["-verbosity=0", "-print_funcs=0", "-print_final_stats=1"]);
+    }
+    shell::run(&mut run)
 }
 
 /// Our targets' workspace.

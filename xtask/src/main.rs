@@ -38,7 +38,7 @@ enum Command {
     Bench(bench::Options),
     /// Check the rules of CONTRIBUTING.md that no compiler checks
     Tidy,
-    /// Format, tidy, eBPF, lints, docs, deploy manifests and all tests
+    /// Format, tidy, eBPF, lints, docs, deploy manifests, each fuzz target for 5 s, and all tests
     Ci,
     /// Fuzz each parser for a while
     Fuzz(fuzz::Options),
