@@ -2,14 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use anyhow::Context as _;
+use tokio::task::JoinSet;
 
 use super::{
     UsageError,
+    handover::{self, Door},
     listener::{self, Address, Role},
 };
 use ingress_agent::kernel::{self, Dataplane, WorkerSockets};
@@ -28,6 +33,11 @@ pub(super) struct DataPlane {
     unregistered: Vec<WorkerSockets>,
     listeners: Vec<Vec<Listener>>,
     addresses: Vec<Address>,
+    /// Where the successor of this process gets the plain sockets: closed until this one serves.
+    doors: Vec<Door>,
+    /// One for each door that waits: whether a successor serves by its sockets.
+    replaced: Vec<Arc<AtomicBool>>,
+    waiting: JoinSet<()>,
     status: DataPlaneStatus,
 }
 
@@ -49,6 +59,9 @@ impl DataPlane {
             unregistered: Vec::new(),
             listeners: (0..workers).map(|_| Vec::new()).collect(),
             addresses: Vec::new(),
+            doors: Vec::new(),
+            replaced: Vec::new(),
+            waiting: JoinSet::new(),
             status: DataPlaneStatus {
                 mode: "sockets".to_owned(),
                 degraded: None,
@@ -87,13 +100,26 @@ impl DataPlane {
         (config.http_addresses(root), config.https_addresses(root))
     }
 
+    /// Takes the sockets of the process that serves `address` now, or binds new ones.
     fn listen(
         &mut self,
         role: Role,
         transport: Transport,
         address: SocketAddr,
     ) -> Result<(), UsageError> {
-        let sockets = listener::bind_shared(role, address, self.listeners.len())?;
+        let inheritance = handover::inherit(role, address).unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "connections that wait for the old process may be lost"
+            );
+            None
+        });
+        let (mut sockets, inherited) = inheritance.map_or_else(Default::default, |from| {
+            tracing::info!(%address, sockets = from.sockets.len(), "took the listening sockets over");
+            (from.sockets, Some(from.link))
+        });
+        listener::bind_shared(role, address, self.listeners.len(), &mut sockets)?;
         let bound = sockets
             .first()
             .and_then(|socket| socket.local_addr().ok())
@@ -102,8 +128,20 @@ impl DataPlane {
             role,
             address: bound,
         });
-        for (listeners, socket) in self.listeners.iter_mut().zip(sockets) {
-            listeners.push(Listener { socket, transport });
+        match Door::open(role, bound, &sockets, inherited) {
+            Ok(door) => self.doors.push(door),
+            Err(error) => {
+                tracing::warn!(%error, address = %bound, "cannot pass its sockets on");
+                let degraded = format!("cannot pass the sockets of {bound} on: {error}");
+                self.status.degraded.get_or_insert(degraded);
+            }
+        }
+        // More sockets than workers are left by a process that had more workers.
+        let workers = self.listeners.len();
+        for (number, socket) in sockets.into_iter().enumerate() {
+            if let Some(listeners) = self.listeners.get_mut(number % workers) {
+                listeners.push(Listener { socket, transport });
+            }
         }
         Ok(())
     }
@@ -113,9 +151,7 @@ impl DataPlane {
         let sockets = dataplane
             .bind_listeners(workers)
             .context("cannot bind sockets for the kernel to use")?;
-        let again = |socket: &std::net::TcpListener| {
-            socket.try_clone().context("cannot duplicate a socket")
-        };
+        let again = |socket: &TcpListener| socket.try_clone().context("cannot duplicate a socket");
         let unregistered = sockets.iter().map(|WorkerSockets { http, https }| {
             Ok(WorkerSockets {
                 http: again(http)?,
@@ -156,20 +192,50 @@ impl DataPlane {
         self.status.clone()
     }
 
-    /// One set of listeners for each worker; the second call gives none.
-    pub(super) fn take_listeners(&mut self) -> Vec<Vec<Listener>> {
-        std::mem::take(&mut self.listeners)
+    /// One set of listeners for each worker, to which connections come from now on; the second call
+    /// gives none.
+    ///
+    /// # Errors
+    /// A port was taken by a process that shares it with nobody.
+    pub(super) fn take_listeners(&mut self) -> std::io::Result<Vec<Vec<Listener>>> {
+        let listeners = std::mem::take(&mut self.listeners);
+        for listener in listeners.iter().flatten() {
+            listener::listen(&listener.socket)?;
+        }
+        Ok(listeners)
     }
 
-    /// Lets the kernel hand connections to the workers, which accept by now.
+    /// Lets the kernel hand connections to the workers, which accept by now, and waits for a
+    /// successor.
     ///
     /// # Errors
     /// The maps refuse the sockets.
     pub(super) fn serve(&mut self) -> Result<(), kernel::KernelError> {
+        for door in self.doors.drain(..) {
+            let replaced = Arc::new(AtomicBool::new(false));
+            self.replaced.push(Arc::clone(&replaced));
+            self.waiting.spawn(async move {
+                if let Err(error) = door.wait(replaced).await {
+                    tracing::warn!(%error, "cannot wait for a successor");
+                }
+            });
+        }
         let sockets = std::mem::take(&mut self.unregistered);
         self.kernel
             .as_ref()
             .map_or(Ok(()), |dataplane| dataplane.register(&sockets))
+    }
+
+    /// Whether a successor serves all that this process serves, by the same sockets.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.kernel.is_none()
+            && !self.replaced.is_empty()
+            && self.replaced.iter().all(|one| one.load(Relaxed))
+    }
+
+    /// Passes no sockets on any more: the workers do not accept from them.
+    pub(super) fn close_doors(&mut self) {
+        self.waiting.abort_all();
     }
 
     /// Keeps the kernel's maps in step with the network, until dropped.

@@ -72,10 +72,11 @@ pub(super) fn bind_joined(role: Role, address: SocketAddr) -> Result<TcpListener
     })
 }
 
-/// Binds one listener for each worker to the same address.
+/// Binds sockets to `address` until there are as many of them as workers.
 ///
 /// Port 0: the first one chooses, the others share its port. The kernel spreads connections over
-/// them (SO_REUSEPORT), and a second process may join while it takes over.
+/// them (SO_REUSEPORT). It does so from [`listen`] on, and not before: what reaches a socket that
+/// nobody accepts from waits, while another process would serve it.
 ///
 /// # Errors
 /// The port is busy, or the process may not have it.
@@ -83,23 +84,40 @@ pub(super) fn bind_shared(
     role: Role,
     address: SocketAddr,
     workers: usize,
-) -> Result<Vec<TcpListener>, UsageError> {
+    sockets: &mut Vec<TcpListener>,
+) -> Result<(), UsageError> {
     let mut bound = address;
-    (0..workers)
-        .map(|_| {
-            let listener = open(bound, true)?;
-            bound = listener.local_addr()?;
-            Ok(listener)
-        })
-        .collect::<io::Result<_>>()
-        .map_err(|source| UsageError::Listen {
-            role,
-            address,
-            source,
-        })
+    while sockets.len() < workers {
+        let socket = socket(bound, true)
+            .and_then(|socket| {
+                bound = socket.local_addr()?;
+                Ok(socket)
+            })
+            .map_err(|source| UsageError::Listen {
+                role,
+                address,
+                source,
+            })?;
+        sockets.push(socket);
+    }
+    Ok(())
+}
+
+/// Lets connections come to a bound socket. One that listens goes on as it does.
+///
+/// # Errors
+/// The port was taken by a process that shares it with nobody.
+pub(super) fn listen(socket: &TcpListener) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, BACKLOG)?)
 }
 
 fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = socket(address, shared)?;
+    listen(&socket)?;
+    Ok(socket)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -109,7 +127,6 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -133,7 +150,14 @@ mod tests {
 
     #[test]
     fn workers_share_the_port_that_the_first_one_chose() {
-        let listeners = bind_shared(Role::Http, "127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let mut listeners = vec![];
+        bind_shared(
+            Role::Http,
+            "127.0.0.1:0".parse().unwrap(),
+            3,
+            &mut listeners,
+        )
+        .unwrap();
         let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
         assert_eq!(addresses, [addresses[0]; 3]);
     }
@@ -158,7 +182,8 @@ mod tests {
     #[test]
     fn a_busy_port_names_the_flag_to_change() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let error = bind_shared(Role::Https, taken.local_addr().unwrap(), 1).unwrap_err();
+        let error =
+            bind_shared(Role::Https, taken.local_addr().unwrap(), 1, &mut vec![]).unwrap_err();
         assert!(error.to_string().contains("--https"), "{error}");
     }
 }

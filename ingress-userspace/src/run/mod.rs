@@ -4,6 +4,7 @@
 //! changes, until SIGTERM.
 
 mod data_plane;
+mod handover;
 mod listener;
 mod publish;
 mod signals;
@@ -30,7 +31,7 @@ use ingress_agent::{self as agent, AgentError, Feed, Source};
 use ingress_proxy::{
     metrics::Registry,
     tls,
-    worker::{self, Inputs, Listener},
+    worker::{self, Inputs, Listener, Shutdown},
 };
 
 use crate::{
@@ -137,7 +138,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         }
     }
 
-    let (shutdown, shutting_down) = watch::channel(false);
+    let (shutdown, shutting_down) = watch::channel(Shutdown::NotYet);
     let settings = Arc::new(worker::Settings {
         shutdown_grace: config.shutdown_grace,
         lame_duck: config.lame_duck,
@@ -149,7 +150,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     });
     let (end, mut ended) = mpsc::unbounded_channel();
     let threads = spawn_workers(
-        data_plane.take_listeners(),
+        data_plane.take_listeners().context("cannot listen")?,
         |metrics| Inputs {
             tables: tables.clone(),
             tls: Arc::clone(&tls),
@@ -175,9 +176,22 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         // Whoever takes over answers now; this one would say "not ready" in its name.
         admin.abort();
     }
-    tracing::info!(signal, grace = ?config.shutdown_grace, "shutting down: requests in flight go on");
-    shutdown.send_replace(true);
-    join(threads, config.shutdown_grace, &mut signals).await;
+    let replaced = data_plane.is_replaced();
+    tracing::info!(signal, grace = ?config.shutdown_grace, replaced, "shutting down: requests in flight go on");
+    shutdown.send_replace(if replaced {
+        Shutdown::Replaced
+    } else {
+        Shutdown::Alone
+    });
+    let close_doors = async {
+        tokio::time::sleep(config.lame_duck).await;
+        data_plane.close_doors();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = join(threads, config.shutdown_grace, &mut signals) => {}
+        () = close_doors => {}
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -16,7 +16,7 @@ use ingress_proxy::metrics::Registry;
 use ingress_proxy::table::RouteTable;
 use ingress_proxy::tls::{self, Certificates, Resolver};
 use ingress_proxy::upstream::Upstreams;
-use ingress_proxy::worker::{self, Inputs, Listener, Settings, Transport};
+use ingress_proxy::worker::{self, Inputs, Listener, Settings, Shutdown, Transport};
 use rustix::net::{self, AddressFamily, SocketType};
 use tokio::sync::{mpsc, watch};
 
@@ -30,7 +30,7 @@ pub(crate) struct Proxy {
     resolver: Arc<Resolver>,
     upstreams: Mutex<Upstreams>,
     tables: watch::Sender<Arc<RouteTable>>,
-    shutdown: watch::Sender<bool>,
+    shutdown: watch::Sender<Shutdown>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -61,7 +61,7 @@ impl Proxy {
         upstreams.adopt(&snapshot.backends);
         let table = RouteTable::compile(snapshot, &upstreams, &registry).0;
         let (tables, table) = watch::channel(Arc::new(table));
-        let (shutdown, begun) = watch::channel(false);
+        let (shutdown, begun) = watch::channel(Shutdown::NotYet);
         let resolver = Resolver::new().unwrap();
         resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
         let (mut http, mut https) = (Shared::bind(), Shared::bind());
@@ -111,7 +111,7 @@ impl Proxy {
 
     /// Begins the shutdown.
     pub(crate) fn shut_down(&self) {
-        self.shutdown.send_replace(true);
+        self.shutdown.send_replace(Shutdown::Alone);
     }
 
     /// Whether all workers have ended.

@@ -6,10 +6,10 @@ use tokio::{
     runtime::{Builder, LocalOptions},
     sync::watch,
     task::{JoinError, JoinSet, spawn_local},
-    time::{Instant, interval, sleep, timeout, timeout_at},
+    time::{Instant, interval, sleep, sleep_until, timeout_at},
 };
 
-use super::{Inputs, Listener, Transport, connection, state::Worker};
+use super::{Inputs, Listener, Shutdown, Transport, connection, state::Worker};
 use crate::{
     net::{self, Socket},
     table::RouteTable,
@@ -18,6 +18,9 @@ use crate::{
 
 /// How long to wait before the next accept when the process is out of files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a worker accepts at the least once its end has begun: longer than a handshake takes that
+/// the kernel has begun, and closing the socket would reset.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -62,13 +65,15 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
 
     // A task that ends before the shutdown has panicked: without it, clients would wait for ever, or
     // get what an old table says. The process has to end, and be started again.
-    tokio::select! {
+    let shutdown = tokio::select! {
         // An error means that the sender is gone: then there is nobody left to serve for.
-        _ = shutdown.wait_for(|begun| *begun) => {}
+        begun = shutdown.wait_for(|phase| *phase != Shutdown::NotYet) => {
+            begun.map_or(Shutdown::Alone, |phase| *phase)
+        }
         Some(ended) = accepting.join_next() => return Err(died(ended)),
         Some(ended) = upkeep.join_next() => return Err(died(ended)),
-    }
-    drain(&worker, close, accepting).await;
+    };
+    drain(&worker, shutdown, close, accepting).await;
     Ok(())
 }
 
@@ -81,13 +86,25 @@ fn died(ended: Result<(), JoinError>) -> io::Error {
 /// Ends the worker so that no client notices: first every response says that its connection ends,
 /// while connections are accepted and idle ones may still ask; then idle ones are closed; at the end
 /// of the grace, whatever is left.
-async fn drain(worker: &Worker, close: watch::Sender<bool>, mut accepting: JoinSet<()>) {
+async fn drain(
+    worker: &Worker,
+    shutdown: Shutdown,
+    close: watch::Sender<bool>,
+    mut accepting: JoinSet<()>,
+) {
     let settings = &worker.settings;
-    let grace = Instant::now() + settings.shutdown_grace;
+    let begun = Instant::now();
+    let grace = begun + settings.shutdown_grace;
+    let lame_duck = begun + settings.lame_duck.min(settings.shutdown_grace);
     worker.drain.begin();
-    let lame_duck = settings.lame_duck.min(settings.shutdown_grace);
+    if shutdown == Shutdown::Alone {
+        sleep_until(lame_duck.min(begun + HANDSHAKE)).await;
+    } else {
+        // Whoever comes finds the other process, and is not asked to come again.
+        close.send_replace(true);
+    }
     // Ends early when nothing is open.
-    let _ = timeout(lame_duck, worker.drain.finished()).await;
+    let _ = timeout_at(lame_duck, worker.drain.finished()).await;
     close.send_replace(true);
     while accepting.join_next().await.is_some() {}
     worker.drain.close_idle();

@@ -87,6 +87,19 @@ pub struct Listener {
     pub transport: Transport,
 }
 
+/// Whether and how a worker is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shutdown {
+    /// It is to serve.
+    #[default]
+    NotYet,
+    /// It is to end, and accepts while idle connections may still ask: connections that the kernel
+    /// has taken, or is taking, have nobody else.
+    Alone,
+    /// It is to end, and another process accepts from the same sockets.
+    Replaced,
+}
+
 /// What a worker is given.
 #[derive(Clone, Debug)]
 pub struct Inputs {
@@ -96,8 +109,8 @@ pub struct Inputs {
     pub tls: Arc<ServerConfig>,
     /// Counters of this worker alone.
     pub metrics: Arc<WorkerMetrics>,
-    /// Turns true once; then the worker drains and ends.
-    pub shutdown: watch::Receiver<bool>,
+    /// Changes once; then the worker drains and ends.
+    pub shutdown: watch::Receiver<Shutdown>,
     /// Limits and times.
     pub settings: Arc<Settings>,
 }

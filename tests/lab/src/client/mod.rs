@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 pub use self::{
     curl::{Answer, PendingCurl, curl, curl_in, start_curl},
-    wrk::{Load, wrk},
+    wrk::{Load, Wrk, wrk},
 };
 use crate::lab::Namespace;
 

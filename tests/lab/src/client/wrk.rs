@@ -1,11 +1,12 @@
 //! Runs wrk and reads what it prints.
 
 use std::{
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::lab::Namespace;
 
@@ -22,6 +23,10 @@ pub struct Load {
     pub failed: u64,
 }
 
+/// A wrk that runs; killed when dropped.
+#[derive(Debug)]
+pub struct Wrk(Option<Child>);
+
 /// Runs wrk for `duration` over `connections` keep-alive connections from one thread.
 ///
 /// # Errors
@@ -33,33 +38,75 @@ pub fn wrk(
     headers: &[&str],
     url: &str,
 ) -> Result<Load> {
-    let mut command = Command::new("wrk");
-    command
-        .args(["-t1", "--timeout", "5s"])
-        .args([
-            format!("-c{connections}"),
-            format!("-d{}s", duration.as_secs().max(1)),
-        ])
-        .args(headers.iter().flat_map(|header| ["-H", header]))
-        .arg(url)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let child = match namespace {
-        Some(namespace) => namespace.spawn(command),
-        None => command.spawn(),
-    };
-    let output = child
-        .context("start wrk (is it installed?)")?
-        .wait_with_output()
-        .context("wait for wrk")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "wrk: {}: {text}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    parse_wrk(&text)
+    Wrk::start(namespace, connections, duration, headers, url)?.load()
+}
+
+impl Wrk {
+    /// Starts wrk, which ends after `limit` or with [`Wrk::stop`].
+    ///
+    /// # Errors
+    /// wrk is not installed.
+    pub fn start(
+        namespace: Option<&Namespace>,
+        connections: usize,
+        limit: Duration,
+        headers: &[&str],
+        url: &str,
+    ) -> Result<Self> {
+        let mut command = Command::new("wrk");
+        command
+            .args(["-t1", "--timeout", "5s"])
+            .args([
+                format!("-c{connections}"),
+                format!("-d{}s", limit.as_secs().max(1)),
+            ])
+            .args(headers.iter().flat_map(|header| ["-H", header]))
+            .arg(url)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = match namespace {
+            Some(namespace) => namespace.spawn(command),
+            None => command.spawn(),
+        };
+        Ok(Self(Some(child.context("start wrk (is it installed?)")?)))
+    }
+
+    /// Ends the load now and counts it.
+    ///
+    /// # Errors
+    /// As [`Wrk::load`].
+    pub fn stop(self) -> Result<Load> {
+        if let Some(child) = &self.0 {
+            kill_process(Pid::from_child(child), Signal::INT)?;
+        }
+        self.load()
+    }
+
+    /// Waits until the load ends, and counts it.
+    ///
+    /// # Errors
+    /// wrk failed to start its load.
+    pub fn load(mut self) -> Result<Load> {
+        let child = self.0.take().context("wrk was stopped")?;
+        let output = child.wait_with_output().context("wait for wrk")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success(),
+            "wrk: {}: {text}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        parse_wrk(&text)
+    }
+}
+
+impl Drop for Wrk {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 fn parse_wrk(text: &str) -> Result<Load> {

@@ -138,8 +138,20 @@ impl Forebay {
     /// # Errors
     /// It ends, or is not ready within 20 s; its log is in the error.
     pub fn wait_for_ready(&mut self) -> Result<()> {
-        let ready = self.log.wait_for(|line| line["message"] == "ready");
-        ensure!(ready, "forebay is not ready:\n{}", self.log.text());
+        self.wait_for("ready")
+    }
+
+    /// Waits for a line with this message.
+    ///
+    /// # Errors
+    /// It ends, or does not say so within 20 s; its log is in the error.
+    pub fn wait_for(&self, message: &str) -> Result<()> {
+        let said = self.log.wait_for(|line| line["message"] == message);
+        ensure!(
+            said,
+            "forebay did not say {message:?}:\n{}",
+            self.log.text()
+        );
         Ok(())
     }
 

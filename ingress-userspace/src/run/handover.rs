@@ -1,0 +1,275 @@
+//! Passes listening sockets from the running process to the one that takes its place.
+//!
+//! Two processes that bind the same port by SO_REUSEPORT have queues of their own: what waits in
+//! the queue of the one that leaves is reset, however long it goes on accepting, since the kernel
+//! keeps adding to it. With the same sockets there is one set of queues, and each process takes what
+//! it can serve.
+//!
+//! A process waits for its successor at an abstract Unix address, named after the address that it
+//! serves: such names belong to the network namespace, as ports do, so the pods of a node need no
+//! folder in common. Whoever asks has to run as the same user, which is also what the kernel demands
+//! of those that join a port by SO_REUSEPORT.
+//!
+//! ```text
+//! predecessor                                successor
+//!      │ <──────────────── connects ──────────────│ at its start
+//!      │ ── the door and the sockets (SCM_RIGHTS) ─>│ loads its first table
+//!      │ <─────────────── one byte ───────────────│ serves from now on
+//!      │ stops accepting at SIGTERM               │ waits at the same door
+//! ```
+
+use std::{
+    io::{self, IoSlice, IoSliceMut, Write},
+    mem::MaybeUninit,
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream},
+    },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+};
+use tokio::io::Interest;
+
+use super::listener::Role;
+
+/// Descriptors in one message; the kernel allows 253 (SCM_MAX_FD).
+const AT_ONCE: usize = 250;
+/// Longest wait for the running process, which answers at once if it is well.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest pause after a failure to accept, which is out of files.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The data beside the descriptors: whether more of them come.
+const MORE: u8 = b'+';
+const LAST: u8 = b'.';
+/// What a successor says once it serves.
+const SERVING: u8 = b'!';
+
+/// What a running process has passed on.
+#[derive(Debug)]
+pub(super) struct Inheritance {
+    /// Every socket that listens on the address.
+    pub(super) sockets: Vec<TcpListener>,
+    /// How it came, for [`Door::open`].
+    pub(super) link: Link,
+}
+
+/// The way between two processes of which one follows the other.
+#[derive(Debug)]
+pub(super) struct Link {
+    door: UnixListener,
+    predecessor: UnixStream,
+}
+
+/// Where the successor finds the sockets of one address.
+#[derive(Debug)]
+pub(super) struct Door {
+    door: UnixListener,
+    /// Second descriptors, so that a worker may close its own.
+    sockets: Vec<TcpListener>,
+    predecessor: Option<UnixStream>,
+}
+
+/// The running process does not pass its sockets on as it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandoverError {
+    /// No connection, or it broke off.
+    #[error("the process that serves {address} does not answer")]
+    Io {
+        /// The address that both serve.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel would not let it join the port either.
+    #[error("the process that serves {address} belongs to user {uid}")]
+    Stranger {
+        /// The address that both serve.
+        address: SocketAddr,
+        /// The other's user.
+        uid: u32,
+    },
+    /// Something else came than the sockets.
+    #[error("the process that serves {address} passes something else than its sockets")]
+    Foreign {
+        /// The address that both serve.
+        address: SocketAddr,
+    },
+}
+
+/// Takes the sockets of the process that serves `address`; `None` if there is no such process.
+///
+/// # Errors
+/// There is one and it passes nothing usable on, within two seconds.
+pub(super) fn inherit(
+    role: Role,
+    address: SocketAddr,
+) -> Result<Option<Inheritance>, HandoverError> {
+    let failed = |source| HandoverError::Io { address, source };
+    let predecessor = match UnixStream::connect_addr(&name(role, address).map_err(failed)?) {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    predecessor
+        .set_read_timeout(Some(PATIENCE))
+        .map_err(failed)?;
+    let peer = sockopt::socket_peercred(&predecessor).map_err(|error| failed(error.into()))?;
+    if peer.uid != rustix::process::geteuid() {
+        let uid = peer.uid.as_raw();
+        return Err(HandoverError::Stranger { address, uid });
+    }
+    let mut passed = receive(&predecessor).map_err(failed)?.into_iter();
+    let door = passed.next().map(UnixListener::from);
+    let sockets: Vec<_> = passed.map(TcpListener::from).collect();
+    match door {
+        Some(door) if !sockets.is_empty() && sockets.iter().all(|one| serves(one, address)) => {
+            let link = Link { door, predecessor };
+            Ok(Some(Inheritance { sockets, link }))
+        }
+        _ => Err(HandoverError::Foreign { address }),
+    }
+}
+
+/// Whether `socket` listens on `address`.
+fn serves(socket: &TcpListener, address: SocketAddr) -> bool {
+    sockopt::socket_acceptconn(socket).is_ok_and(|listens| listens)
+        && socket.local_addr().is_ok_and(|bound| bound == address)
+}
+
+fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut passed = Vec::new();
+    loop {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut data = [0];
+        let received = recvmsg(
+            stream,
+            &mut [IoSliceMut::new(&mut data)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                passed.extend(descriptors);
+            }
+        }
+        if data == [LAST] {
+            return Ok(passed);
+        }
+    }
+}
+
+impl Door {
+    /// Makes the door of the process that serves `address` by `sockets`, or goes on with the one
+    /// that came with them.
+    ///
+    /// # Errors
+    /// Another process holds the name, or descriptors are used up.
+    pub(super) fn open(
+        role: Role,
+        address: SocketAddr,
+        sockets: &[TcpListener],
+        inherited: Option<Link>,
+    ) -> io::Result<Self> {
+        let (door, predecessor) = match inherited {
+            Some(link) => (link.door, Some(link.predecessor)),
+            None => (UnixListener::bind_addr(&name(role, address)?)?, None),
+        };
+        Ok(Self {
+            door,
+            sockets: sockets
+                .iter()
+                .map(TcpListener::try_clone)
+                .collect::<io::Result<_>>()?,
+            predecessor,
+        })
+    }
+
+    /// Tells the predecessor that this process serves, and passes the sockets on to one successor
+    /// after the other: the next gets them once the last is gone. `replaced` says whether there is
+    /// one that serves.
+    ///
+    /// # Errors
+    /// The runtime takes no more descriptors.
+    pub(super) async fn wait(mut self, replaced: Arc<AtomicBool>) -> io::Result<()> {
+        if let Some(predecessor) = &mut self.predecessor {
+            // It may be gone, and needs not hear it then.
+            let _ = predecessor.write_all(&[SERVING]);
+        }
+        self.door.set_nonblocking(true)?;
+        let door = tokio::net::UnixListener::from_std(self.door)?;
+        loop {
+            match door.accept().await {
+                Ok((successor, _)) => {
+                    if let Err(error) = pass(&door, &self.sockets, &successor, &replaced).await {
+                        tracing::warn!(%error, "the sockets were not passed on");
+                    }
+                    replaced.store(false, Relaxed);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no successor can be answered");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Passes everything to `successor`, and returns when that process is gone.
+async fn pass(
+    door: &tokio::net::UnixListener,
+    sockets: &[TcpListener],
+    successor: &tokio::net::UnixStream,
+    replaced: &AtomicBool,
+) -> io::Result<()> {
+    let uid = successor.peer_cred()?.uid();
+    if uid != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::other(format!("user {uid} asked for them")));
+    }
+    let all: Vec<BorrowedFd<'_>> = std::iter::once(door.as_fd())
+        .chain(sockets.iter().map(AsFd::as_fd))
+        .collect();
+    let mut left = all.chunks(AT_ONCE).peekable();
+    while let Some(some) = left.next() {
+        let data = [if left.peek().is_some() { MORE } else { LAST }];
+        let send = || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(some));
+            Ok(sendmsg(
+                successor,
+                &[IoSlice::new(&data)],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            )?)
+        };
+        successor.async_io(Interest::WRITABLE, send).await?;
+    }
+    tracing::info!(sockets = sockets.len(), "passed the listening sockets on");
+    loop {
+        let mut said = [0];
+        let read = || Ok(rustix::io::read(successor, &mut said)?);
+        match successor.async_io(Interest::READABLE, read).await {
+            Ok(1..) => replaced.store(said == [SERVING], Relaxed),
+            // It has ended, in whatever way.
+            Ok(0) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+fn name(role: Role, address: SocketAddr) -> io::Result<UnixAddr> {
+    UnixAddr::from_abstract_name(format!("forebay/1/{}/{address}", role.name()))
+}

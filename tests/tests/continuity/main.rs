@@ -1,0 +1,12 @@
+//! Nothing is lost while things change: `clients` keeps the load up, `replacement` puts one process
+//! in the place of another below it, `rollout` one set of endpoints.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what stands around a test fails by panicking too"
+)]
+
+mod clients;
+
+mod replacement;
