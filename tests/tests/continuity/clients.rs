@@ -184,11 +184,7 @@ async fn ask(
 }
 
 /// Asks on one connection, one request after the other, until the proxy lets it go.
-async fn stream(
-    mut sender: SendRequest<Empty<Bytes>>,
-    url: String,
-    stop: Arc<AtomicBool>,
-) -> Load {
+async fn stream(mut sender: SendRequest<Empty<Bytes>>, url: String, stop: Arc<AtomicBool>) -> Load {
     let mut load = Load::default();
     while !stop.load(Relaxed) && sender.ready().await.is_ok() {
         let request = Request::get(&url)

@@ -62,6 +62,17 @@ impl Inbound {
         }
     }
 
+    /// Moves the first bytes to `room`, as many as fit; how many they are.
+    pub(crate) fn move_to(&mut self, room: &mut [u8]) -> usize {
+        let moved = room
+            .iter_mut()
+            .zip(self.data())
+            .map(|(to, from)| *to = *from)
+            .count();
+        self.consume(moved);
+        moved
+    }
+
     /// Receives more through `receive`; 0 is the end of the stream, or a full buffer.
     pub(crate) fn poll_fill(
         &mut self,

@@ -12,6 +12,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::crossing::Crossing;
 use crate::{
     net::{Deadline, Inbound},
     worker::stream::Stream,
@@ -25,6 +26,7 @@ pub(super) struct Io {
     stream: Stream,
     /// Read ahead to tell HTTP/2 from HTTP/1.1; given out first.
     ahead: Inbound,
+    crossing: Crossing,
     gathered: Vec<u8>,
     /// Set while the client takes nothing.
     stalled: Deadline,
@@ -32,10 +34,16 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream, ahead: Inbound, write_timeout: Duration) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        ahead: Inbound,
+        crossing: Crossing,
+        write_timeout: Duration,
+    ) -> Self {
         Self {
             stream,
             ahead,
+            crossing,
             gathered: Vec::new(),
             stalled: Deadline::default(),
             write_timeout,
@@ -68,16 +76,30 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.ahead.is_empty() {
-            let data = this.ahead.data();
-            let take = data.len().min(buf.remaining());
-            buf.put_slice(data.get(..take).unwrap_or_default());
-            this.ahead.consume(take);
-            return Poll::Ready(Ok(()));
+        let mut limit = buf.remaining();
+        match this.crossing.poll_answer(cx) {
+            Poll::Ready(Ok(answer)) if answer.len() <= limit => {
+                buf.put_slice(answer);
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(Err(before)) => limit = limit.min(before),
+            _ => {}
         }
-        let count = ready!(this.stream.poll_recv(cx, buf.initialize_unfilled()))?;
-        buf.advance(count);
-        Poll::Ready(Ok(()))
+        loop {
+            let room = buf.initialize_unfilled_to(limit);
+            let count = if this.ahead.is_empty() {
+                ready!(this.stream.poll_recv(cx, room))?
+            } else {
+                this.ahead.move_to(room)
+            };
+            let read = room.get_mut(..count).unwrap_or_default();
+            let taken = this.crossing.follow(read);
+            // Nothing would say that the client has ended.
+            if taken > 0 || count == 0 {
+                buf.advance(taken);
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! HTTP/2 with a client: hyper keeps the frames and streams, each request goes through the phases.
 //!
-//! `io` is what hyper reads and writes; `streams` runs the streams and ends those that stand still;
+//! `io` is what hyper reads and writes, `crossing` what it hears late; `streams` runs the streams and ends those that stand still;
 //! `body` is both bodies in hyper's form.
 
 mod body;
+mod crossing;
 mod io;
 mod streams;
 
-use std::{convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    cell::Cell, convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
@@ -16,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 use self::{
     body::{Download, Payload, RequestStream},
+    crossing::Crossing,
     io::Io,
     streams::{Progress, Streams},
 };
@@ -51,6 +55,7 @@ pub(super) async fn serve(
     let streams = Streams::new(Rc::clone(&worker));
     let mut deadline = Deadline::default();
     deadline.set(worker.now() + settings.idle_timeout);
+    let says_goaway = Rc::new(Cell::new(false));
     let service = {
         let streams = streams.clone();
         service_fn(move |request| handle(Rc::clone(&client), streams.current(), request))
@@ -68,7 +73,12 @@ pub(super) async fn serve(
         .keep_alive_interval(Duration::from_secs(20))
         .auto_date_header(false)
         .serve_connection(
-            TokioIo::new(Io::new(stream, inbound, settings.write_timeout)),
+            TokioIo::new(Io::new(
+                stream,
+                inbound,
+                Crossing::new(Rc::clone(&says_goaway)),
+                settings.write_timeout,
+            )),
             service,
         );
     let mut connection = pin!(connection);
@@ -92,9 +102,10 @@ pub(super) async fn serve(
                 return Poll::Pending;
             }
             // GOAWAY twice: first with the highest id, so that no request on its way is lost, then,
-            // after a round trip, with the last one that was seen.
+            // after a round trip and a moment, with the last one that was seen.
             ending = true;
             deadline.set(worker.now() + settings.idle_timeout.max(settings.shutdown_grace));
+            says_goaway.set(true);
             connection.as_mut().graceful_shutdown();
         }
     })

@@ -43,6 +43,25 @@ fn a_request_that_crosses_the_goaway_of_an_idle_connection_is_served_to_its_end(
 }
 
 #[test]
+fn a_request_that_leaves_just_after_the_answer_to_the_last_ping_is_served() {
+    let endpoint = Endpoint::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
+    let mut connection = Connection::open(proxy.http);
+    connection.send(HEADERS, END_HEADERS | END_STREAM, 1, &request());
+    let answer = Outcome::Answer {
+        status: 200,
+        body: "hello".to_owned(),
+    };
+    assert_eq!(connection.outcome(1).as_ref(), Ok(&answer));
+    proxy.shut_down();
+    connection.goaway().unwrap();
+    // As clients do that answer a PING before what waits in their queue.
+    connection.answer_ping().unwrap();
+    connection.send(HEADERS, END_HEADERS | END_STREAM, 3, &request());
+    assert_eq!(connection.outcome(3), Ok(answer));
+}
+
+#[test]
 fn a_client_that_takes_one_frame_at_a_time_is_slow_and_not_stalled() {
     const FRAME: u32 = 16 * 1024;
     const FIRST_WINDOW: usize = 65_535;

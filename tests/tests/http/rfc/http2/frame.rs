@@ -136,6 +136,16 @@ impl Connection {
         Err("closed without GOAWAY".to_owned())
     }
 
+    /// Reads until a PING was answered, and no further.
+    pub(super) fn answer_ping(&mut self) -> Result<(), String> {
+        while let Some(frame) = self.receive()? {
+            if frame.kind == PING && frame.flags & ACK == 0 {
+                return Ok(());
+            }
+        }
+        Err("closed without PING".to_owned())
+    }
+
     /// The next frame, with those answered that ask for it; `None` at the end.
     fn receive(&mut self) -> Result<Option<Frame>, String> {
         loop {
