@@ -273,3 +273,97 @@ async fn pass(
 fn name(role: Role, address: SocketAddr) -> io::Result<UnixAddr> {
     UnixAddr::from_abstract_name(format!("forebay/1/{}/{address}", role.name()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::listener::{bind_shared, listen},
+        *,
+    };
+
+    fn sockets(count: usize) -> (SocketAddr, Vec<TcpListener>) {
+        let mut sockets = Vec::new();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        bind_shared(Role::Http, any, count, &mut sockets).unwrap();
+        sockets.iter().for_each(|socket| listen(socket).unwrap());
+        (sockets[0].local_addr().unwrap(), sockets)
+    }
+
+    /// A process that serves `address`, on a thread of its own, until the test ends.
+    fn predecessor(address: SocketAddr, sockets: &[TcpListener]) -> Arc<AtomicBool> {
+        let door = Door::open(Role::Http, address, sockets, None).unwrap();
+        let replaced = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&replaced);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(door.wait(told))
+        });
+        replaced
+    }
+
+    fn until(condition: impl Fn() -> bool) {
+        let limit = std::time::Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(std::time::Instant::now() < limit, "it never came");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_port_that_nobody_serves_is_inherited_from_nobody() {
+        let (address, _sockets) = sockets(1);
+        assert!(inherit(Role::Http, address).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_successor_gets_every_socket_however_many_there_are() {
+        let (address, sockets) = sockets(AT_ONCE + 50);
+        predecessor(address, &sockets);
+        let inherited = inherit(Role::Http, address).unwrap().unwrap();
+        assert_eq!(inherited.sockets.len(), sockets.len());
+        assert!(inherit(Role::Https, address).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_is_replaced_while_its_successor_serves() {
+        let (address, sockets) = sockets(2);
+        let replaced = predecessor(address, &sockets);
+        for _ in 0..2 {
+            let Inheritance { sockets, link } = inherit(Role::Http, address).unwrap().unwrap();
+            assert!(!replaced.load(Relaxed));
+            let door = Door::open(Role::Http, address, &sockets, Some(link)).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let waiting = tokio::spawn(door.wait(Arc::default()));
+                tokio::task::yield_now().await;
+                until(|| replaced.load(Relaxed));
+                waiting.abort();
+                assert!(waiting.await.unwrap_err().is_cancelled());
+            });
+            drop(runtime);
+            until(|| !replaced.load(Relaxed));
+        }
+    }
+
+    #[test]
+    fn sockets_that_serve_another_address_are_not_taken() {
+        let ((address, _bound), (_, others)) = (sockets(1), sockets(1));
+        predecessor(address, &others);
+        let error = inherit(Role::Http, address).unwrap_err();
+        assert!(matches!(error, HandoverError::Foreign { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_process_that_does_not_answer_is_waited_for_no_longer_than_patience() {
+        let (address, sockets) = sockets(1);
+        let _door = Door::open(Role::Http, address, &sockets, None).unwrap();
+        let error = inherit(Role::Http, address).unwrap_err();
+        assert!(matches!(error, HandoverError::Io { .. }), "{error}");
+    }
+}

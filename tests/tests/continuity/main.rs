@@ -4,9 +4,13 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "what stands around a test fails by panicking too"
+    clippy::print_stdout,
+    reason = "what stands around a test fails by panicking too, and says what it counted"
 )]
 
 mod clients;
+mod pod;
+mod site;
 
 mod replacement;
+mod rollout;

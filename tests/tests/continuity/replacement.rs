@@ -1,82 +1,66 @@
 //! One process takes the place of another.
 
 use std::{
+    fs::Permissions,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::PermissionsExt,
+            net::{SocketAddr as UnixAddr, UnixListener},
+        },
+    },
     time::{Duration, Instant},
 };
 
 use ingress_lab::{
-    eventually,
-    forebay::{Forebay, Launch},
-    lab::{PLAIN_HOST, write_manifests},
-    origin::Origin,
+    client::curl, eventually, forebay::Launch, lab::PLAIN_HOST, origin::Origin, skipped,
 };
-use tempfile::TempDir;
+use rustix::net::{AddressFamily, SocketType, getsockname, sockopt};
 
-use crate::clients::Clients;
+use crate::{clients::Clients, site::Site};
 
 /// How often a process is replaced; `FOREBAY_REPLACEMENTS` asks for more.
-const REPLACEMENTS: usize = 4;
+const REPLACEMENTS: usize = 5;
 
-/// What a process serves: two pods.
-struct Site {
-    folder: TempDir,
-    pods: [Origin; 2],
+/// Two pods, which serve the lab's Services.
+fn pods() -> [Origin; 2] {
+    ["s1-a", "s2-a"].map(|pod| Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap())
 }
 
-impl Site {
-    fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        let pods =
-            ["s1-a", "s2-a"].map(|pod| Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap());
-        let [s1, s2] = &pods;
-        write_manifests(
-            folder.path(),
-            &[("s1", "s1-a", s1.address()), ("s2", "s2-a", s2.address())],
-        )
-        .unwrap();
-        Self { folder, pods }
-    }
-
-    /// The first process, on ports that the kernel picks.
-    fn first(&self) -> Forebay {
-        Launch::manifests(self.folder.path())
-            .args(&["--workers", "2"])
-            .start()
-            .unwrap()
-    }
-
-    /// One more process on the ports of another.
-    fn beside(&self, http: SocketAddr, https: SocketAddr, args: &[&str]) -> Launch {
-        let (http, https) = (http.to_string(), https.to_string());
-        let folder = self.folder.path().to_str().unwrap();
-        Launch::new(&["--http", &http, "--https", &https])
-            .args(&["--admin", "127.0.0.1:0", "--manifests", folder])
-            .args(args)
-    }
-
-    fn ca(&self) -> impl AsRef<Path> {
-        self.folder.path().join("ca.crt")
-    }
+fn site([s1, s2]: &[Origin; 2]) -> Site {
+    Site::new(&[("s1", "s1-a", s1.address()), ("s2", "s2-a", s2.address())])
 }
 
 #[test]
 fn replacements_of_the_process_lose_no_request_of_any_kind() {
     let replacements =
         std::env::var("FOREBAY_REPLACEMENTS").map_or(REPLACEMENTS, |count| count.parse().unwrap());
-    let site = Site::new();
-    let mut running = site.first();
+    let pods = pods();
+    let site = site(&pods);
+    let mut running = site.serve();
     let (http, https) = (running.http_addr(), running.https_addr());
-    let clients = Clients::start(http, https, site.ca().as_ref());
-    // More workers than before, as many, and fewer.
-    for workers in ["3", "3", "1", "2"].iter().cycle().take(replacements) {
-        let successor = site
-            .beside(http, https, &["--workers", workers])
-            .start()
-            .unwrap();
-        running.terminate().unwrap();
+    let clients = Clients::start(http, https, &site.ca());
+    // More workers than before, as many, and fewer; before the old process hears that it is to end,
+    // and after.
+    let turns = [
+        ("3", true),
+        ("3", false),
+        ("1", true),
+        ("2", false),
+        ("2", true),
+    ];
+    for (workers, surges) in turns.into_iter().cycle().take(replacements) {
+        let successor = site.beside(http, https, &["--workers", workers]);
+        let successor = if surges {
+            let successor = successor.start().unwrap();
+            running.terminate().unwrap();
+            successor
+        } else {
+            running.terminate().unwrap();
+            successor.start().unwrap()
+        };
         let status = running.wait().unwrap();
         assert_eq!(status.code(), Some(0), "{}", running.log_text());
         running = successor;
@@ -86,13 +70,14 @@ fn replacements_of_the_process_lose_no_request_of_any_kind() {
 
 #[test]
 fn a_successor_that_never_serves_costs_no_request() {
-    let site = Site::new();
-    let running = site.first();
+    let pods = pods();
+    let site = site(&pods);
+    let running = site.serve();
     let (http, https) = (running.http_addr(), running.https_addr());
-    let clients = Clients::start(http, https, site.ca().as_ref());
+    let clients = Clients::start(http, https, &site.ca());
     for _ in 0..2 {
         // It waits for the API server, which is not there.
-        let kubeconfig = site.folder.path().join("kubeconfig");
+        let kubeconfig = site.path().join("kubeconfig");
         std::fs::write(&kubeconfig, NOWHERE).unwrap();
         let (http, https) = (http.to_string(), https.to_string());
         let mut stuck = Launch::new(&["--http", &http, "--https", &https])
@@ -105,8 +90,8 @@ fn a_successor_that_never_serves_costs_no_request() {
             .start_unready()
             .unwrap();
         stuck.wait_for("listening").unwrap();
-        let goal = site.pods[0].requests() + 2_000;
-        eventually("the load goes on", || site.pods[0].requests() >= goal);
+        let goal = pods[0].requests() + 2_000;
+        eventually("the load goes on", || pods[0].requests() >= goal);
         stuck.kill();
     }
     clients.expect_no_loss();
@@ -122,10 +107,67 @@ users: [{name: nobody, user: {}}]
 ";
 
 #[test]
+fn a_process_of_another_user_gets_no_socket_and_takes_none() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("another user needs root");
+    }
+    const STRANGER: [&str; 5] = ["setpriv", "--reuid", "65534", "--clear-groups", "--"];
+    let pods = pods();
+    let site = site(&pods);
+    // The stranger reads it too.
+    let readable = Permissions::from_mode(0o755);
+    std::fs::set_permissions(site.path(), readable).unwrap();
+    let running = site.serve();
+    let (http, https) = (running.http_addr(), running.https_addr());
+    let mut stranger = site
+        .beside(http, https, &[])
+        .wrapped_by(&STRANGER)
+        .start_unready()
+        .unwrap();
+    // The kernel refuses it the port too.
+    assert_eq!(stranger.wait().unwrap().code(), Some(2));
+    assert!(
+        stranger.log_text().contains("belongs to user 0"),
+        "{}",
+        stranger.log_text()
+    );
+    running.wait_for("the sockets were not passed on").unwrap();
+}
+
+#[test]
+fn a_process_that_cannot_be_replaced_without_loss_says_so_and_serves() {
+    let pods = pods();
+    let site = site(&pods);
+    // Keeps the port for whoever shares it, and takes no connection.
+    let reserved = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseport(&reserved, true).unwrap();
+    rustix::net::bind(&reserved, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let port: SocketAddr = getsockname(&reserved).unwrap().try_into().unwrap();
+    let name = UnixAddr::from_abstract_name(format!("forebay/1/http/{port}")).unwrap();
+    let _squatter = UnixListener::bind_addr(&name).unwrap();
+    let forebay = site
+        .beside(port, ([127, 0, 0, 1], 0).into(), &[])
+        .start()
+        .unwrap();
+    let status = forebay.status().unwrap();
+    let degraded = status["data_plane"]["degraded"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(degraded.contains("cannot pass the sockets"), "{status}");
+    let answer = curl(&[
+        "-H",
+        &format!("Host: {PLAIN_HOST}"),
+        &format!("http://{port}/"),
+    ]);
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+#[test]
 fn a_websocket_outlives_its_process_until_the_grace_ends() {
     const GRACE: Duration = Duration::from_secs(2);
-    let site = Site::new();
-    let mut running = Launch::manifests(site.folder.path())
+    let pods = pods();
+    let site = site(&pods);
+    let mut running = Launch::manifests(site.path())
         .args(&["--shutdown-grace", "2s", "--lame-duck", "1s"])
         .start()
         .unwrap();

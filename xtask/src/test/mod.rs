@@ -84,6 +84,8 @@ const SUITES: [Suite; 5] = [
             "manifests",
             "--test",
             "http",
+            "--test",
+            "continuity",
         ]],
         needs_root: false,
     },
