@@ -22,7 +22,7 @@ pub use host::{HostPattern, HostPatternError};
 pub use host_map::HostMap;
 pub use object::ObjectName;
 pub use path::{PathKind, PathPattern, PathPatternError};
-pub use policy::Policy;
+pub use policy::{Policy, RetryCauses, RetryPolicy, RoutePolicy, TlsRedirect, UpstreamPolicy};
 pub use problem::{Problem, Severity, Subject};
 pub use route::{Action, Origin, Route, Seniority};
 pub use snapshot::Snapshot;

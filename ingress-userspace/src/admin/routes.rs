@@ -53,7 +53,7 @@ pub(super) fn list(table: &RouteTable) -> Vec<Row> {
                 .collect(),
             redirect_to_https: entry.redirect_to_https,
             denied: entry.denied().map(Into::into),
-            rewrite_target: entry.route.policy.rewrite_target.clone(),
+            rewrite_target: entry.route.policy.route.rewrite_target.clone(),
         })
         .collect()
 }

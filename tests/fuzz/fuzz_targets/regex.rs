@@ -11,7 +11,7 @@ use forebay_fuzz::{
     pace::parts,
     site::{snapshot, table},
 };
-use ingress_model::{PathKind, Policy};
+use ingress_model::{PathKind, RoutePolicy};
 use ingress_proxy::{fuzz::upstream_path, metrics::Registry, table::CanonicalPath};
 use libfuzzer_sys::fuzz_target;
 
@@ -22,12 +22,12 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let rewrites = !rewrite.is_empty();
-    let policy = Policy {
+    let policy = RoutePolicy {
         use_regex: true,
         rewrite_target: rewrites.then(|| rewrite.into()),
-        ..Policy::default()
+        ..RoutePolicy::default()
     };
-    let snapshot = snapshot(rule, PathKind::Regex, policy);
+    let snapshot = snapshot(rule, PathKind::Regex, policy.into());
     let table = table(&snapshot, &Registry::new(1));
     let upstream = upstream_path(&table, "a", path);
     if let Some(upstream) = &upstream {

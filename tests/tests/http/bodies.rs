@@ -86,7 +86,6 @@ fn large_bodies_stream_both_ways_in_little_memory() {
     }
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let unlimited = Policy {
-        body_limit: None,
         ..Policy::default()
     };
     let proxy = Proxy::start(

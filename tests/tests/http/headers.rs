@@ -153,7 +153,6 @@ fn plain_requests_for_a_tls_host_are_sent_to_https() {
 fn a_rewrite_replaces_the_path_and_keeps_the_query() {
     let origin = origin();
     let policy = Policy {
-        rewrite_target: Some("/".into()),
         ..Policy::default()
     };
     let proxy = Proxy::start(

@@ -128,7 +128,6 @@ fn a_websocket_survives_changes_of_the_table() {
 fn a_websocket_in_which_nothing_moves_ends() {
     let origin = origin("a");
     let policy = Policy {
-        read_timeout: Duration::from_secs(1),
         ..Policy::default()
     };
     let proxy = Proxy::start(

@@ -73,7 +73,6 @@ fn an_endpoint_that_keeps_silent_times_out() {
         hold.send(stream).unwrap();
     });
     let policy = Policy {
-        read_timeout: Duration::from_secs(1),
         ..Policy::default()
     };
     let proxy = Proxy::start(
@@ -89,7 +88,6 @@ fn an_endpoint_that_keeps_silent_times_out() {
 fn a_body_over_the_limit_is_too_large() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let policy = Policy {
-        body_limit: Some(10),
         ..Policy::default()
     };
     let proxy = Proxy::start(

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use ingress_lab::{eventually, origin::Origin};
+use ingress_model::{RetryCauses, RetryPolicy, UpstreamPolicy};
 
 use crate::{
     proxy::{Cluster, Proxy},
@@ -47,6 +49,73 @@ fn a_refused_connection_is_tried_on_another_endpoint() {
         retries(&proxy),
         proxy.metric("forebay_upstream_connects_failed_total{worker=\"0\"}")
     );
+}
+
+fn retrying(endpoints: &[SocketAddr], retry: RetryPolicy) -> Proxy {
+    let policy = UpstreamPolicy {
+        retry,
+        ..UpstreamPolicy::default()
+    };
+    let cluster = Cluster::default().route("", "/", "web", endpoints, policy.into());
+    Proxy::start(&cluster.0)
+}
+
+#[test]
+fn a_policy_that_tries_once_or_after_nothing_shows_the_failure() {
+    let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
+    let off = RetryPolicy {
+        causes: RetryCauses::none(),
+        ..RetryPolicy::default()
+    };
+    let once = RetryPolicy {
+        tries: 1,
+        ..RetryPolicy::default()
+    };
+    for retry in [off, once] {
+        let refusing = Refusing::start();
+        let proxy = retrying(&[refusing.address, origin.address()], retry.clone());
+        let mut statuses = [0; 2].map(|_| Wire::connect(proxy.http).get("/", "").status);
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 502], "{retry:?}");
+    }
+}
+
+#[test]
+fn a_response_with_a_status_that_the_policy_names_is_thrown_away_while_another_endpoint_is_left() {
+    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy";
+    let retry = RetryPolicy {
+        causes: RetryCauses {
+            statuses: [503].into(),
+            ..RetryCauses::default()
+        },
+        ..RetryPolicy::default()
+    };
+    let well = Endpoint::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let busy = [(); 2].map(|()| Endpoint::answering(BUSY));
+    let proxy = retrying(
+        &[busy[0].address, busy[1].address, well.address],
+        retry.clone(),
+    );
+    let mut wire = Wire::connect(proxy.http);
+    for turn in 0..6 {
+        let answer = wire.get("/", "");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "ok"),
+            "turn {turn}"
+        );
+    }
+    // A body that is on its way is sent once.
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+    let mut statuses = [0; 3].map(|_| ask(proxy.http, post).status);
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503, 503]);
+    // The last one is the answer. An endpoint serves one connection at a time.
+    drop((wire, proxy));
+    let proxy = retrying(&[busy[0].address, busy[1].address], retry);
+    let answer = Wire::connect(proxy.http).get("/", "");
+    assert_eq!((answer.status, answer.text().as_str()), (503, "busy"));
+    eventually("the retry is counted", || retries(&proxy) == 1);
 }
 
 #[test]

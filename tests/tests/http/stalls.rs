@@ -14,7 +14,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
 use ingress_lab::{eventually, origin::Origin};
-use ingress_model::{Policy, Snapshot};
+use ingress_model::{Policy, Snapshot, UpstreamPolicy};
 use ingress_proxy::worker::Settings;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -82,8 +82,10 @@ fn an_endpoint_that_takes_nothing_times_out() {
     let (hold, _held) = mpsc::channel();
     let endpoint = Endpoint::start(move |_, stream| drop(hold.send(stream)));
     let policy = Policy {
-        send_timeout: BRIEF,
-        body_limit: None,
+        upstream: UpstreamPolicy {
+            send_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
@@ -102,7 +104,6 @@ fn an_endpoint_that_takes_nothing_times_out() {
 fn an_endpoint_that_accepts_nothing_times_out() {
     let hole = BlackHole::start();
     let policy = Policy {
-        connect_timeout: BRIEF,
         ..Policy::default()
     };
     let proxy = Proxy::start(&cluster(&[hole.address], policy.clone()));
@@ -125,8 +126,10 @@ fn every_try_has_its_own_time() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     // The first try takes as long as an answer may.
     let policy = Policy {
-        connect_timeout: BRIEF,
-        read_timeout: BRIEF,
+        upstream: UpstreamPolicy {
+            connect_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(&cluster(&[hole.address, origin.address()], policy));
@@ -146,7 +149,6 @@ fn an_endpoint_that_falls_silent_within_its_answer_breaks_it_off() {
         hold.send(stream).unwrap();
     });
     let policy = Policy {
-        read_timeout: BRIEF,
         ..Policy::default()
     };
     let proxy = Proxy::start(&cluster(&[endpoint.address], policy));

@@ -66,8 +66,8 @@ const NOT_YET: &[&str] = &[
     "client-body-buffer-size", "connection-proxy-header", "limit-allowlist", "limit-burst-multiplier",
     "limit-connections", "limit-rate", "limit-rate-after", "limit-rpm", "limit-rps", "limit-whitelist",
     "proxy-buffer-size", "proxy-buffering", "proxy-buffers-number", "proxy-busy-buffers-size", "proxy-cookie-domain",
-    "proxy-cookie-path", "proxy-http-version", "proxy-max-temp-file-size", "proxy-next-upstream",
-    "proxy-next-upstream-timeout", "proxy-next-upstream-tries", "proxy-redirect-from", "proxy-redirect-to",
+    "proxy-cookie-path", "proxy-http-version", "proxy-max-temp-file-size",
+    "proxy-redirect-from", "proxy-redirect-to",
     "proxy-request-buffering",
     // Backends.
     "fastcgi-index", "fastcgi-params-configmap", "load-balance", "service-upstream",

@@ -13,14 +13,16 @@ mod value;
 use std::collections::BTreeMap;
 
 use annotations::{Annotations, PREFIXES};
-use value::{BodyLimit, ConnectTimeout, RewriteTarget, StreamTimeout, Switch};
+use value::{
+    BodyLimit, Causes, ConnectTimeout, RetryTime, RewriteTarget, StreamTimeout, Switch, Tries,
+};
 
-use ingress_model::Policy;
+use ingress_model::{Policy, RoutePolicy, TlsRedirect, UpstreamPolicy};
 
 pub(super) use denial::{Denial, Scope};
 
 /// Names that become part of a [`Policy`].
-const SUPPORTED: [&str; 8] = [
+const SUPPORTED: [&str; 11] = [
     "rewrite-target",
     "use-regex",
     "ssl-redirect",
@@ -29,6 +31,9 @@ const SUPPORTED: [&str; 8] = [
     "proxy-read-timeout",
     "proxy-send-timeout",
     "proxy-body-size",
+    "proxy-next-upstream",
+    "proxy-next-upstream-tries",
+    "proxy-next-upstream-timeout",
 ];
 
 /// Makes an Ingress an alternative to another one, of which it has host, path and access control.
@@ -62,26 +67,8 @@ pub(super) fn read(annotations: &BTreeMap<String, String>) -> Reading {
         warnings: Vec::new(),
     };
     let mut policy = Policy::default();
-    reader.read("rewrite-target", |RewriteTarget(target)| {
-        policy.rewrite_target = Some(target)
-    });
-    reader.read("use-regex", |Switch(on)| policy.use_regex = on);
-    reader.read("ssl-redirect", |Switch(on)| policy.ssl_redirect = on);
-    reader.read("force-ssl-redirect", |Switch(on)| {
-        policy.force_ssl_redirect = on
-    });
-    reader.read("proxy-connect-timeout", |ConnectTimeout(time)| {
-        policy.connect_timeout = time
-    });
-    reader.read("proxy-read-timeout", |StreamTimeout(time)| {
-        policy.read_timeout = time
-    });
-    reader.read("proxy-send-timeout", |StreamTimeout(time)| {
-        policy.send_timeout = time
-    });
-    reader.read("proxy-body-size", |BodyLimit(limit)| {
-        policy.body_limit = limit
-    });
+    reader.route(&mut policy.route);
+    reader.upstream(&mut policy.upstream);
     let canary = annotations
         .find(CANARY)
         .filter(|(_, text)| matches!(text.parse(), Ok(Switch(true))))
@@ -102,6 +89,50 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn route(&mut self, policy: &mut RoutePolicy) {
+        self.read("rewrite-target", |RewriteTarget(target)| {
+            policy.rewrite_target = Some(target)
+        });
+        self.read("use-regex", |Switch(on)| policy.use_regex = on);
+        self.read("ssl-redirect", |Switch(on)| {
+            policy.tls_redirect = if on {
+                TlsRedirect::WithTls
+            } else {
+                TlsRedirect::Never
+            }
+        });
+        self.read("force-ssl-redirect", |Switch(on)| {
+            if on {
+                policy.tls_redirect = TlsRedirect::Always
+            }
+        });
+        self.read("proxy-body-size", |BodyLimit(limit)| {
+            policy.body_limit = limit
+        });
+    }
+
+    fn upstream(&mut self, policy: &mut UpstreamPolicy) {
+        self.read("proxy-connect-timeout", |ConnectTimeout(time)| {
+            policy.connect_timeout = time
+        });
+        self.read("proxy-read-timeout", |StreamTimeout(time)| {
+            policy.read_timeout = time
+        });
+        self.read("proxy-send-timeout", |StreamTimeout(time)| {
+            policy.send_timeout = time
+        });
+        let retry = &mut policy.retry;
+        self.read("proxy-next-upstream", |Causes(causes)| {
+            retry.causes = causes
+        });
+        self.read("proxy-next-upstream-tries", |Tries(tries)| {
+            retry.tries = tries
+        });
+        self.read("proxy-next-upstream-timeout", |RetryTime(time)| {
+            retry.within = time
+        });
+    }
+
     fn read<T: std::str::FromStr<Err: std::fmt::Display>>(
         &mut self,
         name: &str,
@@ -159,6 +190,8 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use ingress_model::{RetryCauses, RetryPolicy};
 
     use super::*;
 
@@ -325,6 +358,9 @@ mod tests {
             ("proxy-read-timeout", "3600"),
             ("proxy-send-timeout", "30"),
             ("proxy-body-size", "8m"),
+            ("proxy-next-upstream", "http_502 timeout"),
+            ("proxy-next-upstream-tries", "2"),
+            ("proxy-next-upstream-timeout", "9"),
         ]
         .map(|(name, value)| (nginx(name), value));
         let pairs: Vec<_> = pairs
@@ -332,14 +368,26 @@ mod tests {
             .map(|(key, value)| (key.as_str(), *value))
             .collect();
         let expected = Policy {
-            rewrite_target: Some("/$2".into()),
-            use_regex: true,
-            ssl_redirect: false,
-            force_ssl_redirect: true,
-            connect_timeout: Duration::from_secs(7),
-            read_timeout: Duration::from_secs(3600),
-            send_timeout: Duration::from_secs(30),
-            body_limit: Some(8 << 20),
+            route: RoutePolicy {
+                rewrite_target: Some("/$2".into()),
+                use_regex: true,
+                tls_redirect: TlsRedirect::Always,
+                body_limit: Some(8 << 20),
+            },
+            upstream: UpstreamPolicy {
+                connect_timeout: Duration::from_secs(7),
+                read_timeout: Duration::from_secs(3600),
+                send_timeout: Duration::from_secs(30),
+                retry: RetryPolicy {
+                    tries: 2,
+                    within: Some(Duration::from_secs(9)),
+                    causes: RetryCauses {
+                        timeout: true,
+                        statuses: [502].into(),
+                        ..RetryCauses::none()
+                    },
+                },
+            },
         };
         assert_eq!(read(&pairs), (expected, vec![]));
         assert_eq!(pairs.len(), SUPPORTED.len());
@@ -353,7 +401,7 @@ mod tests {
             (&[(key, "8m")], Some(8 << 20)),
             (&[(key, "0")], None),
         ] {
-            assert_eq!(read(pairs).0.body_limit, limit, "{pairs:?}");
+            assert_eq!(read(pairs).0.route.body_limit, limit, "{pairs:?}");
         }
     }
 
@@ -364,7 +412,7 @@ mod tests {
             ("nginx.ingress.kubernetes.io/proxy-read-timeout", "2"),
         ]);
         assert_eq!(
-            (policy.read_timeout, warnings),
+            (policy.upstream.read_timeout, warnings),
             (Duration::from_secs(1), vec![])
         );
     }
@@ -382,6 +430,10 @@ mod tests {
             ("proxy-send-timeout", "99999999999999999999"),
             ("proxy-body-size", "1 m"),
             ("proxy-body-size", "99999999999g"),
+            ("proxy-next-upstream", "error http_501"),
+            ("proxy-next-upstream", ""),
+            ("proxy-next-upstream-tries", "-1"),
+            ("proxy-next-upstream-timeout", "5s"),
         ] {
             let key = format!("nginx.ingress.kubernetes.io/{name}");
             let (policy, warnings) = read(&[(&key, value)]);

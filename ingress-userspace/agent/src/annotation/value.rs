@@ -1,7 +1,8 @@
 //! Values of annotations, parsed as ingress-nginx parses them.
 
-use std::{net::IpAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, str::FromStr, time::Duration};
 
+use ingress_model::RetryCauses;
 use thiserror::Error;
 
 /// As much of a value as an error quotes. An annotation may have 256 KiB, and its error goes to the
@@ -124,6 +125,95 @@ impl FromStr for BodyLimit {
     }
 }
 
+/// Endpoints that one request is sent to at most; 0 is without a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tries(pub(super) u8);
+
+/// Not a number.
+#[derive(Debug, Error)]
+#[error("{0:?} is not a whole number")]
+pub(super) struct TriesError(String);
+
+impl FromStr for Tries {
+    type Err = TriesError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse::<u32>() {
+            Ok(0) => Ok(Self(u8::MAX)),
+            Ok(tries) => Ok(Self(u8::try_from(tries).unwrap_or(u8::MAX))),
+            Err(_) => Err(TriesError(excerpt(text))),
+        }
+    }
+}
+
+/// How long tries may begin: whole seconds up to 86,400; 0 is without a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RetryTime(pub(super) Option<Duration>);
+
+impl FromStr for RetryTime {
+    type Err = SecondsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" {
+            return Ok(Self(None));
+        }
+        seconds(text, 86_400).map(|time| Self(Some(time)))
+    }
+}
+
+/// After what another endpoint is tried: the words of nginx's `proxy_next_upstream`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Causes(pub(super) RetryCauses);
+
+/// Not a list of such words.
+#[derive(Debug, Error)]
+pub(super) enum CausesError {
+    /// A word that nginx does not know either.
+    #[error(
+        "{0:?} is none of error, timeout, invalid_header, non_idempotent, off, http_403, http_404, http_429, \
+         http_500, http_502, http_503 and http_504"
+    )]
+    Word(String),
+    /// No word.
+    #[error("names no cause; off is none")]
+    Empty,
+}
+
+impl FromStr for Causes {
+    type Err = CausesError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut causes = RetryCauses::none();
+        let (mut statuses, mut off, mut words) = (BTreeSet::new(), false, 0);
+        for word in text.split_ascii_whitespace() {
+            words += 1;
+            match word {
+                "error" => causes.error = true,
+                "timeout" => causes.timeout = true,
+                "invalid_header" => causes.invalid_header = true,
+                "non_idempotent" => causes.non_idempotent = true,
+                "off" => off = true,
+                word => {
+                    let status = word
+                        .strip_prefix("http_")
+                        .and_then(|code| code.parse().ok());
+                    match status {
+                        Some(code @ (403 | 404 | 429 | 500 | 502 | 503 | 504)) => {
+                            statuses.insert(code);
+                        }
+                        _ => return Err(CausesError::Word(excerpt(word))),
+                    }
+                }
+            }
+        }
+        if words == 0 {
+            return Err(CausesError::Empty);
+        }
+        causes.statuses = statuses.into_iter().collect();
+        Ok(Self(if off { RetryCauses::none() } else { causes }))
+    }
+}
+
 /// A path, maybe with `$1` to `$9` in it; the characters that ingress-nginx lets pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RewriteTarget(pub(super) Box<str>);
@@ -212,6 +302,59 @@ mod tests {
             "18446744073709551615k",
         ] {
             assert!(text.parse::<BodyLimit>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn causes_of_another_try_are_the_words_of_nginx() {
+        for (text, causes) in [
+            (
+                "error  timeout",
+                RetryCauses {
+                    invalid_header: false,
+                    ..RetryCauses::default()
+                },
+            ),
+            (
+                "http_504 non_idempotent http_403 http_504",
+                RetryCauses {
+                    non_idempotent: true,
+                    statuses: [403, 504].into(),
+                    ..RetryCauses::none()
+                },
+            ),
+            (
+                "invalid_header",
+                RetryCauses {
+                    invalid_header: true,
+                    ..RetryCauses::none()
+                },
+            ),
+            ("error off http_500", RetryCauses::none()),
+        ] {
+            assert_eq!(text.parse::<Causes>().unwrap(), Causes(causes), "{text}");
+        }
+        for text in ["", " ", "http_501", "http_", "Error", "error,timeout"] {
+            assert!(text.parse::<Causes>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_tries_and_no_time_are_without_a_limit() {
+        for (text, tries) in [("0", 255), ("1", 1), ("255", 255), ("70000", 255)] {
+            assert_eq!(text.parse::<Tries>().unwrap(), Tries(tries), "{text}");
+        }
+        for (text, seconds) in [("0", None), ("1", Some(1)), ("86400", Some(86_400))] {
+            let time = seconds.map(Duration::from_secs);
+            assert_eq!(
+                text.parse::<RetryTime>().unwrap(),
+                RetryTime(time),
+                "{text}"
+            );
+        }
+        for text in ["", "-1", "1.5", "3s"] {
+            assert!(text.parse::<Tries>().is_err(), "{text}");
+            assert!(text.parse::<RetryTime>().is_err(), "{text}");
         }
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use ingress_model::{
     Action, BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem,
-    Route, ServicePort,
+    Route, ServicePort, TlsRedirect,
 };
 
 /// Bytes that mean something in a regex and are no part of an everyday path; `.` is both.
@@ -186,7 +186,7 @@ impl Writer<'_> {
 
     /// A prefix, as in ingress-nginx, unless an annotation makes a regex of what looks like one.
     fn implementation_specific(&self, path: &str) -> PathKind {
-        let regexes = self.policy.use_regex || self.policy.rewrite_target.is_some();
+        let regexes = self.policy.route.use_regex || self.policy.route.rewrite_target.is_some();
         if regexes && path.contains(REGEX_CHARACTERS) {
             PathKind::Regex
         } else {
@@ -200,12 +200,9 @@ impl Writer<'_> {
             return;
         };
         // As in ingress-nginx, a catch-all neither rewrites nor redirects.
-        let plain = Policy {
-            rewrite_target: None,
-            use_regex: false,
-            ..self.policy.clone()
-        };
-        let rules = std::mem::replace(&mut self.policy, plain);
+        let rules = self.policy.clone();
+        self.policy.route.rewrite_target = None;
+        self.policy.route.use_regex = false;
         let mut hosts = self.hosts.clone();
         hosts.remove(&HostPattern::Any);
         for host in hosts {
@@ -217,8 +214,7 @@ impl Writer<'_> {
                 "spec.defaultBackend",
             );
         }
-        self.policy.ssl_redirect = false;
-        self.policy.force_ssl_redirect = false;
+        self.policy.route.tls_redirect = TlsRedirect::Never;
         self.route(
             Origin::DefaultBackend,
             HostPattern::Any,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{super::watch::index_of, *};
-use ingress_model::{Action, HostPattern, PathKind, Route};
+use ingress_model::{Action, HostPattern, PathKind, Route, TlsRedirect};
 
 fn settings() -> Settings {
     Settings {
@@ -112,7 +112,7 @@ spec:
         snapshot
             .routes
             .iter()
-            .all(|route| route.policy.rewrite_target.as_deref() == Some("/"))
+            .all(|route| route.policy.route.rewrite_target.as_deref() == Some("/"))
     );
     assert_eq!(
         endpoints(&snapshot),
@@ -205,16 +205,16 @@ fn default_backend_serves_its_own_hosts_and_those_nobody_names() {
             "web * / Prefix default/s:http (default)",
         ]
     );
-    let policy = |at: usize| &snapshot.routes[at].policy;
+    let policy = |at: usize| &snapshot.routes[at].policy.route;
     assert_eq!(policy(0).rewrite_target.as_deref(), Some("/y"));
     assert_eq!(
         policy(1).rewrite_target,
         None,
         "a catch-all does not rewrite"
     );
-    assert!(policy(1).force_ssl_redirect);
+    assert_eq!(policy(1).tls_redirect, TlsRedirect::Always);
     assert!(
-        !policy(3).force_ssl_redirect && !policy(3).ssl_redirect,
+        policy(3).tls_redirect == TlsRedirect::Never,
         "hosts that nobody names are not redirected"
     );
 }

@@ -176,7 +176,7 @@ impl Entry {
     }
 
     fn rewrite(&self, path: &CanonicalPath<'_>) -> Option<Vec<u8>> {
-        let target = self.route.policy.rewrite_target.as_deref()?;
+        let target = self.route.policy.route.rewrite_target.as_deref()?;
         let captures = self.regex.as_ref()?.captures(path.as_bytes())?;
         let mut rewritten = Vec::with_capacity(1 + target.len() + path.as_bytes().len());
         let mut bytes = target.bytes().peekable();

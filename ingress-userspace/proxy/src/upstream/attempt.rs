@@ -2,6 +2,9 @@
 
 use std::cell::Cell;
 
+use ingress_model::RetryPolicy;
+use tokio::time::Instant;
+
 use super::ForwardError;
 
 /// Retries that a worker has in hand when it starts, and most that it saves up.
@@ -35,10 +38,31 @@ impl RetryBudget {
     }
 }
 
+/// A try that failed.
+#[derive(Debug)]
+pub(crate) struct Failure<'e> {
+    pub(crate) error: &'e ForwardError,
+    /// The endpoint, by its index.
+    pub(crate) index: usize,
+    /// The connection came from the pool.
+    pub(crate) reused: bool,
+}
+
+/// Whether a request may be sent once more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeatable {
+    /// Its method says so.
+    pub(crate) idempotent: bool,
+    /// No byte of its body is gone.
+    pub(crate) replayable: bool,
+}
+
 /// The tries of one request.
 #[derive(Debug)]
 pub(crate) struct Attempts<'w> {
     budget: &'w RetryBudget,
+    policy: &'w RetryPolicy,
+    begun: Instant,
     left: u8,
     /// Endpoints that are not asked again, by index.
     tried: Vec<usize>,
@@ -48,12 +72,14 @@ pub(crate) struct Attempts<'w> {
 }
 
 impl<'w> Attempts<'w> {
-    /// Up to `limit` tries.
-    pub(crate) fn new(budget: &'w RetryBudget, limit: u8) -> Self {
+    /// As many tries as `policy` allows, from now on.
+    pub(crate) fn new(budget: &'w RetryBudget, policy: &'w RetryPolicy, now: Instant) -> Self {
         budget.deposit();
         Self {
             budget,
-            left: limit.max(1),
+            policy,
+            begun: now,
+            left: policy.tries.max(1),
             tried: Vec::new(),
             fresh: false,
             made: 0,
@@ -80,49 +106,74 @@ impl<'w> Attempts<'w> {
         self.made = self.made.saturating_add(1);
     }
 
-    /// Whether to try again after `error` at the endpoint `index`, over a pooled connection if
-    /// `reused`. `idempotent` is the method; `replayable` says that no byte of the body is gone.
+    /// Whether to try again after `failure` of the `request`.
     ///
     /// Safe is what no endpoint has seen, and what may be done twice (RFC 9110 section 9.2.2). A
     /// pooled connection that dies tells nothing about its endpoint, which had closed it just then:
     /// that costs no try, and the same endpoint is asked once more over a new connection.
     pub(crate) fn again(
         &mut self,
-        error: &ForwardError,
-        index: usize,
-        reused: bool,
-        idempotent: bool,
-        replayable: bool,
+        failure: &Failure<'_>,
+        request: Repeatable,
+        now: Instant,
     ) -> bool {
-        let is_safe = match error {
-            ForwardError::Connect { .. } | ForwardError::ConnectTimeout { .. } => true,
-            ForwardError::Unanswered { .. }
-            | ForwardError::ReadTimeout { .. }
-            | ForwardError::SendTimeout { .. }
-            | ForwardError::Response { .. }
-            | ForwardError::Truncated { .. } => idempotent,
+        let causes = &self.policy.causes;
+        let safe_twice = request.idempotent || causes.non_idempotent;
+        let (is_cause, is_safe) = match failure.error {
+            ForwardError::Connect { .. } => (causes.error, true),
+            ForwardError::ConnectTimeout { .. } => (causes.timeout, true),
+            ForwardError::Unanswered { .. } | ForwardError::Truncated { .. } => {
+                (causes.error, safe_twice)
+            }
+            ForwardError::ReadTimeout { .. } | ForwardError::SendTimeout { .. } => {
+                (causes.timeout, safe_twice)
+            }
+            ForwardError::Response { .. } => (causes.invalid_header, safe_twice),
             ForwardError::NoEndpoint
             | ForwardError::BodyTooLarge
             | ForwardError::Body(_)
             | ForwardError::BodyTimeout
-            | ForwardError::ClientGone => false,
+            | ForwardError::ClientGone => (false, false),
         };
-        if !is_safe || !replayable {
+        if !is_safe || !request.replayable {
             return false;
         }
-        if reused && !self.fresh && matches!(error, ForwardError::Unanswered { .. }) {
+        if failure.reused && !self.fresh && matches!(failure.error, ForwardError::Unanswered { .. })
+        {
             self.fresh = true;
             return true;
         }
-        self.tried.push(index);
+        is_cause && self.next(failure.index, now)
+    }
+
+    /// Whether the response with `status` of the endpoint `index` is thrown away for another try.
+    pub(crate) fn again_after(
+        &mut self,
+        status: u16,
+        index: usize,
+        request: Repeatable,
+        now: Instant,
+    ) -> bool {
+        let causes = &self.policy.causes;
+        causes.statuses.contains(&status)
+            && (request.idempotent || causes.non_idempotent)
+            && request.replayable
+            && self.next(index, now)
+    }
+
+    fn next(&mut self, tried: usize, now: Instant) -> bool {
+        let is_late = (self.policy.within).is_some_and(|within| now >= self.begun + within);
+        self.tried.push(tried);
         self.left -= 1;
-        self.left > 0 && self.budget.withdraw()
+        self.left > 0 && !is_late && self.budget.withdraw()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{io, time::Duration};
+
+    use ingress_model::RetryCauses;
 
     use super::*;
 
@@ -140,8 +191,22 @@ mod tests {
         }
     }
 
+    const SAFE: Repeatable = Repeatable {
+        idempotent: true,
+        replayable: true,
+    };
+
+    fn failure(error: &ForwardError, index: usize, reused: bool) -> Failure<'_> {
+        Failure {
+            error,
+            index,
+            reused,
+        }
+    }
+
     #[test]
     fn only_what_is_safe_is_tried_again() {
+        let (budget, policy) = (RetryBudget::default(), RetryPolicy::default());
         for (error, reused, idempotent, replayable, again) in [
             (refused(), false, false, true, true),
             (refused(), false, true, false, false),
@@ -152,40 +217,198 @@ mod tests {
             (ForwardError::BodyTooLarge, false, true, true, false),
             (ForwardError::ClientGone, false, true, true, false),
         ] {
-            let budget = RetryBudget::default();
-            let mut attempts = Attempts::new(&budget, 3);
+            let now = Instant::now();
+            let request = Repeatable {
+                idempotent,
+                replayable,
+            };
             assert_eq!(
-                attempts.again(&error, 0, reused, idempotent, replayable),
+                Attempts::new(&budget, &policy, now).again(
+                    &failure(&error, 0, reused),
+                    request,
+                    now
+                ),
                 again,
-                "{error}, reused {reused}, idempotent {idempotent}, replayable {replayable}"
+                "{error}, reused {reused}, {request:?}"
             );
         }
     }
 
     #[test]
+    fn a_policy_says_after_what_another_endpoint_is_tried() {
+        let endpoint = ([192, 0, 2, 1], 80).into();
+        let none = RetryCauses::none;
+        for (causes, error, again) in [
+            (none(), refused(), false),
+            (none(), ForwardError::ReadTimeout { endpoint }, false),
+            (
+                RetryCauses {
+                    error: true,
+                    ..none()
+                },
+                refused(),
+                true,
+            ),
+            (
+                RetryCauses {
+                    error: true,
+                    ..none()
+                },
+                unanswered(),
+                true,
+            ),
+            (
+                RetryCauses {
+                    error: true,
+                    ..none()
+                },
+                ForwardError::ConnectTimeout { endpoint },
+                false,
+            ),
+            (
+                RetryCauses {
+                    timeout: true,
+                    ..none()
+                },
+                ForwardError::ConnectTimeout { endpoint },
+                true,
+            ),
+            (
+                RetryCauses {
+                    timeout: true,
+                    ..none()
+                },
+                ForwardError::ReadTimeout { endpoint },
+                true,
+            ),
+            (
+                RetryCauses {
+                    timeout: true,
+                    ..none()
+                },
+                unanswered(),
+                false,
+            ),
+        ] {
+            let policy = RetryPolicy {
+                causes,
+                ..RetryPolicy::default()
+            };
+            let (budget, now) = (RetryBudget::default(), Instant::now());
+            let mut attempts = Attempts::new(&budget, &policy, now);
+            let failure = failure(&error, 0, false);
+            assert_eq!(
+                attempts.again(&failure, SAFE, now),
+                again,
+                "{policy:?}, {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_post_is_sent_again_only_where_the_policy_says_so() {
+        let post = Repeatable {
+            idempotent: false,
+            replayable: true,
+        };
+        for non_idempotent in [false, true] {
+            let policy = RetryPolicy {
+                causes: RetryCauses {
+                    non_idempotent,
+                    statuses: [503].into(),
+                    ..RetryCauses::default()
+                },
+                ..RetryPolicy::default()
+            };
+            let (budget, now) = (RetryBudget::default(), Instant::now());
+            let mut attempts = Attempts::new(&budget, &policy, now);
+            let error = unanswered();
+            let failure = failure(&error, 0, false);
+            assert_eq!(attempts.again(&failure, post, now), non_idempotent);
+            assert_eq!(attempts.again_after(503, 1, post, now), non_idempotent);
+        }
+    }
+
+    #[test]
+    fn a_response_is_thrown_away_only_for_a_status_that_the_policy_names() {
+        let policy = RetryPolicy {
+            causes: RetryCauses {
+                statuses: [502, 503].into(),
+                ..RetryCauses::none()
+            },
+            ..RetryPolicy::default()
+        };
+        let (budget, now) = (RetryBudget::default(), Instant::now());
+        let mut attempts = Attempts::new(&budget, &policy, now);
+        let gone = Repeatable {
+            replayable: false,
+            ..SAFE
+        };
+        assert!(!attempts.again_after(500, 0, SAFE, now));
+        assert!(!attempts.again_after(503, 0, gone, now));
+        assert!(attempts.again_after(503, 0, SAFE, now));
+        assert!(attempts.again_after(502, 1, SAFE, now));
+        // The last one is the answer.
+        assert!(!attempts.again_after(502, 2, SAFE, now));
+    }
+
+    #[test]
     fn tries_end_and_exclude_what_was_tried() {
-        let budget = RetryBudget::default();
-        let mut attempts = Attempts::new(&budget, 3);
-        assert!(attempts.again(&refused(), 4, false, true, true));
-        assert!(attempts.again(&refused(), 2, false, true, true));
+        let (budget, policy, now) = (
+            RetryBudget::default(),
+            RetryPolicy::default(),
+            Instant::now(),
+        );
+        let mut attempts = Attempts::new(&budget, &policy, now);
+        let error = refused();
+        assert!(attempts.again(&failure(&error, 4, false), SAFE, now));
+        assert!(attempts.again(&failure(&error, 2, false), SAFE, now));
         assert_eq!(attempts.tried(), [4, 2]);
-        assert!(!attempts.again(&refused(), 1, false, true, true));
+        assert!(!attempts.again(&failure(&error, 1, false), SAFE, now));
+    }
+
+    #[test]
+    fn no_try_begins_after_the_time_for_all_of_them() {
+        let policy = RetryPolicy {
+            within: Some(Duration::from_secs(2)),
+            ..RetryPolicy::default()
+        };
+        let (budget, now, error) = (RetryBudget::default(), Instant::now(), refused());
+        for (seconds, again) in [(0, true), (1, true), (2, false), (3, false)] {
+            let mut attempts = Attempts::new(&budget, &policy, now);
+            let then = now + Duration::from_secs(seconds);
+            let failure = failure(&error, 0, false);
+            assert_eq!(attempts.again(&failure, SAFE, then), again, "{seconds} s");
+        }
     }
 
     #[test]
     fn a_dead_pooled_connection_costs_no_try_and_is_believed_once() {
-        let budget = RetryBudget::default();
-        let mut attempts = Attempts::new(&budget, 1);
-        assert!(attempts.again(&unanswered(), 0, true, true, true));
+        let policy = RetryPolicy {
+            tries: 1,
+            causes: RetryCauses::none(),
+            ..RetryPolicy::default()
+        };
+        let (budget, now, error) = (RetryBudget::default(), Instant::now(), unanswered());
+        let mut attempts = Attempts::new(&budget, &policy, now);
+        assert!(attempts.again(&failure(&error, 0, true), SAFE, now));
         assert!(attempts.fresh() && attempts.tried().is_empty());
-        assert!(!attempts.again(&unanswered(), 0, true, true, true));
+        assert!(!attempts.again(&failure(&error, 0, true), SAFE, now));
     }
 
     #[test]
     fn retries_are_a_fraction_of_requests_when_everything_fails() {
-        let budget = RetryBudget::default();
+        let (budget, policy, now) = (
+            RetryBudget::default(),
+            RetryPolicy::default(),
+            Instant::now(),
+        );
+        let error = refused();
         let retries = (0..10_000)
-            .filter(|_| Attempts::new(&budget, 3).again(&refused(), 0, false, true, true))
+            .filter(|_| {
+                let mut attempts = Attempts::new(&budget, &policy, now);
+                attempts.again(&failure(&error, 0, false), SAFE, now)
+            })
             .count();
         assert!((2_000..=2_200).contains(&retries), "{retries}");
     }

@@ -59,6 +59,11 @@ impl Balancer {
         }
     }
 
+    /// How many endpoints there are.
+    pub(crate) fn endpoints(&self) -> usize {
+        self.endpoints.len()
+    }
+
     /// Picks an endpoint whose index is not in `excluded`; `None` where there is none.
     ///
     /// `key` binds requests to an endpoint, as a session's cookie or a hash does; without one the

@@ -78,6 +78,11 @@ impl<B: RequestBody> Exchange<B> {
         self.lease.reused()
     }
 
+    /// Whether the request can be sent again from the start.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.request.is_replayable()
+    }
+
     /// Gives the request back for another try; the connection is closed.
     pub(crate) fn into_request(self) -> Outgoing<B> {
         self.request

@@ -20,7 +20,7 @@ mod response;
 mod body;
 mod error;
 
-pub(crate) use attempt::{Attempts, RetryBudget};
+pub(crate) use attempt::{Attempts, Failure, Repeatable, RetryBudget};
 pub(crate) use balance::{Balancer, Balancers, Choice};
 pub(crate) use body::{RequestBody, RequestBodyError};
 pub(crate) use download::Download;

@@ -315,7 +315,7 @@ impl Connection {
                 out.put(&[b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"]);
                 let Forwarded { exchange, head } = forwarded;
                 let endpoint = exchange.into_tunnel(&head);
-                let idle = plan.entry.route.policy.read_timeout;
+                let idle = plan.entry.route.policy.upstream.read_timeout;
                 return Box::pin(self.switch(out, endpoint, idle, record)).await;
             }
             Ok(forwarded) => {

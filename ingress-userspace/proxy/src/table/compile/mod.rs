@@ -7,7 +7,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ast;
 
 use ingress_model::{
-    Action, HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject,
+    Action, HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject, TlsRedirect,
 };
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
@@ -113,9 +113,11 @@ impl Compiler<'_> {
             None
         };
         let upstream = Arc::clone(self.upstreams.find(&route.backend)?);
-        let policy = &route.policy;
-        let redirect_to_https =
-            policy.force_ssl_redirect || (policy.ssl_redirect && self.tls.covers(&route.host));
+        let redirect_to_https = match route.policy.route.tls_redirect {
+            TlsRedirect::Never => false,
+            TlsRedirect::WithTls => self.tls.covers(&route.host),
+            TlsRedirect::Always => true,
+        };
         let entry = Arc::new(Entry {
             index: self.entries.len(),
             counters: self.metrics.route(labels(route)),
@@ -166,11 +168,12 @@ fn labels(route: &Route) -> RouteLabels {
 fn asks_for_regex(route: &Route) -> bool {
     let rewrites = route
         .policy
+        .route
         .rewrite_target
         .as_deref()
         .is_some_and(|target| target != route.path.as_str());
     route.origin == Origin::Rule
-        && (route.policy.use_regex || rewrites || route.path.kind() == PathKind::Regex)
+        && (route.policy.route.use_regex || rewrites || route.path.kind() == PathKind::Regex)
 }
 
 /// What a rule takes for itself on its host.

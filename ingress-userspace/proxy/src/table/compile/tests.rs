@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::table::{CanonicalHost, CanonicalPath};
 use ingress_model::{
-    Action, Backend, BackendKey, Endpoint, ObjectName, PathPattern, Policy, ServicePort, Severity,
+    Action, Backend, BackendKey, Endpoint, ObjectName, PathPattern, Policy, RoutePolicy,
+    ServicePort, Severity, TlsRedirect,
 };
 
 fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> Route {
@@ -235,10 +236,11 @@ fn a_denied_default_backend_needs_no_endpoints_to_answer() {
 #[test]
 fn one_rewrite_turns_its_whole_host_into_regexes() {
     let rewrite = |target: &str, route: Route| Route {
-        policy: Policy {
+        policy: RoutePolicy {
             rewrite_target: Some(target.into()),
-            ..Policy::default()
-        },
+            ..RoutePolicy::default()
+        }
+        .into(),
         ..route
     };
     let (table, problems) = compile(&snapshot(vec![
@@ -279,10 +281,11 @@ fn one_rewrite_turns_its_whole_host_into_regexes() {
 #[test]
 fn paths_are_matched_and_rewritten_byte_by_byte() {
     let regex = |name: &str, path: &str, target: &str| Route {
-        policy: Policy {
+        policy: RoutePolicy {
             rewrite_target: Some(target.into()),
-            ..Policy::default()
-        },
+            ..RoutePolicy::default()
+        }
+        .into(),
         ..rule(name, 0, "a.b", PathKind::Regex, path)
     };
     let (table, problems) = compile(&snapshot(vec![
@@ -425,14 +428,14 @@ fn plain_http_is_redirected_where_the_host_has_a_tls_entry() {
         snapshot.tls_hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
         compile(&snapshot).0.entries()[0].redirect_to_https
     };
-    let off = || Policy {
-        ssl_redirect: false,
-        ..Policy::default()
+    let redirect = |tls_redirect| {
+        Policy::from(RoutePolicy {
+            tls_redirect,
+            ..RoutePolicy::default()
+        })
     };
-    let force = || Policy {
-        force_ssl_redirect: true,
-        ..off()
-    };
+    let off = || redirect(TlsRedirect::Never);
+    let force = || redirect(TlsRedirect::Always);
     for (hosts, policy, rule_host, redirects) in [
         (&["a.b.c"][..], Policy::default(), "a.b.c", true),
         (&["*.b.c"], Policy::default(), "a.b.c", true),

@@ -11,13 +11,11 @@ use crate::{
     net::Outbound,
     table::Entry,
     upstream::{
-        Ask, Attempts, Choice, Exchange, ForwardError, Head, Lease, Outgoing, RequestBody, Timeouts,
+        Ask, Attempts, Choice, Exchange, Failure, ForwardError, Head, Lease, Outgoing, Repeatable,
+        RequestBody, Timeouts,
     },
     worker::{client::Client, record::Record, route::Route},
 };
-
-/// How many endpoints are tried for one request; the default of ingress-nginx.
-const TRIES: u8 = 3;
 
 /// A request that is to be forwarded, and what has to be known of it until it is answered.
 pub(in crate::worker) struct Plan {
@@ -145,6 +143,15 @@ pub(super) fn plan(
     }
 }
 
+impl Plan {
+    fn repeatable(&self, replayable: bool) -> Repeatable {
+        Repeatable {
+            idempotent: self.is_idempotent,
+            replayable,
+        }
+    }
+}
+
 /// Whether the client said the length of an empty body, as for a POST (RFC 9110 section 8.6).
 fn declares_length(head: &RequestHead<'_>) -> bool {
     head.fields
@@ -186,12 +193,13 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
 ) -> Result<Forwarded<B>, ForwardError> {
     let worker = &client.worker;
     let policy = &plan.entry.route.policy;
+    let upstream = &policy.upstream;
     let ask = Ask {
         head: plan.is_head,
         upgrade: plan.upgrade,
         timeouts: Timeouts {
-            read: policy.read_timeout,
-            send: policy.send_timeout,
+            read: upstream.read_timeout,
+            send: upstream.send_timeout,
             body: worker.settings.body_timeout,
         },
     };
@@ -201,9 +209,9 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         Framing::Chunked | Framing::Close => Announced::Chunks,
     };
     let head = plan.head.take().unwrap_or_else(Outbound::new);
-    let mut request = Outgoing::new(head, body, announced, policy.body_limit);
+    let mut request = Outgoing::new(head, body, announced, policy.route.body_limit);
     let balancer = worker.balancer(&plan.entry.upstream);
-    let mut attempts = Attempts::new(&worker.retry_budget, TRIES);
+    let mut attempts = Attempts::new(&worker.retry_budget, &upstream.retry, worker.now());
     let mut failed = None;
     loop {
         let Some(choice) = balancer.pick(None, attempts.tried(), worker.now()) else {
@@ -217,7 +225,22 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
             Ok(lease) => {
                 let mut exchange = Exchange::new(lease, request, ask);
                 match poll_fn(|cx| exchange.poll_head(worker.now(), cx)).await {
-                    Ok(head) => return Ok(Forwarded { exchange, head }),
+                    Ok(head) => {
+                        let others = balancer.endpoints() > attempts.tried().len() + 1;
+                        let again = others
+                            && attempts.again_after(
+                                head.status,
+                                choice.index(),
+                                plan.repeatable(exchange.is_replayable()),
+                                worker.now(),
+                            );
+                        if !again {
+                            return Ok(Forwarded { exchange, head });
+                        }
+                        request = exchange.into_request();
+                        request.rewind();
+                        continue;
+                    }
                     Err(error) => {
                         let reused = exchange.reused();
                         request = exchange.into_request();
@@ -226,14 +249,13 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
                 }
             }
         };
-        let replayable = request.is_replayable();
-        if !attempts.again(
-            &error,
-            choice.index(),
+        let failure = Failure {
+            error: &error,
+            index: choice.index(),
             reused,
-            plan.is_idempotent,
-            replayable,
-        ) {
+        };
+        let repeatable = plan.repeatable(request.is_replayable());
+        if !attempts.again(&failure, repeatable, worker.now()) {
             return Err(error);
         }
         tracing::debug!(error = &error as &dyn std::error::Error, "another try");
@@ -259,7 +281,7 @@ async fn lease(
     counters.upstream_connects.increment();
     // Rare beside the requests over pooled connections, and large: apart, it does not count in what
     // an idle client's task holds.
-    let connected = Box::pin(pool.connect(entry.route.policy.connect_timeout)).await;
+    let connected = Box::pin(pool.connect(entry.route.policy.upstream.connect_timeout)).await;
     choice.report(connected.is_ok(), worker.now());
     if connected.is_err() {
         counters.upstream_connects_failed.increment();
