@@ -13,7 +13,7 @@ use ingress_ebpf::{
     maglev::{self, Member},
 };
 use ingress_lab::{
-    client::{Answer, curl_in, wrk},
+    client::{Answer, Wrk, curl_in, wrk},
     eventually,
     forebay::Launch,
     lab::{self, CLIENT, Cluster, Lab, NextHop, PLAIN_HOST, Steering, TLS_HOST, VIP},
@@ -311,6 +311,42 @@ fn crash_and_restart_of_the_next_hop_fails_no_request() {
     }
     let served = ask_from_ports(&cluster, &owners, true, 44_000..44_020);
     assert_eq!(served.keys().collect::<Vec<_>>(), NODES, "{served:?}");
+}
+
+#[test]
+fn a_process_that_takes_virtual_ips_over_fails_no_request() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let mut cluster = Cluster::start(Steering {
+        next_hop: NextHop::Single,
+        forward: "udp",
+        mode: "native",
+    })
+    .unwrap();
+    let load = |headers: &[&str], url: &str| {
+        let limit = Duration::from_secs(120);
+        Wrk::start(Some(&cluster.lab.client), 8, limit, headers, url).unwrap()
+    };
+    let (plain, tls) = (
+        format!("http://{PLAIN_HOST}/"),
+        format!("https://{TLS_HOST}/"),
+    );
+    let close = "Connection: close";
+    let loads = [
+        ("kept", load(&[], &plain)),
+        ("new", load(&[close], &plain)),
+        ("kept, TLS", load(&[], &tls)),
+        ("new, TLS", load(&[close], &tls)),
+    ];
+    for node in [0, 1, 2, 0] {
+        cluster.replace(node).unwrap();
+    }
+    for (kind, load) in loads {
+        let load = load.stop().unwrap();
+        assert_eq!((load.wrong, load.failed), (0, 0), "{kind}: {load:?}");
+        assert!(load.requests > 50, "{kind}: {load:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
 use super::{Lab, NextHop, PLAIN_HOST, TLS_HOST, VIP};
@@ -10,6 +10,9 @@ use crate::{
     client::{Answer, PendingCurl, start_curl},
     forebay::{Forebay, Launch},
 };
+
+const ADMIN: &str = "127.0.0.1:10354";
+const ANY_PORT: &str = "127.0.0.1:0";
 
 /// How packets get to the node that serves them.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +33,7 @@ pub struct Cluster {
     /// The networks.
     pub lab: Lab,
     folder: TempDir,
+    steering: Steering,
 }
 
 impl Cluster {
@@ -42,7 +46,7 @@ impl Cluster {
         let folder = TempDir::new()?;
         lab.write_manifests(folder.path())?;
         let forebays = (0..lab.nodes.len())
-            .map(|node| launch(&lab, node, steering, folder.path()).start_unready());
+            .map(|node| launch(&lab, node, steering, folder.path(), ADMIN).start_unready());
         let mut forebays = forebays.collect::<Result<Vec<_>>>()?;
         for forebay in &mut forebays {
             forebay.wait_for_ready()?;
@@ -51,7 +55,22 @@ impl Cluster {
             forebays,
             lab,
             folder,
+            steering,
         })
+    }
+
+    /// Starts another Forebay on a node, and ends the one that ran there once the new one is ready.
+    ///
+    /// # Errors
+    /// The new one is not ready, or the old one does not end.
+    pub fn replace(&mut self, node: usize) -> Result<()> {
+        // The old one has the port of the first.
+        let launch = launch(&self.lab, node, self.steering, self.folder.path(), ANY_PORT);
+        let mut old = std::mem::replace(&mut self.forebays[node], launch.start()?);
+        old.terminate()?;
+        let status = old.wait()?;
+        ensure!(status.success(), "{status}: {}", old.log_text());
+        Ok(())
     }
 
     /// Where the manifests stand that all nodes serve.
@@ -87,13 +106,13 @@ impl Cluster {
     }
 }
 
-fn launch(lab: &Lab, node: usize, steering: Steering, manifests: &Path) -> Launch {
+fn launch(lab: &Lab, node: usize, steering: Steering, manifests: &Path, admin: &str) -> Launch {
     let node = &lab.nodes[node];
     Launch::new(&[
         "--manifests",
         &manifests.display().to_string(),
         "--admin",
-        "127.0.0.1:10354",
+        admin,
     ])
     .args(&[
         "--vip",
