@@ -154,3 +154,45 @@ impl From<UpstreamPolicy> for Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_of_one_part_has_the_defaults_of_the_other() {
+        let route = RoutePolicy {
+            use_regex: true,
+            ..RoutePolicy::default()
+        };
+        let upstream = UpstreamPolicy {
+            read_timeout: Duration::from_secs(1),
+            ..UpstreamPolicy::default()
+        };
+        for (policy, use_regex, seconds) in [
+            (Policy::from(route), true, 60),
+            (Policy::from(upstream), false, 1),
+        ] {
+            let parts = (policy.route.use_regex, policy.upstream.read_timeout);
+            assert_eq!(parts, (use_regex, Duration::from_secs(seconds)));
+        }
+    }
+
+    #[test]
+    fn off_names_no_cause_of_another_try_and_the_default_three() {
+        let named = |causes: &RetryCauses| {
+            let RetryCauses {
+                error,
+                timeout,
+                invalid_header,
+                non_idempotent,
+                statuses,
+            } = causes;
+            let flags = [*error, *timeout, *invalid_header, *non_idempotent];
+            (flags, statuses.len())
+        };
+        assert_eq!(named(&RetryCauses::none()), ([false; 4], 0));
+        let default = RetryCauses::default();
+        assert_eq!(named(&default), ([true, true, true, false], 0));
+    }
+}
