@@ -10,7 +10,10 @@ use std::{
 use ingress_model::Endpoint;
 use tokio::time::Instant;
 
-use super::{EndpointPool, Pool, Upstream};
+use super::{
+    EndpointPool, Pool, Upstream,
+    peer::{Peer, Protocol},
+};
 
 /// How long an endpoint that could not be connected to is passed over while another is left.
 const SUSPICION: Duration = Duration::from_secs(1);
@@ -46,7 +49,10 @@ impl Balancer {
         let version = upstream.version();
         let endpoints = upstream.endpoints();
         let slot = |endpoint: &Endpoint| Slot {
-            pool: pool.endpoint(endpoint.address),
+            pool: pool.endpoint(Peer {
+                address: endpoint.address,
+                protocol: Protocol::Http1,
+            }),
             suspect_until: Cell::new(None),
         };
         let slots = endpoints.iter().map(slot).collect();

@@ -276,7 +276,10 @@ mod tests {
     use tokio::{io::AsyncWriteExt, net::TcpListener};
 
     use super::{
-        super::{EndpointPool, Pool, RequestBodyError},
+        super::{
+            EndpointPool, Pool, RequestBodyError,
+            peer::{Peer, Protocol},
+        },
         *,
     };
     use crate::{http1::Announced, net::Outbound};
@@ -321,7 +324,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
         let pool = Pool::default();
-        let endpoint = pool.endpoint(listener.local_addr().unwrap());
+        let endpoint = pool.endpoint(Peer {
+            address: listener.local_addr().unwrap(),
+            protocol: Protocol::Http1,
+        });
         let (lease, accepted) =
             tokio::join!(endpoint.connect(Duration::from_secs(5)), listener.accept());
         let (lease, mut server) = (lease.unwrap(), accepted.unwrap().0);

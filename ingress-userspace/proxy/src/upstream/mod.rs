@@ -10,6 +10,7 @@
 mod attempt;
 mod balance;
 mod endpoints;
+mod peer;
 mod pool;
 
 mod download;

@@ -10,7 +10,7 @@ use std::{
 use ahash::AHashMap;
 use tokio::time::Instant;
 
-use super::ForwardError;
+use super::{ForwardError, peer::Peer};
 use crate::{
     http1::{Field, HeadFinder},
     net::{Deadline, Inbound, Socket},
@@ -40,7 +40,7 @@ pub(crate) struct Connection {
 /// The connections to one peer. Lives as long as a balancer names it or a request uses it.
 #[derive(Debug)]
 pub(crate) struct EndpointPool {
-    address: SocketAddr,
+    peer: Peer,
     /// Last in, first out: the warmest connection is used, the others may grow old.
     #[expect(
         clippy::vec_box,
@@ -74,7 +74,7 @@ impl EndpointPool {
     /// # Cancel safety
     /// Dropping the future closes the half-open connection.
     pub(crate) async fn connect(self: &Rc<Self>, limit: Duration) -> Result<Lease, ForwardError> {
-        let endpoint = self.address;
+        let endpoint = self.peer.address;
         let socket = match tokio::time::timeout(limit, Socket::connect(endpoint)).await {
             Ok(Ok(socket)) => socket,
             // The kernel gave up before we did.
@@ -137,7 +137,7 @@ impl Lease {
 
     /// Where the connection goes.
     pub(crate) fn address(&self) -> SocketAddr {
-        self.endpoint.address
+        self.endpoint.peer.address
     }
 
     /// Gives the connection up: the socket, and what was received beyond the head.
@@ -165,20 +165,20 @@ impl Lease {
     }
 }
 
-/// All endpoints that a worker has connections to, by address.
+/// All peers that a worker has connections to.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    endpoints: RefCell<AHashMap<SocketAddr, Rc<EndpointPool>>>,
+    endpoints: RefCell<AHashMap<Peer, Rc<EndpointPool>>>,
     idle: Rc<Cell<usize>>,
 }
 
 impl Pool {
-    /// The pool of one address; made if it is new. Upstreams that name the same address share it.
-    pub(crate) fn endpoint(&self, address: SocketAddr) -> Rc<EndpointPool> {
+    /// The pool of one peer; made if it is new. Upstreams that name the same peer share it.
+    pub(crate) fn endpoint(&self, peer: Peer) -> Rc<EndpointPool> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let endpoint = endpoints.entry(address).or_insert_with(|| {
+        let endpoint = endpoints.entry(peer).or_insert_with(|| {
             Rc::new(EndpointPool {
-                address,
+                peer,
                 idle: RefCell::default(),
                 worker_idle: Rc::clone(&self.idle),
             })
@@ -206,7 +206,14 @@ impl Pool {
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::*;
+    use super::{super::peer::Protocol, *};
+
+    fn peer(listener: &TcpListener) -> Peer {
+        Peer {
+            address: listener.local_addr().unwrap(),
+            protocol: Protocol::Http1,
+        }
+    }
 
     async fn pair(listener: &TcpListener) -> (Socket, TcpStream) {
         let (client, server) = tokio::join!(
@@ -220,7 +227,7 @@ mod tests {
     async fn a_connection_closed_by_its_endpoint_is_not_given_out() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pool = Pool::default();
-        let endpoint = pool.endpoint(listener.local_addr().unwrap());
+        let endpoint = pool.endpoint(peer(&listener));
         let (client, server) = pair(&listener).await;
         let mut lease = endpoint.adopt(client);
         drop(server);
@@ -238,7 +245,7 @@ mod tests {
     async fn a_connection_is_not_used_when_its_endpoint_may_be_closing_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pool = Pool::default();
-        let endpoint = pool.endpoint(listener.local_addr().unwrap());
+        let endpoint = pool.endpoint(peer(&listener));
         let (client, _server) = pair(&listener).await;
         let now = Instant::now();
         endpoint
@@ -256,7 +263,7 @@ mod tests {
     async fn an_endpoint_that_nobody_names_keeps_no_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pool = Pool::default();
-        let endpoint = pool.endpoint(listener.local_addr().unwrap());
+        let endpoint = pool.endpoint(peer(&listener));
         let (idle, _server) = pair(&listener).await;
         endpoint.adopt(idle).give_back(Instant::now(), IDLE_TIME);
         pool.sweep(Instant::now());
