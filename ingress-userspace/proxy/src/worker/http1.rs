@@ -79,7 +79,8 @@ impl Connection {
     pub(super) async fn serve(mut self) -> io::Result<()> {
         loop {
             let after = match self.head().await? {
-                Awaited::Head(length) => self.request(length).await?,
+                // Apart, since it is large: the task of an idle client would hold the space for it.
+                Awaited::Head(length) => Box::pin(self.request(length)).await?,
                 Awaited::Bad(status) => Box::pin(self.refuse(status)).await?,
                 Awaited::End => return Ok(()),
             };
