@@ -185,23 +185,13 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
     record: &mut Record,
 ) -> Result<Forwarded<B>, ForwardError> {
     let worker = &client.worker;
-    let policy = &plan.entry.route.policy;
-    let ask = Ask {
-        head: plan.is_head,
-        upgrade: plan.upgrade,
-        timeouts: Timeouts {
-            read: policy.read_timeout,
-            send: policy.send_timeout,
-            body: worker.settings.body_timeout,
-        },
-    };
     let announced = match plan.framing {
         Framing::Length(0) => Announced::Nothing,
         Framing::Length(_) => Announced::Length,
         Framing::Chunked | Framing::Close => Announced::Chunks,
     };
     let head = plan.head.take().unwrap_or_else(Outbound::new);
-    let mut request = Outgoing::new(head, body, announced, policy.body_limit);
+    let mut request = Outgoing::new(head, body, announced, plan.entry.route.policy.body_limit);
     let balancer = worker.balancer(&plan.entry.upstream);
     let mut attempts = Attempts::new(&worker.retry_budget, TRIES);
     let mut failed = None;
@@ -215,7 +205,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         let (error, reused) = match lease(client, choice, &plan.entry, attempts.fresh()).await {
             Err(error) => (error, false),
             Ok(lease) => {
-                let mut exchange = Exchange::new(lease, request, ask);
+                let mut exchange = Exchange::new(lease, request, ask(client, plan));
                 match poll_fn(|cx| exchange.poll_head(worker.now(), cx)).await {
                     Ok(head) => return Ok(Forwarded { exchange, head }),
                     Err(error) => {
@@ -239,6 +229,20 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         tracing::debug!(error = &error as &dyn std::error::Error, "another try");
         request.rewind();
         failed = Some(error);
+    }
+}
+
+/// What the exchange has to know.
+fn ask(client: &Client, plan: &Plan) -> Ask {
+    let policy = &plan.entry.route.policy;
+    Ask {
+        head: plan.is_head,
+        upgrade: plan.upgrade,
+        timeouts: Timeouts {
+            read: policy.read_timeout,
+            send: policy.send_timeout,
+            body: client.worker.settings.body_timeout,
+        },
     }
 }
 
