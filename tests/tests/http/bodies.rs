@@ -7,7 +7,7 @@ use std::{
 };
 
 use ingress_lab::{eventually, origin::Origin};
-use ingress_model::Policy;
+use ingress_model::{Policy, RoutePolicy};
 
 use crate::{
     proxy::{Cluster, Proxy},
@@ -86,6 +86,10 @@ fn large_bodies_stream_both_ways_in_little_memory() {
     }
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let unlimited = Policy {
+        route: RoutePolicy {
+            body_limit: None,
+            ..RoutePolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ingress_lab::origin::Origin;
-use ingress_model::Policy;
+use ingress_model::{Policy, RoutePolicy};
 use ingress_proxy::worker::Settings;
 
 use crate::{
@@ -153,6 +153,10 @@ fn plain_requests_for_a_tls_host_are_sent_to_https() {
 fn a_rewrite_replaces_the_path_and_keeps_the_query() {
     let origin = origin();
     let policy = Policy {
+        route: RoutePolicy {
+            rewrite_target: Some("/".into()),
+            ..RoutePolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(

@@ -3,7 +3,7 @@
 use std::{io::Read, time::Duration};
 
 use ingress_lab::{eventually, origin::Origin};
-use ingress_model::Policy;
+use ingress_model::{Policy, UpstreamPolicy};
 use ingress_proxy::worker::Settings;
 
 use crate::{
@@ -128,6 +128,10 @@ fn a_websocket_survives_changes_of_the_table() {
 fn a_websocket_in_which_nothing_moves_ends() {
     let origin = origin("a");
     let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: Duration::from_secs(1),
+            ..UpstreamPolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(

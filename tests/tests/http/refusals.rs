@@ -3,7 +3,7 @@
 use std::{io::Write, time::Duration};
 
 use ingress_lab::{eventually, origin::Origin};
-use ingress_model::Policy;
+use ingress_model::{Policy, RoutePolicy, UpstreamPolicy};
 use ingress_proxy::worker::Settings;
 
 use crate::{
@@ -73,6 +73,10 @@ fn an_endpoint_that_keeps_silent_times_out() {
         hold.send(stream).unwrap();
     });
     let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: Duration::from_secs(1),
+            ..UpstreamPolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(
@@ -88,6 +92,10 @@ fn an_endpoint_that_keeps_silent_times_out() {
 fn a_body_over_the_limit_is_too_large() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let policy = Policy {
+        route: RoutePolicy {
+            body_limit: Some(10),
+            ..RoutePolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(

@@ -14,7 +14,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
 use ingress_lab::{eventually, origin::Origin};
-use ingress_model::{Policy, Snapshot, UpstreamPolicy};
+use ingress_model::{Policy, RoutePolicy, Snapshot, UpstreamPolicy};
 use ingress_proxy::worker::Settings;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -82,11 +82,14 @@ fn an_endpoint_that_takes_nothing_times_out() {
     let (hold, _held) = mpsc::channel();
     let endpoint = Endpoint::start(move |_, stream| drop(hold.send(stream)));
     let policy = Policy {
+        route: RoutePolicy {
+            body_limit: None,
+            ..RoutePolicy::default()
+        },
         upstream: UpstreamPolicy {
             send_timeout: BRIEF,
             ..UpstreamPolicy::default()
         },
-        ..Policy::default()
     };
     let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
     let mut wire = Wire::connect(proxy.http);
@@ -104,6 +107,10 @@ fn an_endpoint_that_takes_nothing_times_out() {
 fn an_endpoint_that_accepts_nothing_times_out() {
     let hole = BlackHole::start();
     let policy = Policy {
+        upstream: UpstreamPolicy {
+            connect_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(&cluster(&[hole.address], policy.clone()));
@@ -128,6 +135,7 @@ fn every_try_has_its_own_time() {
     let policy = Policy {
         upstream: UpstreamPolicy {
             connect_timeout: BRIEF,
+            read_timeout: BRIEF,
             ..UpstreamPolicy::default()
         },
         ..Policy::default()
@@ -149,6 +157,10 @@ fn an_endpoint_that_falls_silent_within_its_answer_breaks_it_off() {
         hold.send(stream).unwrap();
     });
     let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
         ..Policy::default()
     };
     let proxy = Proxy::start(&cluster(&[endpoint.address], policy));

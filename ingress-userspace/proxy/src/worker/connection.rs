@@ -162,3 +162,22 @@ impl Drop for Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the future of a function of four holds, in bytes.
+    fn future_size<A, B, C, D, F: Future>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_connection_is_small() {
+        let size = future_size(serve);
+        assert!(
+            size <= 1024,
+            "{size} bytes: what only a request needs belongs into a box of its own"
+        );
+    }
+}

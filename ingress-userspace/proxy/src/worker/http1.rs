@@ -79,7 +79,8 @@ impl Connection {
     pub(super) async fn serve(mut self) -> io::Result<()> {
         loop {
             let after = match self.head().await? {
-                Awaited::Head(length) => self.request(length).await?,
+                // Apart, since it is large: the task of an idle client would hold the space for it.
+                Awaited::Head(length) => Box::pin(self.request(length)).await?,
                 Awaited::Bad(status) => Box::pin(self.refuse(status)).await?,
                 Awaited::End => return Ok(()),
             };
@@ -180,7 +181,16 @@ impl Connection {
             Ok((terms, Decision::Answer(reply, unread))) => {
                 self.answer(&reply, terms, unread, &mut record).await
             }
-            Ok((terms, Decision::Forward(plan))) => self.forward(plan, terms, record).await,
+            Ok((terms, Decision::Forward(mut plan))) => {
+                let mut body = Body::new(plan.framing);
+                match self.forward(&mut plan, terms, &mut body, &mut record).await {
+                    Ok(after) => Ok(after),
+                    // Rare, and large.
+                    Err(detour) => {
+                        Box::pin(self.detour(*detour, &plan, terms, body, &mut record)).await
+                    }
+                }
+            }
             Err(status) => {
                 self.answer(
                     &Reply::unreadable(status),
@@ -285,109 +295,72 @@ impl Connection {
     /// Sends the request to an endpoint and its response to the client.
     async fn forward(
         &mut self,
-        mut plan: Box<Plan>,
+        plan: &mut Plan,
         terms: Terms,
-        mut record: Record,
-    ) -> io::Result<After> {
-        let mut body = Body::new(plan.framing);
+        body: &mut Body,
+        record: &mut Record,
+    ) -> Result<After, Box<Detour>> {
         let notice = RefCell::new(Vec::new());
         let client_body = ClientBody {
             stream: &self.stream,
             inbound: &mut self.inbound,
-            body: &mut body,
+            body: &mut *body,
             notice: &notice,
             expects_continue: terms.expects_continue,
             takes_interim: terms.version == Version::HTTP_11,
             takes_trailers: plan.trailers,
         };
         let client = Rc::clone(&self.client);
-        let failure = match phases::forward(&client, &mut plan, client_body, &mut record).await {
-            Ok(forwarded) if forwarded.head.status == 101 => {
-                let mut out = Outbound::new();
-                out.put(&[&notice.take()]);
-                phases::response(
-                    &client,
-                    &plan,
-                    &forwarded,
-                    &mut record,
-                    &mut Http1Head(&mut out),
-                );
-                out.put(&[b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"]);
-                let Forwarded { exchange, head } = forwarded;
-                let endpoint = exchange.into_tunnel(&head);
-                let idle = plan.entry.route.policy.upstream.read_timeout;
-                return Box::pin(self.switch(out, endpoint, idle, record)).await;
+        let forwarded = phases::forward(&client, plan, client_body, record).await;
+        let is_ending = self.member.is_ending();
+        let mut begun = Begun::new(forwarded, &client, plan, &notice, terms, is_ending, record);
+        let relayed = match &mut begun {
+            Begun::Response { sender, source, .. } => {
+                let (worker, stream) = (&client.worker, &self.stream);
+                relay(worker, stream, &mut self.deadline, sender, source, record).await
             }
-            Ok(forwarded) => {
-                let keep_alive = terms.keep_alive && !self.member.is_ending();
-                let mut out = Outbound::new();
-                out.put(&[&notice.take()]);
-                phases::response(
-                    &client,
-                    &plan,
-                    &forwarded,
-                    &mut record,
-                    &mut Http1Head(&mut out),
-                );
-                let Forwarded { exchange, head } = forwarded;
-                let ends_with_connection =
-                    matches!(head.framing, Framing::Chunked | Framing::Close)
-                        && terms.version == Version::HTTP_10;
-                let announced = match head.framing {
-                    Framing::Length(0) => Announced::Nothing,
-                    Framing::Length(_) => Announced::Length,
-                    Framing::Chunked | Framing::Close if ends_with_connection => Announced::Length,
-                    Framing::Chunked | Framing::Close => {
-                        out.put(&[b"Transfer-Encoding: chunked\r\n"]);
-                        Announced::Chunks
-                    }
-                };
-                let keep_alive = keep_alive && !ends_with_connection;
-                end_head(&mut out, terms.version, keep_alive, head.status == 426);
-                let download = exchange.into_download(&head, client.worker.now());
-                let mut source = Response {
-                    worker: &client.worker,
-                    download,
-                    takes_trailers: plan.trailers,
-                };
-                let mut sender = Sender::response(out, announced);
-                let relayed = relay(
-                    &client.worker,
-                    &self.stream,
-                    &mut self.deadline,
-                    &mut sender,
-                    &mut source,
-                    &mut record,
-                )
-                .await;
-                drop(source);
-                match relayed {
-                    Ok(()) => {
-                        record.complete();
-                        let is_read = matches!(body.next(&mut self.inbound), Ok(Next::End));
-                        return Ok(match is_read {
-                            true if keep_alive => After::Next,
-                            true if !terms.keep_alive && self.inbound.is_empty() => After::Done,
-                            _ => After::Close,
-                        });
-                    }
-                    Err(SendError::Socket(error)) => return Err(error),
-                    // Nothing has gone out yet: the client may hear what happened.
-                    Err(SendError::Source(error)) if sender.is_unsent() => {
-                        record.forget_status();
-                        error
-                    }
-                    Err(SendError::Source(error)) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::debug!(upstream = %plan.entry.upstream.key(), error, "response broke off");
-                        self.break_off(&mut sender, ends_with_connection).await;
-                        return Ok(After::Abort);
-                    }
-                }
-            }
-            Err(error) => error,
+            Begun::Switched { .. } | Begun::Failed(_) => Ok(()),
         };
-        let Some(reply) = phases::error(&failure, &plan) else {
+        let keeps = begun.end(relayed)?;
+        record.complete();
+        let is_read = matches!(body.next(&mut self.inbound), Ok(Next::End));
+        Ok(match is_read {
+            true if keeps => After::Next,
+            true if !terms.keep_alive && self.inbound.is_empty() => After::Done,
+            _ => After::Close,
+        })
+    }
+
+    /// Goes on where the client has not got a whole response.
+    async fn detour(
+        &mut self,
+        detour: Detour,
+        plan: &Plan,
+        terms: Terms,
+        mut body: Body,
+        record: &mut Record,
+    ) -> io::Result<After> {
+        let failure = match detour {
+            Detour::Lost(error) => return Err(error),
+            Detour::Switched { head, endpoint } => {
+                let idle = plan.entry.route.policy.upstream.read_timeout;
+                return self.switch(head, endpoint, idle, record).await;
+            }
+            Detour::Broken {
+                mut sender,
+                resets,
+                error,
+            } => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(upstream = %plan.entry.upstream.key(), error, "response broke off");
+                self.break_off(&mut sender, resets).await;
+                return Ok(After::Abort);
+            }
+            // Nothing has gone out yet: the client may hear what happened.
+            Detour::Failed(error) => error,
+        };
+        record.forget_status();
+        let Some(reply) = phases::error(&failure, plan) else {
             return Ok(After::Abort);
         };
         let is_read = matches!(body.next(&mut self.inbound), Ok(Next::End));
@@ -396,7 +369,7 @@ impl Connection {
         } else {
             Framing::Close
         };
-        self.answer(&reply, terms, unread, &mut record).await
+        self.answer(&reply, terms, unread, record).await
     }
 
     /// Ends a response that is not whole so that the client can tell. One that ends with its
@@ -422,12 +395,10 @@ impl Connection {
         head: Outbound,
         endpoint: (Socket, Inbound),
         idle: Duration,
-        mut record: Record,
+        record: &mut Record,
     ) -> io::Result<After> {
         let mut sender = Sender::response(head, Announced::Nothing);
-        if let Err(SendError::Socket(error)) =
-            self.relay(&mut sender, &mut Nothing, &mut record).await
-        {
+        if let Err(SendError::Socket(error)) = self.relay(&mut sender, &mut Nothing, record).await {
             return Err(error);
         }
         record.complete();
@@ -486,6 +457,125 @@ impl Connection {
             }
         })
         .await
+    }
+}
+
+/// What came of a request that was sent to an endpoint.
+enum Begun<'w, B> {
+    /// A response, of which the head has arrived.
+    Response {
+        sender: Sender,
+        source: Response<'w, B>,
+        /// The client's connection stays open afterwards.
+        keeps: bool,
+        /// The response has no other end than that of the connection.
+        ends_with_connection: bool,
+    },
+    /// The endpoint speaks another protocol from here on.
+    Switched {
+        head: Outbound,
+        endpoint: (Socket, Inbound),
+    },
+    /// No response.
+    Failed(ForwardError),
+}
+
+/// What takes the place of a whole response.
+enum Detour {
+    /// The head of a 101 is to be sent, and then whatever comes.
+    Switched {
+        head: Outbound,
+        endpoint: (Socket, Inbound),
+    },
+    /// There is no response, and nothing was sent to the client.
+    Failed(ForwardError),
+    /// The response broke off in its middle; `resets` is for one that ends with its connection.
+    Broken {
+        sender: Sender,
+        resets: bool,
+        error: ForwardError,
+    },
+    /// The client is gone.
+    Lost(io::Error),
+}
+
+impl<'w, B: RequestBody> Begun<'w, B> {
+    /// Writes the head for the client, behind the interim responses that are left in `notice`.
+    fn new(
+        forwarded: Result<Forwarded<B>, ForwardError>,
+        client: &'w Rc<Client>,
+        plan: &Plan,
+        notice: &RefCell<Vec<u8>>,
+        terms: Terms,
+        is_ending: bool,
+        record: &mut Record,
+    ) -> Self {
+        let forwarded = match forwarded {
+            Ok(forwarded) => forwarded,
+            Err(error) => return Self::Failed(error),
+        };
+        let mut out = Outbound::new();
+        out.put(&[&notice.take()]);
+        phases::response(client, plan, &forwarded, record, &mut Http1Head(&mut out));
+        let Forwarded { exchange, head } = forwarded;
+        if head.status == 101 {
+            out.put(&[b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"]);
+            return Self::Switched {
+                head: out,
+                endpoint: exchange.into_tunnel(&head),
+            };
+        }
+        let ends_with_connection = matches!(head.framing, Framing::Chunked | Framing::Close)
+            && terms.version == Version::HTTP_10;
+        let announced = match head.framing {
+            Framing::Length(0) => Announced::Nothing,
+            Framing::Length(_) => Announced::Length,
+            Framing::Chunked | Framing::Close if ends_with_connection => Announced::Length,
+            Framing::Chunked | Framing::Close => {
+                out.put(&[b"Transfer-Encoding: chunked\r\n"]);
+                Announced::Chunks
+            }
+        };
+        let keeps = terms.keep_alive && !is_ending && !ends_with_connection;
+        end_head(&mut out, terms.version, keeps, head.status == 426);
+        Self::Response {
+            sender: Sender::response(out, announced),
+            source: Response {
+                worker: &client.worker,
+                download: exchange.into_download(&head, client.worker.now()),
+                takes_trailers: plan.trailers,
+            },
+            keeps,
+            ends_with_connection,
+        }
+    }
+
+    /// Lets go of the endpoint, and tells whether the client's connection stays open after its
+    /// response.
+    fn end(self, relayed: Result<(), SendError<ForwardError>>) -> Result<bool, Detour> {
+        Err(match (self, relayed) {
+            (Self::Response { keeps, .. }, Ok(())) => return Ok(keeps),
+            (Self::Response { sender, .. }, Err(SendError::Source(error)))
+                if sender.is_unsent() =>
+            {
+                Detour::Failed(error)
+            }
+            (
+                Self::Response {
+                    sender,
+                    ends_with_connection: resets,
+                    ..
+                },
+                Err(SendError::Source(error)),
+            ) => Detour::Broken {
+                sender,
+                resets,
+                error,
+            },
+            (_, Err(SendError::Socket(error))) => Detour::Lost(error),
+            (Self::Switched { head, endpoint }, _) => Detour::Switched { head, endpoint },
+            (Self::Failed(error), _) => Detour::Failed(error),
+        })
     }
 }
 
@@ -780,4 +870,23 @@ impl Source for Nothing {
     fn consume(&mut self, _: usize) {}
 
     fn write_trailers(&self, _: &mut Vec<u8>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the future of a function of two holds, in bytes.
+    fn future_size<A, B, F: Future>(_: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_fits_into_what_an_allocator_takes_for_a_small_object() {
+        let size = future_size(Connection::request);
+        assert!(
+            size <= 1024,
+            "{size} bytes: what is rare belongs into a box of its own"
+        );
+    }
 }

@@ -192,26 +192,21 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
     record: &mut Record,
 ) -> Result<Forwarded<B>, ForwardError> {
     let worker = &client.worker;
-    let policy = &plan.entry.route.policy;
-    let upstream = &policy.upstream;
-    let ask = Ask {
-        head: plan.is_head,
-        upgrade: plan.upgrade,
-        timeouts: Timeouts {
-            read: upstream.read_timeout,
-            send: upstream.send_timeout,
-            body: worker.settings.body_timeout,
-        },
-    };
     let announced = match plan.framing {
         Framing::Length(0) => Announced::Nothing,
         Framing::Length(_) => Announced::Length,
         Framing::Chunked | Framing::Close => Announced::Chunks,
     };
     let head = plan.head.take().unwrap_or_else(Outbound::new);
-    let mut request = Outgoing::new(head, body, announced, policy.route.body_limit);
+    let mut request = Outgoing::new(
+        head,
+        body,
+        announced,
+        plan.entry.route.policy.route.body_limit,
+    );
     let balancer = worker.balancer(&plan.entry.upstream);
-    let mut attempts = Attempts::new(&worker.retry_budget, &upstream.retry, worker.now());
+    let retry = &plan.entry.route.policy.upstream.retry;
+    let mut attempts = Attempts::new(&worker.retry_budget, retry, worker.now());
     let mut failed = None;
     loop {
         let Some(choice) = balancer.pick(None, attempts.tried(), worker.now()) else {
@@ -223,7 +218,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         let (error, reused) = match lease(client, choice, &plan.entry, attempts.fresh()).await {
             Err(error) => (error, false),
             Ok(lease) => {
-                let mut exchange = Exchange::new(lease, request, ask);
+                let mut exchange = Exchange::new(lease, request, ask(client, plan));
                 match poll_fn(|cx| exchange.poll_head(worker.now(), cx)).await {
                     Ok(head) => {
                         let others = balancer.endpoints() > attempts.tried().len() + 1;
@@ -261,6 +256,20 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         tracing::debug!(error = &error as &dyn std::error::Error, "another try");
         request.rewind();
         failed = Some(error);
+    }
+}
+
+/// What the exchange has to know.
+fn ask(client: &Client, plan: &Plan) -> Ask {
+    let policy = &plan.entry.route.policy.upstream;
+    Ask {
+        head: plan.is_head,
+        upgrade: plan.upgrade,
+        timeouts: Timeouts {
+            read: policy.read_timeout,
+            send: policy.send_timeout,
+            body: client.worker.settings.body_timeout,
+        },
     }
 }
 
