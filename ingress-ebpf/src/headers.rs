@@ -166,3 +166,21 @@ impl Ports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_without_anything_after_it_is_a_packet_and_less_is_not() {
+        let packet = |total: u8| {
+            let mut packet = [0; IPV4];
+            (packet[0], packet[3]) = (0x45, total);
+            packet
+        };
+        for (total, parses) in [(19, false), (20, true), (21, false)] {
+            let packet = packet(total);
+            assert_eq!(Ipv4::parse(&packet[..], 0).is_some(), parses, "{total}");
+        }
+    }
+}
