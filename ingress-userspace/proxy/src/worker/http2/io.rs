@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     net::{Deadline, Inbound},
-    worker::stream::Stream,
+    worker::{stall::Stall, stream::Stream},
 };
 
 /// Up to this size, parts of a write are copied together: a copy costs less than `writev` does.
@@ -26,8 +26,9 @@ pub(super) struct Io {
     /// Read ahead to tell HTTP/2 from HTTP/1.1; given out first.
     ahead: Inbound,
     gathered: Vec<u8>,
-    /// Set while the client takes nothing.
-    stalled: Deadline,
+    stall: Stall,
+    /// For the client to take something, while it does not.
+    deadline: Deadline,
     write_timeout: Duration,
 }
 
@@ -37,7 +38,8 @@ impl Io {
             stream,
             ahead,
             gathered: Vec::new(),
-            stalled: Deadline::default(),
+            stall: Stall::default(),
+            deadline: Deadline::default(),
             write_timeout,
         }
     }
@@ -49,15 +51,14 @@ impl Io {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled.clear();
+            self.stall.clear();
+            self.deadline.clear();
             return written;
         }
-        if !self.stalled.is_set() {
-            self.stalled.set(Instant::now() + self.write_timeout);
-        }
-        self.stalled
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        let limit = self.write_timeout;
+        self.stall
+            .poll(&self.stream, &mut self.deadline, Instant::now(), limit, cx)
+            .map(Err)
     }
 }
 
