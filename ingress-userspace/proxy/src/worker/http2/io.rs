@@ -12,6 +12,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::streams::Streams;
 use crate::{
     net::{Deadline, Inbound},
     worker::{stall::Stall, stream::Stream},
@@ -26,6 +27,8 @@ pub(super) struct Io {
     /// Read ahead to tell HTTP/2 from HTTP/1.1; given out first.
     ahead: Inbound,
     gathered: Vec<u8>,
+    /// Hear whether the connection takes what is sent.
+    streams: Streams,
     stall: Stall,
     /// For the client to take something, while it does not.
     deadline: Deadline,
@@ -33,11 +36,17 @@ pub(super) struct Io {
 }
 
 impl Io {
-    pub(super) fn new(stream: Stream, ahead: Inbound, write_timeout: Duration) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        ahead: Inbound,
+        streams: Streams,
+        write_timeout: Duration,
+    ) -> Self {
         Self {
             stream,
             ahead,
             gathered: Vec::new(),
+            streams,
             stall: Stall::default(),
             deadline: Deadline::default(),
             write_timeout,
@@ -51,10 +60,12 @@ impl Io {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
+            self.streams.unblocked();
             self.stall.clear();
             self.deadline.clear();
             return written;
         }
+        self.streams.blocked();
         let limit = self.write_timeout;
         self.stall
             .poll(&self.stream, &mut self.deadline, Instant::now(), limit, cx)

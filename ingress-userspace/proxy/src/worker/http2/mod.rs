@@ -68,7 +68,12 @@ pub(super) async fn serve(
         .keep_alive_interval(Duration::from_secs(20))
         .auto_date_header(false)
         .serve_connection(
-            TokioIo::new(Io::new(stream, inbound, settings.write_timeout)),
+            TokioIo::new(Io::new(
+                stream,
+                inbound,
+                streams.clone(),
+                settings.write_timeout,
+            )),
             service,
         );
     let mut connection = pin!(connection);
