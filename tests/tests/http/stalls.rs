@@ -16,6 +16,7 @@ use hyper::body::{Body, Frame};
 use ingress_lab::{eventually, origin::Origin};
 use ingress_model::{Policy, RoutePolicy, Snapshot, UpstreamPolicy};
 use ingress_proxy::worker::Settings;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
@@ -75,6 +76,29 @@ fn a_client_that_takes_nothing_is_let_go() {
         received += count as u64;
     }
     assert!(received < HUGE / 2, "{received} bytes came");
+}
+
+#[test]
+fn a_client_that_takes_little_at_a_time_is_slow_and_not_stalled() {
+    let (endpoint, _stopped) = flooding();
+    let settings = Settings {
+        write_timeout: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let mut wire = Wire::connect(proxy.http);
+    // As of a client far away, which tells all the time how far it is.
+    set_socket_recv_buffer_size(wire.stream(), 128 * 1024).unwrap();
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The kernel buffers megabytes before it lets the proxy send again: that takes this client far
+    // longer than the limit.
+    let mut piece = vec![0; 32 * 1024];
+    let began = Instant::now();
+    while began.elapsed() < 10 * BRIEF {
+        std::thread::sleep(BRIEF / 20);
+        wire.read(&mut piece);
+    }
+    assert_eq!(proxy.metric(OPEN), 1, "it was let go");
 }
 
 #[test]

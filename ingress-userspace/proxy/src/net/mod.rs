@@ -7,7 +7,7 @@ mod listener;
 mod memory;
 #[cfg(not(fuzzing))]
 mod socket;
-#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor")]
+#[expect(unsafe_code, reason = "promises about descriptors")]
 mod sys;
 
 pub(crate) use buffer::{INBOUND_SIZE, Inbound, Outbound};

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::sys::register;
+use super::sys::{register, unacknowledged};
 use rustix::{
     io::Errno,
     net::{
@@ -129,6 +129,12 @@ impl Socket {
     pub(crate) fn reset_on_close(&self) {
         // Fails only for what is no socket.
         let _ = sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
+    }
+
+    /// Bytes that were sent and that the other side has not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> u32 {
+        // Fails only for what is no socket.
+        unacknowledged(&self.fd).unwrap_or(0)
     }
 
     /// Whether the other side has neither closed the connection nor sent anything.

@@ -1,7 +1,12 @@
-//! Registers descriptors with the runtime: what its types ask us to promise.
+//! What the types of the runtime and of the system calls ask us to promise about descriptors.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    ffi::c_int,
+    io,
+    os::fd::{AsFd, OwnedFd},
+};
 
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Registers `fd` for `interest`. Must be called in a runtime; `fd` must not block.
@@ -9,4 +14,13 @@ pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
     // SAFETY: an `OwnedFd` is open for as long as it lives and always gives the same descriptor; the
     // `AsyncFd` takes it over.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}
+
+/// Bytes in the send queue of `socket` that the other side has not acknowledged (`tcp(7)`).
+#[cfg(not(fuzzing))]
+pub(super) fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
+    const SIOCOUTQ: Opcode = 0x5411;
+    // SAFETY: the kernel writes an int for this opcode.
+    let count = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) }?;
+    Ok(u32::try_from(count).unwrap_or(0))
 }

@@ -20,6 +20,7 @@ use super::{
     drain::Member,
     phases::{self, Decision, Forwarded, HeadWriter, Plan, Reply, RequestHead},
     record::Record,
+    stall::Stall,
     state::Worker,
     stream::Stream,
     tunnel,
@@ -598,7 +599,7 @@ async fn relay<S: Source>(
     source: &mut S,
     record: &mut Record,
 ) -> Result<(), SendError<S::Error>> {
-    let mut is_stalled = false;
+    let mut stall = Stall::default();
     poll_fn(|cx| {
         let mut moved = 0;
         let step = sender.poll(source, &mut moved, cx, |cx, pieces| {
@@ -617,17 +618,16 @@ async fn relay<S: Source>(
             Ok(Step::Blocked) => true,
             Err(error) => return Poll::Ready(Err(error)),
         };
+        if !blocked || moved > 0 {
+            stall.clear();
+        }
         if !blocked {
-            is_stalled = false;
             return Poll::Pending;
         }
-        if moved > 0 || !is_stalled {
-            is_stalled = true;
-            deadline.set(worker.now() + worker.settings.write_timeout);
-        }
-        deadline
-            .poll(cx)
-            .map(|()| Err(SendError::Socket(io::ErrorKind::TimedOut.into())))
+        let limit = worker.settings.write_timeout;
+        stall
+            .poll(stream, deadline, worker.now(), limit, cx)
+            .map(|error| Err(SendError::Socket(error)))
     })
     .await
 }

@@ -20,6 +20,7 @@ mod client;
 mod drain;
 mod record;
 mod route;
+mod stall;
 mod state;
 mod stream;
 

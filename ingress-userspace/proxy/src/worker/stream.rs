@@ -62,6 +62,14 @@ impl Stream {
         }
     }
 
+    /// Bytes on their way that the client has not acknowledged.
+    pub(super) fn unacknowledged(&self) -> u32 {
+        match self {
+            Self::Plain(socket) => socket.unacknowledged(),
+            Self::Tls(stream) => stream.borrow().get_ref().0.unacknowledged(),
+        }
+    }
+
     /// Says that nothing more is sent.
     pub(super) fn poll_shut_down(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -62,7 +62,10 @@ impl RequestBody for RequestStream {
             {
                 Some(Ok(data)) => self.data = data,
                 Some(Err(frame)) => self.trailers = frame.into_trailers().unwrap_or_default(),
-                None => self.ended = true,
+                None if self.incoming.is_end_stream() => self.ended = true,
+                // hyper takes NO_ERROR, sent by the client or by its own keep-alive, for an end. Only
+                // END_STREAM is one (RFC 9113 section 8.1): what came is not whole.
+                None => return Poll::Ready(Err(RequestBodyError::Gone(None))),
             }
         }
         Poll::Ready(Ok(Some(&*self.data).filter(|data| !data.is_empty())))

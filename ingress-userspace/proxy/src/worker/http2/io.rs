@@ -12,10 +12,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::crossing::Crossing;
+use super::{crossing::Crossing, streams::Streams};
 use crate::{
     net::{Deadline, Inbound},
-    worker::stream::Stream,
+    worker::{stall::Stall, stream::Stream},
 };
 
 /// Up to this size, parts of a write are copied together: a copy costs less than `writev` does.
@@ -28,8 +28,11 @@ pub(super) struct Io {
     ahead: Inbound,
     crossing: Crossing,
     gathered: Vec<u8>,
-    /// Set while the client takes nothing.
-    stalled: Deadline,
+    /// Hear whether the connection takes what is sent.
+    streams: Streams,
+    stall: Stall,
+    /// For the client to take something, while it does not.
+    deadline: Deadline,
     write_timeout: Duration,
 }
 
@@ -38,6 +41,7 @@ impl Io {
         stream: Stream,
         ahead: Inbound,
         crossing: Crossing,
+        streams: Streams,
         write_timeout: Duration,
     ) -> Self {
         Self {
@@ -45,7 +49,9 @@ impl Io {
             ahead,
             crossing,
             gathered: Vec::new(),
-            stalled: Deadline::default(),
+            streams,
+            stall: Stall::default(),
+            deadline: Deadline::default(),
             write_timeout,
         }
     }
@@ -57,15 +63,16 @@ impl Io {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.stalled.clear();
+            self.streams.unblocked();
+            self.stall.clear();
+            self.deadline.clear();
             return written;
         }
-        if !self.stalled.is_set() {
-            self.stalled.set(Instant::now() + self.write_timeout);
-        }
-        self.stalled
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.streams.blocked();
+        let limit = self.write_timeout;
+        self.stall
+            .poll(&self.stream, &mut self.deadline, Instant::now(), limit, cx)
+            .map(Err)
     }
 }
 

@@ -8,14 +8,12 @@ mod crossing;
 mod io;
 mod streams;
 
-use std::{
-    cell::Cell, convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll, time::Duration,
-};
+use std::{cell::Cell, convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 
 use self::{
     body::{Download, Payload, RequestStream},
@@ -60,23 +58,24 @@ pub(super) async fn serve(
         let streams = streams.clone();
         service_fn(move |request| handle(Rc::clone(&client), streams.current(), request))
     };
+    // No PINGs: the answer of a client that reads slowly waits behind megabytes of data, and it would be
+    // taken for a dead one. The kernel finds those.
     // What one connection can make us hold is its window, and for each stream a head and a send
     // buffer.
     let connection = http2::Builder::new(streams.clone())
-        .timer(TokioTimer::new())
         .max_concurrent_streams(STREAM_LIMIT)
         .initial_stream_window_size(64 * 1024)
         .initial_connection_window_size(512 * 1024)
         .max_header_list_size(HEAD_LIMIT as u32)
         .max_send_buf_size(64 * 1024)
         .max_local_error_reset_streams(100)
-        .keep_alive_interval(Duration::from_secs(20))
         .auto_date_header(false)
         .serve_connection(
             TokioIo::new(Io::new(
                 stream,
                 inbound,
                 Crossing::new(Rc::clone(&says_goaway)),
+                streams.clone(),
                 settings.write_timeout,
             )),
             service,

@@ -1,7 +1,9 @@
 //! Runs the streams of a connection on its worker, and ends those whose client takes nothing.
 //!
-//! hyper polls the body of a response only while the client's window has room. A client that opens no
-//! window would hold a stream, and the connection to its endpoint, for as long as it answers PINGs.
+//! hyper asks for more of a response's body only when the client's window has room for what it has. A
+//! client that opens no window would hold a stream, and the connection to its endpoint, for as long as
+//! it keeps the connection. While the connection itself takes no more, its streams wait for their turn:
+//! whether the client stands still, `io` tells.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,8 +26,21 @@ struct State {
     open: Cell<usize>,
     /// Whether a stream has begun since the last look.
     begun: Cell<bool>,
+    congestion: Cell<Congestion>,
     /// Of the stream that is about to be run.
     next: RefCell<Rc<Progress>>,
+}
+
+/// Whether the connection takes what is sent.
+#[derive(Clone, Copy, Default)]
+enum Congestion {
+    /// It always has.
+    #[default]
+    None,
+    /// It takes no more.
+    Blocked,
+    /// It takes more again since then.
+    Over(Instant),
 }
 
 /// What a stream waits for, told by its response's body.
@@ -53,6 +68,7 @@ impl Streams {
             worker,
             open: Cell::new(0),
             begun: Cell::new(false),
+            congestion: Cell::default(),
             next: RefCell::default(),
         }))
     }
@@ -60,6 +76,18 @@ impl Streams {
     /// Whether no stream is open and none has begun since the last time this was asked.
     pub(super) fn are_idle(&self) -> bool {
         !self.0.begun.take() && self.0.open.get() == 0
+    }
+
+    /// Notes that the connection takes no more.
+    pub(super) fn blocked(&self) {
+        self.0.congestion.set(Congestion::Blocked);
+    }
+
+    /// Notes that the connection takes more.
+    pub(super) fn unblocked(&self) {
+        if matches!(self.0.congestion.get(), Congestion::Blocked) {
+            self.0.congestion.set(Congestion::Over(self.0.worker.now()));
+        }
     }
 
     /// What the request that hyper hands out now tells of itself. hyper calls the service for a
@@ -106,6 +134,11 @@ impl<F: Future> Future for Running<F> {
         }
         let Some(since) = this.progress.waiting.get() else {
             return Poll::Pending;
+        };
+        let since = match this.open.0.congestion.get() {
+            Congestion::None => since,
+            Congestion::Blocked => worker.now(),
+            Congestion::Over(at) => since.max(at),
         };
         this.deadline.set(since + worker.settings.write_timeout);
         // Dropping the stream resets it, and closes the connection to its endpoint.

@@ -79,19 +79,19 @@ fn trailers_go_on_if_the_client_says_so() {
 
 #[test]
 fn a_stream_that_is_reset_is_never_passed_off_as_whole() {
-    let cut = |section, lines: Vec<Field>, whole| {
-        refuse(section, "reset", lines)
-            .body(Body::Reset("hel"))
-            .breaks_off(whole)
-    };
-    check([
-        cut("9113 5.4.2", post(NONE), "POST /x chunked hello"),
-        cut(
-            "9113 5.4.2",
-            post(&[("content-length", "5")]),
-            "POST /x length hello",
-        ),
-    ]);
+    let length = [("content-length", "5")];
+    let own: [(Vec<Field>, _); 2] = [
+        (post(NONE), "POST /x chunked hello"),
+        (post(&length), "POST /x length hello"),
+    ];
+    // NO_ERROR, INTERNAL_ERROR, CANCEL (RFC 9113 section 7): only END_STREAM ends a body.
+    for code in [0, 2, 8] {
+        check(own.clone().map(|(lines, whole)| {
+            refuse("9113 5.4.2", "reset", lines)
+                .body(Body::Reset("hel", code))
+                .breaks_off(whole)
+        }));
+    }
 }
 
 #[test]

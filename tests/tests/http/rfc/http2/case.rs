@@ -16,8 +16,8 @@ pub(super) enum Body {
     Padded(&'static str, u8),
     /// DATA, then trailers.
     Trailers(&'static str, Vec<Field>),
-    /// DATA without an end; then, once it has arrived, RST_STREAM.
-    Reset(&'static str),
+    /// DATA without an end; then, once it has arrived, RST_STREAM with this code.
+    Reset(&'static str, u32),
 }
 
 /// What reaches the endpoint, apart from the probe.

@@ -60,7 +60,7 @@ fn talk(case: &Case, connection: &mut Connection, recorder: &Recorder) -> Result
     send(case, connection, recorder)?;
     let outcome = match case.body {
         // The proxy owes nothing for a stream that the client has ended.
-        Body::Reset(_) => None,
+        Body::Reset(..) => None,
         _ => Some(connection.outcome(1)?),
     };
     if let Some(outcome) = &outcome
@@ -111,13 +111,12 @@ fn send(case: &Case, connection: &mut Connection, recorder: &Recorder) -> Result
             connection.send(DATA, 0, 1, data.as_bytes());
             send_fields(connection, 1, END_STREAM, trailers, usize::MAX);
         }
-        Body::Reset(data) => {
+        Body::Reset(data, code) => {
             connection.send(DATA, 0, 1, data.as_bytes());
             if !recorder.has_received(data.as_bytes()) {
                 return Err(format!("{data:?} did not arrive"));
             }
-            // CANCEL (RFC 9113 section 7).
-            connection.send(frame::RST_STREAM, 0, 1, &8_u32.to_be_bytes());
+            connection.send(frame::RST_STREAM, 0, 1, &code.to_be_bytes());
         }
     }
     Ok(())

@@ -1,6 +1,10 @@
 //! When streams and connections end, and when they do not (RFC 9113 sections 5.2 and 6.8).
 
-use std::{io::Write, thread, time::Duration};
+use std::{
+    io::Write,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ingress_proxy::worker::Settings;
 
@@ -65,11 +69,7 @@ fn a_request_that_leaves_just_after_the_answer_to_the_last_ping_is_served() {
 fn a_client_that_takes_one_frame_at_a_time_is_slow_and_not_stalled() {
     const FRAME: u32 = 16 * 1024;
     const FIRST_WINDOW: usize = 65_535;
-    let endpoint = Endpoint::start(|_, mut stream| {
-        read_head(&mut stream);
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
-        while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
-    });
+    let endpoint = flooding();
     let settings = Settings {
         write_timeout: 5 * BRIEF / 2,
         ..settings()
@@ -85,6 +85,35 @@ fn a_client_that_takes_one_frame_at_a_time_is_slow_and_not_stalled() {
         let taken = connection.data(1, FRAME as usize);
         assert_eq!(taken, Ok(()), "round {round}");
     }
+}
+
+#[test]
+fn a_stream_of_a_client_that_reads_slowly_waits_for_its_turn() {
+    let endpoint = flooding();
+    let settings = Settings {
+        write_timeout: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let mut connection = Connection::open(proxy.http);
+    connection.shrink_receive_buffer();
+    connection.send(HEADERS, END_HEADERS | END_STREAM, 1, &request());
+    connection.open_window(1, 1 << 30);
+    // What the kernel has in its buffer takes this client longer than the limit, and hyper is not
+    // asked for more meanwhile.
+    let began = Instant::now();
+    while began.elapsed() < 12 * BRIEF {
+        thread::sleep(BRIEF / 15);
+        assert_eq!(connection.data(1, 32 * 1024), Ok(()));
+    }
+}
+
+fn flooding() -> Endpoint {
+    Endpoint::start(|_, mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        while stream.write_all(&[b'x'; 64 * 1024]).is_ok() {}
+    })
 }
 
 fn request() -> Vec<u8> {

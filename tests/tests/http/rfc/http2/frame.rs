@@ -5,6 +5,8 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
 use super::{
     super::{message::text, recorder::LIMIT},
     hpack,
@@ -66,6 +68,11 @@ impl Connection {
         connection.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         connection.send(SETTINGS, 0, 0, &[]);
         connection
+    }
+
+    /// Makes the kernel say at short intervals how much of what came was read.
+    pub(super) fn shrink_receive_buffer(&self) {
+        set_socket_recv_buffer_size(&self.stream, 128 * 1024).unwrap();
     }
 
     pub(super) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
