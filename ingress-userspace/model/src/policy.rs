@@ -57,7 +57,7 @@ pub struct RetryPolicy {
     /// `proxy-next-upstream-tries`: endpoints that one request is sent to at most; 255 for `0`, which
     /// is without a limit.
     pub tries: u8,
-    /// `proxy-next-upstream-timeout`: no try begins later than this after the first; `None` is
+    /// `proxy-next-upstream-timeout`: no other try begins later than this after the request; `None` is
     /// without a limit.
     pub within: Option<Duration>,
     /// `proxy-next-upstream`: after what.

@@ -1,9 +1,8 @@
 //! When a request that failed is tried again.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use ingress_model::RetryPolicy;
-use tokio::time::Instant;
 
 use super::ForwardError;
 
@@ -62,7 +61,6 @@ pub(crate) struct Repeatable {
 pub(crate) struct Attempts<'w> {
     budget: &'w RetryBudget,
     policy: &'w RetryPolicy,
-    begun: Instant,
     left: u8,
     /// Endpoints that are not asked again, by index.
     tried: Vec<usize>,
@@ -72,13 +70,12 @@ pub(crate) struct Attempts<'w> {
 }
 
 impl<'w> Attempts<'w> {
-    /// As many tries as `policy` allows, from now on.
-    pub(crate) fn new(budget: &'w RetryBudget, policy: &'w RetryPolicy, now: Instant) -> Self {
+    /// As many tries as `policy` allows.
+    pub(crate) fn new(budget: &'w RetryBudget, policy: &'w RetryPolicy) -> Self {
         budget.deposit();
         Self {
             budget,
             policy,
-            begun: now,
             left: policy.tries.max(1),
             tried: Vec::new(),
             fresh: false,
@@ -106,7 +103,7 @@ impl<'w> Attempts<'w> {
         self.made = self.made.saturating_add(1);
     }
 
-    /// Whether to try again after `failure` of the `request`.
+    /// Whether to try again after `failure` of the `request`, `elapsed` after it came.
     ///
     /// Safe is what no endpoint has seen, and what may be done twice (RFC 9110 section 9.2.2). A
     /// pooled connection that dies tells nothing about its endpoint, which had closed it just then:
@@ -115,7 +112,7 @@ impl<'w> Attempts<'w> {
         &mut self,
         failure: &Failure<'_>,
         request: Repeatable,
-        now: Instant,
+        elapsed: Duration,
     ) -> bool {
         let causes = &self.policy.causes;
         let safe_twice = request.idempotent || causes.non_idempotent;
@@ -143,7 +140,7 @@ impl<'w> Attempts<'w> {
             self.fresh = true;
             return true;
         }
-        is_cause && self.next(failure.index, now)
+        is_cause && self.next(failure.index, elapsed)
     }
 
     /// Whether the response with `status` of the endpoint `index` is thrown away for another try.
@@ -152,17 +149,17 @@ impl<'w> Attempts<'w> {
         status: u16,
         index: usize,
         request: Repeatable,
-        now: Instant,
+        elapsed: Duration,
     ) -> bool {
         let causes = &self.policy.causes;
         causes.statuses.contains(&status)
             && (request.idempotent || causes.non_idempotent)
             && request.replayable
-            && self.next(index, now)
+            && self.next(index, elapsed)
     }
 
-    fn next(&mut self, tried: usize, now: Instant) -> bool {
-        let is_late = (self.policy.within).is_some_and(|within| now >= self.begun + within);
+    fn next(&mut self, tried: usize, elapsed: Duration) -> bool {
+        let is_late = self.policy.within.is_some_and(|within| elapsed >= within);
         self.tried.push(tried);
         self.left -= 1;
         self.left > 0 && !is_late && self.budget.withdraw()
@@ -171,7 +168,7 @@ impl<'w> Attempts<'w> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io, time::Duration};
+    use std::io;
 
     use ingress_model::RetryCauses;
 
@@ -191,6 +188,7 @@ mod tests {
         }
     }
 
+    const NOW: Duration = Duration::ZERO;
     const SAFE: Repeatable = Repeatable {
         idempotent: true,
         replayable: true,
@@ -217,17 +215,12 @@ mod tests {
             (ForwardError::BodyTooLarge, false, true, true, false),
             (ForwardError::ClientGone, false, true, true, false),
         ] {
-            let now = Instant::now();
             let request = Repeatable {
                 idempotent,
                 replayable,
             };
             assert_eq!(
-                Attempts::new(&budget, &policy, now).again(
-                    &failure(&error, 0, reused),
-                    request,
-                    now
-                ),
+                Attempts::new(&budget, &policy).again(&failure(&error, 0, reused), request, NOW),
                 again,
                 "{error}, reused {reused}, {request:?}"
             );
@@ -294,11 +287,11 @@ mod tests {
                 causes,
                 ..RetryPolicy::default()
             };
-            let (budget, now) = (RetryBudget::default(), Instant::now());
-            let mut attempts = Attempts::new(&budget, &policy, now);
+            let budget = RetryBudget::default();
+            let mut attempts = Attempts::new(&budget, &policy);
             let failure = failure(&error, 0, false);
             assert_eq!(
-                attempts.again(&failure, SAFE, now),
+                attempts.again(&failure, SAFE, NOW),
                 again,
                 "{policy:?}, {error}"
             );
@@ -320,12 +313,12 @@ mod tests {
                 },
                 ..RetryPolicy::default()
             };
-            let (budget, now) = (RetryBudget::default(), Instant::now());
-            let mut attempts = Attempts::new(&budget, &policy, now);
+            let budget = RetryBudget::default();
+            let mut attempts = Attempts::new(&budget, &policy);
             let error = unanswered();
             let failure = failure(&error, 0, false);
-            assert_eq!(attempts.again(&failure, post, now), non_idempotent);
-            assert_eq!(attempts.again_after(503, 1, post, now), non_idempotent);
+            assert_eq!(attempts.again(&failure, post, NOW), non_idempotent);
+            assert_eq!(attempts.again_after(503, 1, post, NOW), non_idempotent);
         }
     }
 
@@ -338,33 +331,29 @@ mod tests {
             },
             ..RetryPolicy::default()
         };
-        let (budget, now) = (RetryBudget::default(), Instant::now());
-        let mut attempts = Attempts::new(&budget, &policy, now);
+        let budget = RetryBudget::default();
+        let mut attempts = Attempts::new(&budget, &policy);
         let gone = Repeatable {
             replayable: false,
             ..SAFE
         };
-        assert!(!attempts.again_after(500, 0, SAFE, now));
-        assert!(!attempts.again_after(503, 0, gone, now));
-        assert!(attempts.again_after(503, 0, SAFE, now));
-        assert!(attempts.again_after(502, 1, SAFE, now));
+        assert!(!attempts.again_after(500, 0, SAFE, NOW));
+        assert!(!attempts.again_after(503, 0, gone, NOW));
+        assert!(attempts.again_after(503, 0, SAFE, NOW));
+        assert!(attempts.again_after(502, 1, SAFE, NOW));
         // The last one is the answer.
-        assert!(!attempts.again_after(502, 2, SAFE, now));
+        assert!(!attempts.again_after(502, 2, SAFE, NOW));
     }
 
     #[test]
     fn tries_end_and_exclude_what_was_tried() {
-        let (budget, policy, now) = (
-            RetryBudget::default(),
-            RetryPolicy::default(),
-            Instant::now(),
-        );
-        let mut attempts = Attempts::new(&budget, &policy, now);
+        let (budget, policy) = (RetryBudget::default(), RetryPolicy::default());
+        let mut attempts = Attempts::new(&budget, &policy);
         let error = refused();
-        assert!(attempts.again(&failure(&error, 4, false), SAFE, now));
-        assert!(attempts.again(&failure(&error, 2, false), SAFE, now));
+        assert!(attempts.again(&failure(&error, 4, false), SAFE, NOW));
+        assert!(attempts.again(&failure(&error, 2, false), SAFE, NOW));
         assert_eq!(attempts.tried(), [4, 2]);
-        assert!(!attempts.again(&failure(&error, 1, false), SAFE, now));
+        assert!(!attempts.again(&failure(&error, 1, false), SAFE, NOW));
     }
 
     #[test]
@@ -373,10 +362,10 @@ mod tests {
             within: Some(Duration::from_secs(2)),
             ..RetryPolicy::default()
         };
-        let (budget, now, error) = (RetryBudget::default(), Instant::now(), refused());
+        let (budget, error) = (RetryBudget::default(), refused());
         for (seconds, again) in [(0, true), (1, true), (2, false), (3, false)] {
-            let mut attempts = Attempts::new(&budget, &policy, now);
-            let then = now + Duration::from_secs(seconds);
+            let mut attempts = Attempts::new(&budget, &policy);
+            let then = Duration::from_secs(seconds);
             let failure = failure(&error, 0, false);
             assert_eq!(attempts.again(&failure, SAFE, then), again, "{seconds} s");
         }
@@ -389,25 +378,21 @@ mod tests {
             causes: RetryCauses::none(),
             ..RetryPolicy::default()
         };
-        let (budget, now, error) = (RetryBudget::default(), Instant::now(), unanswered());
-        let mut attempts = Attempts::new(&budget, &policy, now);
-        assert!(attempts.again(&failure(&error, 0, true), SAFE, now));
+        let (budget, error) = (RetryBudget::default(), unanswered());
+        let mut attempts = Attempts::new(&budget, &policy);
+        assert!(attempts.again(&failure(&error, 0, true), SAFE, NOW));
         assert!(attempts.fresh() && attempts.tried().is_empty());
-        assert!(!attempts.again(&failure(&error, 0, true), SAFE, now));
+        assert!(!attempts.again(&failure(&error, 0, true), SAFE, NOW));
     }
 
     #[test]
     fn retries_are_a_fraction_of_requests_when_everything_fails() {
-        let (budget, policy, now) = (
-            RetryBudget::default(),
-            RetryPolicy::default(),
-            Instant::now(),
-        );
+        let (budget, policy) = (RetryBudget::default(), RetryPolicy::default());
         let error = refused();
         let retries = (0..10_000)
             .filter(|_| {
-                let mut attempts = Attempts::new(&budget, &policy, now);
-                attempts.again(&failure(&error, 0, false), SAFE, now)
+                let mut attempts = Attempts::new(&budget, &policy);
+                attempts.again(&failure(&error, 0, false), SAFE, NOW)
             })
             .count();
         assert!((2_000..=2_200).contains(&retries), "{retries}");

@@ -1,6 +1,6 @@
 //! One guard per request, alive until the last byte of its response: what came of it, counted once.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -46,6 +46,11 @@ impl Record {
         self.worker.now()
     }
 
+    /// Since the request's head has arrived, until the running task was woken.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.worker.now().saturating_duration_since(self.started)
+    }
+
     /// Notes the route.
     pub(super) fn route(&mut self, route: &Route) {
         self.route = Some(route.clone());
@@ -76,7 +81,7 @@ impl Drop for Record {
     fn drop(&mut self) {
         let counters = self.worker.counters();
         let status = self.status.unwrap_or(CLIENT_LEFT);
-        let duration = self.worker.now().saturating_duration_since(self.started);
+        let duration = self.elapsed();
         let route = match &self.route {
             Some(entry) => entry.counters.of(self.worker.id),
             None => &counters.unrouted,

@@ -18,16 +18,24 @@ use crate::net::Deadline;
 const LEAST: u32 = 16 * 1024;
 
 /// A write that the client's connection does not take.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stall {
-    /// What the client had not acknowledged when the deadline was set; `None` while nothing waits.
-    before: Option<u32>,
+    /// What the client had not acknowledged when the deadline was set; `NOTHING` while nothing waits.
+    before: u32,
+}
+
+const NOTHING: u32 = u32::MAX;
+
+impl Default for Stall {
+    fn default() -> Self {
+        Self { before: NOTHING }
+    }
 }
 
 impl Stall {
     /// Notes that something was written.
     pub(super) fn clear(&mut self) {
-        self.before = None;
+        self.before = NOTHING;
     }
 
     /// Notes that nothing could be written at `now`. Ready once the client has taken nothing for
@@ -40,17 +48,16 @@ impl Stall {
         limit: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<io::Error> {
-        let mut before = *self.before.get_or_insert_with(|| {
+        if self.before == NOTHING {
             deadline.set(now + limit);
-            stream.unacknowledged()
-        });
+            self.before = stream.unacknowledged();
+        }
         while deadline.poll(cx).is_ready() {
             let left = stream.unacknowledged();
-            if before.saturating_sub(left) < LEAST {
+            if self.before.saturating_sub(left) < LEAST {
                 return Poll::Ready(io::ErrorKind::TimedOut.into());
             }
-            before = left;
-            self.before = Some(left);
+            self.before = left;
             deadline.set(Instant::now() + limit);
         }
         Poll::Pending

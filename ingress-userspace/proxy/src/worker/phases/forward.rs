@@ -206,7 +206,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
     );
     let balancer = worker.balancer(&plan.entry.upstream);
     let retry = &plan.entry.route.policy.upstream.retry;
-    let mut attempts = Attempts::new(&worker.retry_budget, retry, worker.now());
+    let mut attempts = Attempts::new(&worker.retry_budget, retry);
     let mut failed = None;
     loop {
         let Some(choice) = balancer.pick(None, attempts.tried(), worker.now()) else {
@@ -227,7 +227,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
                                 head.status,
                                 choice.index(),
                                 plan.repeatable(exchange.is_replayable()),
-                                worker.now(),
+                                record.elapsed(),
                             );
                         if !again {
                             return Ok(Forwarded { exchange, head });
@@ -250,7 +250,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
             reused,
         };
         let repeatable = plan.repeatable(request.is_replayable());
-        if !attempts.again(&failure, repeatable, worker.now()) {
+        if !attempts.again(&failure, repeatable, record.elapsed()) {
             return Err(error);
         }
         tracing::debug!(error = &error as &dyn std::error::Error, "another try");
