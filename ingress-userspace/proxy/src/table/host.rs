@@ -43,7 +43,11 @@ impl<'a> CanonicalHost<'a> {
                     .ok_or(HostError::Character)?,
             )
         } else {
-            authority.split_once(':').unwrap_or((authority, ""))
+            let colon = memchr::memchr(b':', authority.as_bytes());
+            match colon.and_then(|at| authority.split_at_checked(at)) {
+                Some((name, port)) => (name, port.get(1..).unwrap_or_default()),
+                None => (authority, ""),
+            }
         };
         if !port.is_empty()
             && (port.len() > 5

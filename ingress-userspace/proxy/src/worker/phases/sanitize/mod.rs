@@ -95,7 +95,7 @@ impl Rejection {
 pub(in crate::worker) fn target(text: &[u8]) -> Result<Target<'_>, Rejection> {
     let text = std::str::from_utf8(text).map_err(|_| Rejection::Target)?;
     // Some readers cut a fragment off, others take it for a part of the path or the query.
-    if text.contains('#') {
+    if memchr::memchr(b'#', text.as_bytes()).is_some() {
         return Err(Rejection::Target);
     }
     if text == "*" {
@@ -118,8 +118,9 @@ pub(in crate::worker) fn target(text: &[u8]) -> Result<Target<'_>, Rejection> {
         }
         (Some(authority), rest)
     };
-    let (path, query) = match rest.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
+    let question = memchr::memchr(b'?', rest.as_bytes());
+    let (path, query) = match question.and_then(|at| rest.split_at_checked(at)) {
+        Some((path, query)) => (path, query.strip_prefix('?')),
         None => (rest, None),
     };
     Ok(Target {
