@@ -178,6 +178,7 @@ impl Payload {
     pub(super) fn whole(page: Bytes, mut record: Record, progress: Rc<Progress>) -> Self {
         if page.is_empty() {
             record.complete();
+            progress.served();
         } else {
             progress.handed_over(record.now());
         }
@@ -191,6 +192,7 @@ impl Payload {
     pub(super) fn streamed(download: Download, mut record: Record, progress: Rc<Progress>) -> Self {
         if download.ended {
             record.complete();
+            progress.served();
         } else {
             // Until hyper asks for the body, the client has left no room for it.
             progress.handed_over(record.now());
@@ -224,8 +226,11 @@ impl Body for Payload {
                 .sent(frame.data_ref().map_or(0, |data| data.len() as u64));
             this.progress.handed_over(this.record.now());
         }
-        if this.is_end_stream() && !matches!(frame, Some(Err(_))) {
-            this.record.complete();
+        if this.is_end_stream() {
+            this.progress.served();
+            if !matches!(frame, Some(Err(_))) {
+                this.record.complete();
+            }
         }
         Poll::Ready(frame)
     }
