@@ -18,6 +18,9 @@ use tokio::{task::spawn_local, time::Instant};
 use super::patience::Patience;
 use crate::{net::Deadline, worker::state::Worker};
 
+/// Fewer bytes than this are what HTTP/2 says of itself: answers to PING and the like.
+const DATA: usize = 4 * 1024;
+
 /// The streams of one connection.
 #[derive(Clone)]
 pub(super) struct Streams(Rc<State>);
@@ -27,6 +30,8 @@ struct State {
     open: Cell<usize>,
     /// Whether a stream has begun since the last look.
     begun: Cell<bool>,
+    /// Bytes that have left since the last look.
+    sent: Cell<usize>,
     congestion: Cell<Congestion>,
     patience: Patience,
     /// Of the stream that is about to be run.
@@ -78,14 +83,23 @@ impl Streams {
             worker,
             open: Cell::new(0),
             begun: Cell::new(false),
+            sent: Cell::new(0),
             congestion: Cell::default(),
             next: RefCell::default(),
         }))
     }
 
-    /// Whether no stream is open and none has begun since the last time this was asked.
+    /// Whether no stream is open, none has begun since the last time this was asked, and the client
+    /// takes nothing that earlier ones have left behind in the library.
     pub(super) fn are_idle(&self) -> bool {
-        !self.0.begun.take() && self.0.open.get() == 0
+        let (begun, sent) = (self.0.begun.take(), self.0.sent.take());
+        let is_blocked = matches!(self.0.congestion.get(), Congestion::Blocked);
+        !begun && sent < DATA && !is_blocked && self.0.open.get() == 0
+    }
+
+    /// Notes that `count` bytes have left.
+    pub(super) fn sent(&self, count: usize) {
+        self.0.sent.set(self.0.sent.get().saturating_add(count));
     }
 
     /// Whether the client has left more streams than is fair.

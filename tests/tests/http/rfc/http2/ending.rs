@@ -125,6 +125,32 @@ fn a_client_that_resets_stream_after_stream_is_let_go() {
     assert!(asked >= LEAST, "after {asked} streams");
 }
 
+#[test]
+fn a_slow_client_gets_the_rest_of_streams_that_the_proxy_is_done_with() {
+    const STREAMS: u32 = 100;
+    let endpoint = Endpoint::start(|_, mut stream| {
+        read_head(&mut stream);
+        // Less than the window of a stream: hyper takes all of it at once.
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+        let _ = stream.write_all(&[&answer[..], &[b'x'; 60_000]].concat());
+    });
+    let settings = Settings {
+        idle_timeout: BRIEF,
+        shutdown_grace: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let mut connection = Connection::open(proxy.http);
+    connection.shrink_receive_buffer();
+    for stream in (1..).step_by(2).take(STREAMS as usize) {
+        connection.send(HEADERS, END_HEADERS | END_STREAM, stream, &request());
+        connection.open_window(stream, 1 << 20);
+    }
+    // Far longer than a connection may be idle.
+    let ended = connection.ends(STREAMS, BRIEF / 30);
+    assert_eq!(ended, Ok(()));
+}
+
 fn flooding() -> Endpoint {
     Endpoint::start(|_, mut stream| {
         read_head(&mut stream);

@@ -3,6 +3,8 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
+    thread,
+    time::Duration,
 };
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -129,6 +131,18 @@ impl Connection {
                 frame if frame.kind == RST_STREAM => return Err("reset".to_owned()),
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Reads until `count` streams have ended, each frame after a `pause`.
+    pub(super) fn ends(&mut self, count: u32, pause: Duration) -> Result<(), String> {
+        let mut ended = 0;
+        while ended < count {
+            thread::sleep(pause);
+            let frame = self.receive()?;
+            let frame = frame.ok_or_else(|| format!("closed after {ended} streams"))?;
+            ended += u32::from(frame.kind == DATA && frame.flags & END_STREAM != 0);
         }
         Ok(())
     }
