@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     thread,
     time::Duration,
 };
@@ -75,6 +75,11 @@ impl Connection {
     /// Makes the kernel say at short intervals how much of what came was read.
     pub(super) fn shrink_receive_buffer(&self) {
         set_socket_recv_buffer_size(&self.stream, 128 * 1024).unwrap();
+    }
+
+    /// Closes the connection.
+    pub(super) fn close(&self) {
+        self.stream.shutdown(Shutdown::Both).unwrap();
     }
 
     pub(super) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
