@@ -140,6 +140,20 @@ impl Connection {
         Ok(())
     }
 
+    /// Reads the body of `stream`: how many bytes came, in how many frames.
+    pub(super) fn body(&mut self, stream: u32) -> Result<(usize, usize), String> {
+        let (mut size, mut frames) = (0, 0);
+        while let Some(frame) = self.receive()? {
+            if (frame.kind, frame.stream) == (DATA, stream) {
+                (size, frames) = (size + frame.payload.len(), frames + 1);
+                if frame.flags & END_STREAM != 0 {
+                    return Ok((size, frames));
+                }
+            }
+        }
+        Err(format!("closed after {size} bytes"))
+    }
+
     /// Reads until `count` streams have ended, each frame after a `pause`.
     pub(super) fn ends(&mut self, count: u32, pause: Duration) -> Result<(), String> {
         let mut ended = 0;
