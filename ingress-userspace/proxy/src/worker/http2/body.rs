@@ -99,6 +99,8 @@ pub(super) struct Download {
     worker: Rc<Worker>,
     download: upstream::Download<RequestStream>,
     ended: bool,
+    /// What is to be said after the piece that was there before it.
+    failed: Option<ForwardError>,
 }
 
 impl Download {
@@ -108,6 +110,7 @@ impl Download {
             worker,
             download,
             ended,
+            failed: None,
         }
     }
 
@@ -115,35 +118,64 @@ impl Download {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ForwardError>>> {
+        if let Some(error) = self.failed.take() {
+            return self.fail(error);
+        }
         if self.ended {
             return Poll::Ready(None);
         }
-        let now = self.worker.now();
-        let data = match ready!(self.download.poll_data(now, cx)) {
-            Ok(data) => data.map(|data| Bytes::copy_from_slice(data.get(..PIECE).unwrap_or(data))),
-            Err(error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "response broke off"
-                );
-                self.ended = true;
-                return Poll::Ready(Some(Err(error)));
-            }
+        let piece = match ready!(self.poll_piece(cx)) {
+            Ok(piece) => piece,
+            Err(error) => return self.fail(error),
         };
-        match data {
-            Some(data) => {
-                self.download.consume(data.len());
-                // Known at once, the end goes along with the last piece.
-                self.ended = self.download.length() == Some(0)
-                    && matches!(self.download.poll_data(now, cx), Poll::Ready(Ok(None)));
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            None => {
-                self.ended = true;
-                let trailers = trailers(self.download.trailers());
-                Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
+        if piece.is_empty() {
+            self.ended = true;
+            let trailers = trailers(self.download.trailers());
+            return Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))));
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+    }
+
+    /// All that is there, up to a limit; empty at the end. Chunks that came together leave together:
+    /// clients end a connection that brings very many small frames.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<u8>, ForwardError>> {
+        let now = self.worker.now();
+        let mut piece = Vec::new();
+        while piece.len() < PIECE {
+            match self.download.poll_data(now, cx) {
+                Poll::Ready(Ok(Some(data))) => {
+                    let data = data.get(..PIECE - piece.len()).unwrap_or(data);
+                    let count = data.len();
+                    piece.extend_from_slice(data);
+                    self.download.consume(count);
+                }
+                Poll::Ready(Ok(None)) => {
+                    // Known at once, the end goes along with the last piece.
+                    self.ended = self.download.trailers().is_empty();
+                    break;
+                }
+                Poll::Ready(Err(error)) if piece.is_empty() => return Poll::Ready(Err(error)),
+                Poll::Ready(Err(error)) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                Poll::Pending if piece.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
+        if piece.len() == PIECE && self.download.length() == Some(0) {
+            self.ended = matches!(self.download.poll_data(now, cx), Poll::Ready(Ok(None)));
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    fn fail(&mut self, error: ForwardError) -> Poll<Option<Result<Frame<Bytes>, ForwardError>>> {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "response broke off"
+        );
+        self.ended = true;
+        Poll::Ready(Some(Err(error)))
     }
 }
 
@@ -178,6 +210,7 @@ impl Payload {
     pub(super) fn whole(page: Bytes, mut record: Record, progress: Rc<Progress>) -> Self {
         if page.is_empty() {
             record.complete();
+            progress.served();
         } else {
             progress.handed_over(record.now());
         }
@@ -191,6 +224,7 @@ impl Payload {
     pub(super) fn streamed(download: Download, mut record: Record, progress: Rc<Progress>) -> Self {
         if download.ended {
             record.complete();
+            progress.served();
         } else {
             // Until hyper asks for the body, the client has left no room for it.
             progress.handed_over(record.now());
@@ -224,8 +258,11 @@ impl Body for Payload {
                 .sent(frame.data_ref().map_or(0, |data| data.len() as u64));
             this.progress.handed_over(this.record.now());
         }
-        if this.is_end_stream() && !matches!(frame, Some(Err(_))) {
-            this.record.complete();
+        if this.is_end_stream() {
+            this.progress.served();
+            if !matches!(frame, Some(Err(_))) {
+                this.record.complete();
+            }
         }
         Poll::Ready(frame)
     }

@@ -56,6 +56,18 @@ impl Io {
         }
     }
 
+    /// Counts what a write took.
+    fn wrote(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = written {
+            self.streams.sent(count);
+        }
+        self.watch(written, cx)
+    }
+
     /// Turns a write that stands still for too long into an error.
     fn watch<T>(
         &mut self,
@@ -118,7 +130,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = this.stream.poll_send(cx, &[IoSlice::new(bytes)]);
-        this.watch(written, cx)
+        this.wrote(written, cx)
     }
 
     fn poll_write_vectored(
@@ -137,7 +149,7 @@ impl AsyncWrite for Io {
         } else {
             this.stream.poll_send(cx, pieces)
         };
-        this.watch(written, cx)
+        this.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,11 +1,13 @@
 //! HTTP/2 with a client: hyper keeps the frames and streams, each request goes through the phases.
 //!
-//! `io` is what hyper reads and writes, `crossing` what it hears late; `streams` runs the streams and ends those that stand still;
-//! `body` is both bodies in hyper's form.
+//! `io` is what hyper reads and writes, `crossing` what it hears late; `streams` runs the streams and
+//! ends those that stand still; `patience` counts those that the client leaves; `body` is both bodies
+//! in hyper's form.
 
 mod body;
 mod crossing;
 mod io;
+mod patience;
 mod streams;
 
 use std::{cell::Cell, convert::Infallible, future::poll_fn, pin::pin, rc::Rc, task::Poll};
@@ -84,6 +86,9 @@ pub(super) async fn serve(
     let mut ending = false;
     poll_fn(|cx| {
         loop {
+            if streams.are_abused() {
+                return Poll::Ready(Err("the client leaves stream after stream".into()));
+            }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended.map_err(Into::into));
             }
@@ -136,7 +141,7 @@ async fn handle(
             return Ok(match phases::error(&error, &plan) {
                 Some(reply) => own(&client, &reply, is_head, record, progress),
                 // The client has left: it counts as such, and hyper drops what is answered here.
-                None => Response::new(Payload::whole(Bytes::new(), record, progress)),
+                None => Response::new(Payload::whole(Bytes::new(), record, Rc::default())),
             });
         }
     };

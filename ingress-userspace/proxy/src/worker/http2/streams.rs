@@ -15,7 +15,11 @@ use std::{
 
 use tokio::{task::spawn_local, time::Instant};
 
+use super::patience::Patience;
 use crate::{net::Deadline, worker::state::Worker};
+
+/// Fewer bytes than this are what HTTP/2 says of itself: answers to PING and the like.
+const DATA: usize = 4 * 1024;
 
 /// The streams of one connection.
 #[derive(Clone)]
@@ -26,7 +30,10 @@ struct State {
     open: Cell<usize>,
     /// Whether a stream has begun since the last look.
     begun: Cell<bool>,
+    /// Bytes that have left since the last look.
+    sent: Cell<usize>,
     congestion: Cell<Congestion>,
+    patience: Patience,
     /// Of the stream that is about to be run.
     next: RefCell<Rc<Progress>>,
 }
@@ -48,6 +55,8 @@ enum Congestion {
 pub(super) struct Progress {
     /// Since when a piece of the body waits for the client to take it.
     waiting: Cell<Option<Instant>>,
+    /// All was done for the client that can be done.
+    served: Cell<bool>,
 }
 
 impl Progress {
@@ -60,22 +69,42 @@ impl Progress {
     pub(super) fn taken(&self) {
         self.waiting.set(None);
     }
+
+    /// Notes that the response is whole, or broke off on the endpoint's side.
+    pub(super) fn served(&self) {
+        self.served.set(true);
+    }
 }
 
 impl Streams {
     pub(super) fn new(worker: Rc<Worker>) -> Self {
         Self(Rc::new(State {
+            patience: Patience::new(worker.now()),
             worker,
             open: Cell::new(0),
             begun: Cell::new(false),
+            sent: Cell::new(0),
             congestion: Cell::default(),
             next: RefCell::default(),
         }))
     }
 
-    /// Whether no stream is open and none has begun since the last time this was asked.
+    /// Whether no stream is open, none has begun since the last time this was asked, and the client
+    /// takes nothing that earlier ones have left behind in the library.
     pub(super) fn are_idle(&self) -> bool {
-        !self.0.begun.take() && self.0.open.get() == 0
+        let (begun, sent) = (self.0.begun.take(), self.0.sent.take());
+        let is_blocked = matches!(self.0.congestion.get(), Congestion::Blocked);
+        !begun && sent < DATA && !is_blocked && self.0.open.get() == 0
+    }
+
+    /// Notes that `count` bytes have left.
+    pub(super) fn sent(&self, count: usize) {
+        self.0.sent.set(self.0.sent.get().saturating_add(count));
+    }
+
+    /// Whether the client has left more streams than is fair.
+    pub(super) fn are_abused(&self) -> bool {
+        self.0.patience.is_over()
     }
 
     /// Notes that the connection takes no more.
@@ -103,12 +132,14 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
         self.0.begun.set(true);
         self.0.open.set(self.0.open.get() + 1);
-        let progress = self.0.next.take();
-        let open = Open(Rc::clone(&self.0));
+        let open = Open {
+            streams: Rc::clone(&self.0),
+            progress: self.0.next.take(),
+            began: self.0.worker.now(),
+        };
         spawn_local(Running {
             stream: Box::pin(stream),
             open,
-            progress,
             deadline: Deadline::default(),
         });
     }
@@ -118,7 +149,6 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
 struct Running<F> {
     stream: Pin<Box<F>>,
     open: Open,
-    progress: Rc<Progress>,
     deadline: Deadline,
 }
 
@@ -127,15 +157,18 @@ impl<F: Future> Future for Running<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let worker = &this.open.0.worker;
+        let Open {
+            streams, progress, ..
+        } = &this.open;
+        let worker = &streams.worker;
         worker.tick();
         if this.stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        let Some(since) = this.progress.waiting.get() else {
+        let Some(since) = progress.waiting.get() else {
             return Poll::Pending;
         };
-        let since = match this.open.0.congestion.get() {
+        let since = match streams.congestion.get() {
             Congestion::None => since,
             Congestion::Blocked => worker.now(),
             Congestion::Over(at) => since.max(at),
@@ -146,14 +179,29 @@ impl<F: Future> Future for Running<F> {
     }
 }
 
-/// Counts a stream while it is open, and a panic that ends it.
-struct Open(Rc<State>);
+/// Counts a stream while it is open, how it ended, and a panic that ended it.
+struct Open {
+    streams: Rc<State>,
+    progress: Rc<Progress>,
+    began: Instant,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
+        let State {
+            worker,
+            open,
+            patience,
+            ..
+        } = &*self.streams;
+        open.set(open.get() - 1);
+        if self.progress.served.get() {
+            patience.served(worker.now());
+        } else {
+            patience.left(self.began, worker.now());
+        }
         if std::thread::panicking() {
-            self.0.worker.counters().panics.increment();
+            worker.counters().panics.increment();
         }
     }
 }

@@ -1,8 +1,16 @@
 //! Bodies without a length, trailers, and streams that break off.
 
+use std::io::Write;
+
 use super::{
     case::{Body, Field, NONE, fields, forward, get, post, refuse, request},
     check::check,
+    frame::{Connection, END_HEADERS, END_STREAM, HEADERS},
+    hpack,
+};
+use crate::{
+    proxy::{Cluster, Proxy},
+    wire::{Endpoint, read_head},
 };
 
 #[test]
@@ -136,4 +144,26 @@ fn answers_are_framed_by_the_stream() {
             .replies(&bytes)
             .outcome(outcome)
     }));
+}
+
+#[test]
+fn small_chunks_that_come_together_leave_together() {
+    const CHUNKS: usize = 10_000;
+    let endpoint = Endpoint::start(|_, mut stream| {
+        read_head(&mut stream);
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let _ =
+            stream.write_all(&[&head[..], &b"1\r\nx\r\n".repeat(CHUNKS), b"0\r\n\r\n"].concat());
+    });
+    let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
+    let mut connection = Connection::open(proxy.http);
+    let block: Vec<u8> = get(NONE)
+        .iter()
+        .flat_map(|(name, value)| hpack::field(name, value))
+        .collect();
+    connection.send(HEADERS, END_HEADERS | END_STREAM, 1, &block);
+    // Clients end a connection that brings very many small frames.
+    let (size, frames) = connection.body(1).unwrap();
+    assert_eq!(size, CHUNKS);
+    assert!(frames < 100, "{frames} frames");
 }

@@ -2,15 +2,17 @@
 
 use std::{
     io::Write,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use ingress_lab::eventually;
 use ingress_proxy::worker::Settings;
 
 use super::{
     case::get,
-    frame::{Connection, END_HEADERS, END_STREAM, HEADERS, Outcome},
+    frame::{Connection, END_HEADERS, END_STREAM, HEADERS, Outcome, RST_STREAM},
     hpack,
 };
 use crate::{
@@ -106,6 +108,66 @@ fn a_stream_of_a_client_that_reads_slowly_waits_for_its_turn() {
         thread::sleep(BRIEF / 15);
         assert_eq!(connection.data(1, 32 * 1024), Ok(()));
     }
+}
+
+#[test]
+fn a_client_that_resets_stream_after_stream_is_let_go() {
+    // No endpoint is asked for more than this on behalf of nobody; a client may leave now and then.
+    const MOST: u32 = 300;
+    const LEAST: u32 = 150;
+    const BATCH: u32 = 25;
+    let (hold, _held) = mpsc::channel();
+    let endpoint = Endpoint::start(move |_, stream| drop(hold.send(stream)));
+    let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
+    let is_gone = || proxy.metric("forebay_downstream_connections{worker=\"0\"}") == 0;
+    let mut connection = Connection::open(proxy.http);
+    eventually("it is connected", || !is_gone());
+    let mut asked = 0;
+    while asked < MOST {
+        let streams = (asked..asked + BATCH).map(|place| 2 * place + 1);
+        for stream in streams.clone() {
+            connection.send(HEADERS, END_HEADERS | END_STREAM, stream, &request());
+        }
+        let connects = || proxy.metric("forebay_upstream_connects_total{worker=\"0\"}");
+        let all = u64::from(asked + BATCH);
+        eventually("the endpoint is asked", || connects() == all || is_gone());
+        if is_gone() {
+            break;
+        }
+        for stream in streams {
+            // CANCEL (RFC 9113 section 7).
+            connection.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+        }
+        asked += BATCH;
+    }
+    eventually("the connection is closed", is_gone);
+    assert!(asked >= LEAST, "after {asked} streams");
+}
+
+#[test]
+fn a_slow_client_gets_the_rest_of_streams_that_the_proxy_is_done_with() {
+    const STREAMS: u32 = 100;
+    let endpoint = Endpoint::start(|_, mut stream| {
+        read_head(&mut stream);
+        // Less than the window of a stream: hyper takes all of it at once.
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+        let _ = stream.write_all(&[&answer[..], &[b'x'; 60_000]].concat());
+    });
+    let settings = Settings {
+        idle_timeout: BRIEF,
+        shutdown_grace: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&Cluster::of(&[endpoint.address]), settings);
+    let mut connection = Connection::open(proxy.http);
+    connection.shrink_receive_buffer();
+    for stream in (1..).step_by(2).take(STREAMS as usize) {
+        connection.send(HEADERS, END_HEADERS | END_STREAM, stream, &request());
+        connection.open_window(stream, 1 << 20);
+    }
+    // Far longer than a connection may be idle.
+    let ended = connection.ends(STREAMS, BRIEF / 30);
+    assert_eq!(ended, Ok(()));
 }
 
 fn flooding() -> Endpoint {

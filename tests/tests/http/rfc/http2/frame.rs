@@ -2,7 +2,9 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
+    thread,
+    time::Duration,
 };
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -75,6 +77,11 @@ impl Connection {
         set_socket_recv_buffer_size(&self.stream, 128 * 1024).unwrap();
     }
 
+    /// Closes the connection.
+    pub(super) fn close(&self) {
+        self.stream.shutdown(Shutdown::Both).unwrap();
+    }
+
     pub(super) fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let size = (payload.len() as u32).to_be_bytes();
         let mut frame = vec![size[1], size[2], size[3], kind, flags];
@@ -129,6 +136,32 @@ impl Connection {
                 frame if frame.kind == RST_STREAM => return Err("reset".to_owned()),
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the body of `stream`: how many bytes came, in how many frames.
+    pub(super) fn body(&mut self, stream: u32) -> Result<(usize, usize), String> {
+        let (mut size, mut frames) = (0, 0);
+        while let Some(frame) = self.receive()? {
+            if (frame.kind, frame.stream) == (DATA, stream) {
+                (size, frames) = (size + frame.payload.len(), frames + 1);
+                if frame.flags & END_STREAM != 0 {
+                    return Ok((size, frames));
+                }
+            }
+        }
+        Err(format!("closed after {size} bytes"))
+    }
+
+    /// Reads until `count` streams have ended, each frame after a `pause`.
+    pub(super) fn ends(&mut self, count: u32, pause: Duration) -> Result<(), String> {
+        let mut ended = 0;
+        while ended < count {
+            thread::sleep(pause);
+            let frame = self.receive()?;
+            let frame = frame.ok_or_else(|| format!("closed after {ended} streams"))?;
+            ended += u32::from(frame.kind == DATA && frame.flags & END_STREAM != 0);
         }
         Ok(())
     }

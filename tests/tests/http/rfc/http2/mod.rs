@@ -12,3 +12,4 @@ mod ending;
 mod fields;
 mod lengths;
 mod pseudo;
+mod records;
