@@ -39,6 +39,23 @@ fn chunks_are_put_together() {
             "hello",
         ),
         (
+            "9112 7.1: more digits than a number has",
+            "00000000000000000000005\r\nhello\r\n00000000000000000000\r\n\r\n".to_owned(),
+            "hello",
+        ),
+        (
+            "9112 7.1.1: space before an extension",
+            "5 ; a = b\r\nhello\r\n0\t;c\r\n\r\n".to_owned(),
+            "hello",
+        ),
+        // Not by the text: endpoints that fill up the line are still about, and what goes on is
+        // written anew.
+        (
+            "9112 7.1: space after the size",
+            "5  \r\nhello\r\n0\t\r\n\r\n".to_owned(),
+            "hello",
+        ),
+        (
             "9112 7.1: many",
             "1\r\nh\r\n2\r\nel\r\n2\r\nlo\r\n0\r\n\r\n".to_owned(),
             "hello",

@@ -38,6 +38,15 @@ fn a_status_line_that_is_none_is_a_bad_gateway() {
 }
 
 #[test]
+fn a_status_that_nobody_has_defined_goes_on_as_it_is() {
+    let statuses = ["299", "499", "599", "600", "999"];
+    check(statuses.map(|status| {
+        let seen: &'static str = format!("{status} ok").leak();
+        answer("9110 15", format!("HTTP/1.1 {status} Odd{REST}"), seen)
+    }));
+}
+
+#[test]
 fn fields_that_are_none_are_a_bad_gateway() {
     let lines = [
         ("9112 5.1", "X : y"),

@@ -11,6 +11,12 @@ fn the_authority_of_a_target_wins_over_host() {
         ("GET http://b/y?q HTTP/1.1", "GET /y?q none -", "host: b"),
         ("GET http://b HTTP/1.1", "GET / none -", "host: b"),
         ("GET http://b/ HTTP/1.1", "GET / none -", "host: b"),
+        (
+            "OPTIONS http://b?q HTTP/1.1",
+            "OPTIONS /?q none -",
+            "host: b",
+        ),
+        ("OPTIONS http://b/ HTTP/1.1", "OPTIONS / none -", "host: b"),
         ("GET http://b?q HTTP/1.1", "GET /?q none -", "host: b"),
         ("GET HTTP://b/y HTTP/1.1", "GET /y none -", "host: b"),
         (
@@ -112,6 +118,28 @@ fn targets_of_other_forms_are_refused() {
 }
 
 #[test]
+fn what_is_not_ascii_goes_on_as_it_came_where_it_is_text() {
+    let line = |target: &[u8]| [b"GET /", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    check([
+        forward(
+            "3986 2.5: UTF-8, as nginx",
+            line(b"\xc3\xa9"),
+            r"GET /\xc3\xa9 none -",
+        ),
+        forward(
+            "3986 2.5: in the query",
+            line(b"x?\xc3\xa9"),
+            r"GET /x?\xc3\xa9 none -",
+        ),
+        refuse(
+            "3986 2.5: nobody knows which letter it is",
+            "400",
+            line(b"\xe9"),
+        ),
+    ]);
+}
+
+#[test]
 fn options_for_the_server_are_answered_by_the_proxy() {
     let head = "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n";
     let options = |head: &str| [Step::Send(head.into()), Step::Answer("200 -")];
@@ -125,6 +153,12 @@ fn options_for_the_server_are_answered_by_the_proxy() {
             options("OPTIONS * HTTP/1.0\r\n\r\n"),
         )
         .end(End::Closed)
+        .arrives(&[])
+        .told(&[allowed]),
+        dialogue(
+            "9112 3.2.4: a URI without a path",
+            options("OPTIONS http://b HTTP/1.1\r\nHost: a\r\n\r\n"),
+        )
         .arrives(&[])
         .told(&[allowed]),
         dialogue(

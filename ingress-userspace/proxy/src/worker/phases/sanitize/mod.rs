@@ -125,7 +125,7 @@ pub(in crate::worker) fn target(text: &[u8]) -> Result<Target<'_>, Rejection> {
     };
     Ok(Target {
         authority,
-        path: if path.is_empty() { "/" } else { path },
+        path,
         query,
     })
 }
@@ -144,7 +144,14 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
         query,
         ..
     } = target;
-    let is_for_server = raw_path == "*" && head.method == b"OPTIONS";
+    // `OPTIONS http://host` asks about the server too (RFC 9112 section 3.2.4).
+    let is_for_server =
+        head.method == b"OPTIONS" && (raw_path == "*" || raw_path.is_empty() && query.is_none());
+    let path = if is_for_server || raw_path.is_empty() {
+        "/"
+    } else {
+        raw_path
+    };
     let framing = fields
         .framing
         .of_request(head.version == Version::HTTP_10)?;
@@ -157,9 +164,8 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
     Ok(Sanitized {
         authority,
         host: CanonicalHost::parse(authority).map_err(|_| Rejection::Host)?,
-        path: CanonicalPath::parse(if is_for_server { "/" } else { raw_path })
-            .map_err(|_| Rejection::Target)?,
-        raw_path,
+        path: CanonicalPath::parse(path).map_err(|_| Rejection::Target)?,
+        raw_path: path,
         query,
         is_for_server,
         named: std::mem::take(&mut fields.named),
@@ -193,6 +199,9 @@ fn authority<'r>(
             .map(|_| target)
             .map_err(|_| Rejection::Host),
         (Some(target), None, _) => Ok(target),
+        // RFC 9112 allows an empty one for a URI without an authority; no such URI comes to us, and
+        // nginx refuses it too.
+        (None, Some(""), _) => Err(Rejection::Host),
         (None, Some(host), _) => Ok(host),
         (None, None, _) => Ok(""),
     }
