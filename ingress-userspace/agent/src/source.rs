@@ -43,9 +43,9 @@ impl SourceState {
             match (&*before, &self) {
                 (Self::Degraded { .. }, Self::Degraded { .. }) | (_, Self::Starting) => {}
                 (_, Self::Degraded { reason }) => {
-                    tracing::warn!(source, reason, "source cannot be followed");
+                    tracing::warn!(source, reason, "cannot watch the source");
                 }
-                (_, Self::InSync) => tracing::info!(source, "source is followed"),
+                (_, Self::InSync) => tracing::info!(source, "source is in sync"),
             }
             *before = self;
             true
@@ -74,14 +74,14 @@ pub enum AgentError {
     },
     /// The kubeconfig, or what stands in its place in a pod, does not say how to reach the cluster.
     #[error(
-        "no usable configuration of a cluster: {reason}; give --kubeconfig FILE, or --manifests DIR for a folder"
+        "no usable cluster configuration: {reason}; give --kubeconfig FILE, or --manifests DIR for a folder"
     )]
     Configuration {
         /// The client's own words; they name all causes.
         reason: String,
     },
     /// The credentials or certificates of the configuration are unusable.
-    #[error("no client for the API server: {reason}")]
+    #[error("cannot create an API server client: {reason}")]
     Client {
         /// The client's own words; they name all causes.
         reason: String,

@@ -27,13 +27,13 @@ pub struct PathPattern {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathPatternError {
     /// Does not begin with `/`.
-    #[error("path {0:?} does not begin with /")]
+    #[error("path {0:?} does not start with /")]
     Relative(String),
     /// Longer than 4 KiB.
     #[error("path is longer than 4096 bytes")]
     TooLong,
     /// Has a control character, a space, or (outside a regex) a `?` or `#`.
-    #[error("path {0:?} has a character that no request path can carry")]
+    #[error("path {0:?} has a character that is not allowed in a request path")]
     Character(String),
 }
 
@@ -41,7 +41,7 @@ impl PathPattern {
     /// Checks `path` for `kind`; an empty path means `/`.
     ///
     /// # Errors
-    /// The path is relative, too long, or has a character that no request path can carry.
+    /// The path is relative, too long, or has a character that is not allowed in a request path.
     pub fn new(kind: PathKind, path: &str) -> Result<Self, PathPatternError> {
         let path = if path.is_empty() { "/" } else { path };
         if path.len() > 4096 {

@@ -292,7 +292,7 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
         (
             "forebay_downstream_connections",
             Kind::Gauge,
-            "Connections from clients open now.",
+            "Open client connections.",
             |w| &w.open,
         ),
         (
@@ -310,7 +310,7 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
         (
             "forebay_upstream_connects_failed_total",
             Kind::Counter,
-            "Connections to endpoints that could not be made.",
+            "Failed connection attempts to endpoints.",
             |w| &w.upstream_connects_failed,
         ),
         (
@@ -322,13 +322,13 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
         (
             "forebay_retries_total",
             Kind::Counter,
-            "Requests tried again on another endpoint.",
+            "Requests retried on another endpoint.",
             |w| &w.retries,
         ),
         (
             "forebay_responses_cut_total",
             Kind::Counter,
-            "Responses that were not sent to their end.",
+            "Responses cut off before their end.",
             |w| &w.cut,
         ),
         (
@@ -401,7 +401,7 @@ fn expose_routes(
     exposition.family(
         name,
         Kind::Counter,
-        "Requests by the status of their response, 499 where the client left before it began; empty labels: no route.",
+        "Requests by response status; 499: the client left before the response; empty labels: no route.",
     );
     for (labels, sum) in &sums {
         for (code, count) in &sum.status {
@@ -419,7 +419,7 @@ fn expose_routes(
     exposition.family(
         name,
         Kind::Counter,
-        "Bytes of responses sent to clients, heads and framing included.",
+        "Response bytes sent to clients, including heads and framing.",
     );
     for (labels, sum) in &sums {
         exposition.sample(name, &labels.pairs(), sum.bytes);
@@ -428,7 +428,7 @@ fn expose_routes(
     exposition.family(
         name,
         Kind::Histogram,
-        "From the head of a request to the last byte of its response.",
+        "Time from a request's head to the last byte of its response.",
     );
     for (labels, sum) in &sums {
         let mut count = 0;

@@ -300,9 +300,7 @@ fn show_loopback(
     reason: &str,
     interrupted: &mpsc::Receiver<()>,
 ) -> Result<bool> {
-    println!(
-        "Left out: {reason}. So no virtual IP, no XDP, no sk_lookup, no nodes: run it as root to see them."
-    );
+    println!("Skipped: {reason}. Run it as root to see virtual IPs, XDP, sk_lookup and nodes.");
     println!("What needs no privilege: Forebay on loopback, serving a folder of manifests.\n");
     let folder = TempDir::new()?;
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

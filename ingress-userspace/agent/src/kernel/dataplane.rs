@@ -168,13 +168,13 @@ impl Dataplane {
             sleep(REFRESH).await;
             match self.refresh_peers().await {
                 Ok(now) if now != unresolved && now > 0 => {
-                    tracing::warn!(unresolved = now, "some nodes' MAC addresses are not known");
+                    tracing::warn!(unresolved = now, "some nodes' MAC addresses are unknown");
                     unresolved = now;
                 }
                 Ok(now) => unresolved = now,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "cannot follow the neighbours"
+                    "cannot refresh the nodes' MAC addresses"
                 ),
             }
         }

@@ -7,7 +7,7 @@ use std::{io, path::PathBuf};
 pub enum KernelError {
     /// The binary was built without the kernel object.
     #[error(
-        "this binary carries no kernel programs; build them first (cargo xtask build-ebpf), then the binary"
+        "this binary has no kernel programs; build them (cargo xtask build-ebpf), then rebuild it"
     )]
     NoObject,
     /// `bpf(2)` or netlink said EPERM.
@@ -34,7 +34,7 @@ pub enum KernelError {
     Busy(PathBuf),
     /// A pin of the same name has another layout.
     #[error(
-        "the pinned map {} has {field} {found}, this version needs {expected}; remove the directory to start afresh",
+        "the pinned map {} has {field} {found}; this version needs {expected}; remove the directory to start over",
         path.display()
     )]
     Layout {
@@ -48,7 +48,7 @@ pub enum KernelError {
         expected: u64,
     },
     /// The maps were written by a version that this one cannot read.
-    #[error("the pinned maps have schema {found}, this version needs {expected}")]
+    #[error("the pinned maps have schema {found}; this version needs {expected}")]
     Schema {
         /// What `META` says.
         found: u16,
@@ -59,7 +59,7 @@ pub enum KernelError {
     #[error("{0}")]
     Settings(String),
     /// No interface of this name is here.
-    #[error("there is no interface {0}")]
+    #[error("no interface {0}")]
     NoInterface(String),
     /// Another XDP program is on the interface.
     #[error(

@@ -64,7 +64,7 @@ named!(Forward { Udp = "udp", L2 = "l2" });
 
 /// A name that no variant has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is none of {}", known.join(", "))]
+#[error("{name:?} is not one of {}", known.join(", "))]
 pub struct UnknownName {
     name: String,
     known: &'static [&'static str],
@@ -84,7 +84,7 @@ mod tests {
         }
         assert_eq!(
             "skb".parse::<XdpMode>().unwrap_err().to_string(),
-            "\"skb\" is none of native, generic"
+            "\"skb\" is not one of native, generic"
         );
     }
 }

@@ -13,7 +13,7 @@ pub enum HostError {
     #[error("host is longer than 253 bytes")]
     TooLong,
     /// A byte outside `[A-Za-z0-9._-]`, an empty label, or user information.
-    #[error("host has a character that no host name can carry")]
+    #[error("host has a character that is not allowed in a host name")]
     Character,
     /// What follows the colon is not a port.
     #[error("port is not a number below 65536")]

@@ -17,16 +17,16 @@ pub struct CanonicalPath<'a>(Cow<'a, [u8]>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// Does not begin with `/`.
-    #[error("path does not begin with /")]
+    #[error("path does not start with /")]
     Relative,
     /// `%` without two hexadecimal digits after it (RFC 3986 section 2.1).
     #[error("percent sign without two hexadecimal digits")]
     Escape,
     /// A control character, raw or escaped, or a raw space, `\` or `#`.
-    #[error("path has a character that no path can carry")]
+    #[error("path has a character that is not allowed in a path")]
     Character,
     /// `..` goes above the root.
-    #[error("dot segments lead above the root")]
+    #[error("dot segments climb above the root")]
     AboveRoot,
 }
 

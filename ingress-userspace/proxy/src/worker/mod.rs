@@ -136,7 +136,7 @@ pub fn spawn(
         .spawn(move || {
             let _ending = Ending { id, ended };
             if let Err(error) = accept::run(id, listeners, inputs) {
-                tracing::error!(worker = id, %error, "worker ended");
+                tracing::error!(worker = id, %error, "worker stopped");
             }
         })
 }

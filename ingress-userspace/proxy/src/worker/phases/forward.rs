@@ -258,7 +258,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         if !attempts.again(&failure, repeatable, worker.now()) {
             return Err(error);
         }
-        tracing::debug!(error = &error as &dyn std::error::Error, "another try");
+        tracing::debug!(error = &error as &dyn std::error::Error, "retrying");
         request.rewind();
         failed = Some(error);
     }
