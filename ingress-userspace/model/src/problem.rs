@@ -17,7 +17,7 @@ pub enum Severity {
     Error,
 }
 
-/// What is wrong, in which field of which object, and where that object came from.
+/// A problem in one field of one object, and the file the object came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Problem {
     /// How much still works.

@@ -63,7 +63,7 @@ pub(super) struct Inheritance {
     pub(super) link: Link,
 }
 
-/// The way between two processes of which one follows the other.
+/// The channel between a process and its successor.
 #[derive(Debug)]
 pub(super) struct Link {
     door: UnixListener,

@@ -36,7 +36,7 @@ const SUPPORTED: [&str; 11] = [
     "proxy-next-upstream-timeout",
 ];
 
-/// Makes an Ingress an alternative to another one, of which it has host, path and access control.
+/// Makes an Ingress an alternative to another one, with that one's host, path and access control.
 const CANARY: &str = "canary";
 
 /// An annotation that has no effect.

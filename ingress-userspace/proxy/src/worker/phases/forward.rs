@@ -1,4 +1,4 @@
-//! Sends a routed request to an endpoint of its upstream, and to another one where that is safe.
+//! Sends a routed request to an endpoint of its upstream, and retries on another if that is safe.
 
 use std::{future::poll_fn, io::Write, rc::Rc};
 
