@@ -1,6 +1,6 @@
 //! Embeds the kernel object: from `$FOREBAY_EBPF_OBJECT`, else from `target/ebpf/forebay.bpf.o`.
 //!
-//! Without one the binary is built all the same and cannot steer: it then says so when asked to.
+//! Without one the binary still builds, but cannot steer; it reports that when asked to.
 
 use std::{
     env, fs,

@@ -19,7 +19,7 @@ use crate::log::LogFormat;
 /// Forebay: an ingress for bare-metal Kubernetes.
 ///
 /// An XDP program steers connections for virtual IPs to the nodes, sk_lookup hands them to the
-/// workers of a proxy, and the proxy follows the Ingress objects of a cluster or of a folder.
+/// proxy's workers, and the proxy serves the Ingress objects of a cluster or a folder.
 #[derive(Debug, Parser)]
 #[command(
     name = "forebay",
@@ -28,7 +28,7 @@ use crate::log::LogFormat;
     max_term_width = 100
 )]
 pub(crate) struct Config {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -36,10 +36,11 @@ pub(crate) struct Config {
 /// The commands of the binary.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve Ingress objects: everything in one process
+    /// Serve Ingress objects, with agent and proxy in one process
     ///
     /// Without --vip, workers listen on the --http and --https addresses. With --vip, the kernel
-    /// hands them the connections for those addresses, and they listen on loopback only.
+    /// hands them the connections for the virtual IPs; they listen on loopback and on any address
+    /// given with --http or --https.
     ///
     /// Try it without a cluster and without root:
     ///   forebay run --manifests deploy/examples/v1
@@ -51,7 +52,7 @@ pub(crate) enum Command {
 /// Flags of `forebay run`.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RunConfig {
-    /// Follow the YAML and JSON files below DIR instead of a cluster
+    /// Watch the YAML and JSON files below DIR instead of a cluster
     #[arg(
         long,
         value_name = "DIR",
@@ -60,7 +61,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) manifests: Option<PathBuf>,
 
-    /// Follow the cluster of this kubeconfig [default: $KUBECONFIG, else the pod's own credentials]
+    /// Watch the cluster of this kubeconfig [default: $KUBECONFIG, else the pod's service account]
     #[arg(
         long,
         value_name = "FILE",
@@ -70,7 +71,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) kubeconfig: Option<PathBuf>,
 
-    /// Serve Ingresses of this class, by its name; repeatable
+    /// Serve Ingresses of this class; repeatable
     #[arg(
         long,
         value_name = "NAME",
@@ -81,7 +82,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) ingress_class: Vec<String>,
 
-    /// Serve Ingresses that name no class [default: true for a folder, false for a cluster]
+    /// Serve Ingresses without a class [default: true for a folder, false for a cluster]
     #[arg(
         long,
         value_name = "BOOL",
@@ -146,7 +147,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) xdp_interface: Vec<String>,
 
-    /// Where the XDP program runs: in the driver, or in the generic (slower) hook of the kernel
+    /// Run XDP in the driver (native) or in the kernel's slower generic hook
     #[arg(
         long,
         value_name = "MODE",
@@ -157,7 +158,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) xdp_mode: XdpMode,
 
-    /// How packets reach another node: in UDP, or by rewriting the MAC (nodes on one segment only)
+    /// Forward packets to other nodes in UDP, or by rewriting the MAC (l2; one segment only)
     #[arg(
         long,
         value_name = "WAY",
@@ -168,7 +169,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) forward: Forward,
 
-    /// A node of the fixed set and its address, this one included; repeatable
+    /// A node that shares the virtual IPs, including this one, and its IPv4 address; repeatable
     #[arg(
         long,
         value_name = "NAME=ADDR",
@@ -188,9 +189,8 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) node_name: Option<String>,
 
-    /// Secret number that decides which node owns which connection; the same on all nodes. With the
-    /// default, which everybody can read in the sources, an attacker can aim connections at one
-    /// node
+    /// Secret seed of the hash that picks a connection's node; the same on all nodes. The default is
+    /// public: with it, an attacker can aim connections at one node
     #[arg(
         long,
         value_name = "N",
@@ -202,7 +202,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) hash_seed: u64,
 
-    /// Folder in a BPF file system that keeps programs, maps and links over a restart
+    /// Folder in a BPF file system where programs, maps and links outlive the process
     #[arg(
         long,
         value_name = "DIR",
@@ -216,12 +216,12 @@ pub(crate) struct RunConfig {
     #[arg(long, value_name = "N", env = "FOREBAY_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Process")]
     pub(crate) workers: Option<u16>,
 
-    /// How long requests in flight may go on after SIGTERM: seconds, or a number with ms, s or m
+    /// How long requests in flight may take after SIGTERM, as in 30, 500ms, 30s or 2m
     #[arg(long, value_name = "TIME", env = "FOREBAY_SHUTDOWN_GRACE", default_value = "30s", value_parser = duration, help_heading = "Process")]
     pub(crate) shutdown_grace: Duration,
 
-    /// How long idle connections stay open after SIGTERM, so that clients move on their own; ended
-    /// early when nothing is open. No longer than the grace
+    /// How long idle connections stay open after SIGTERM, so that clients close them first; shorter
+    /// if all connections close, and at most the shutdown grace
     #[arg(
         long,
         value_name = "TIME",
@@ -232,7 +232,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) lame_duck: Duration,
 
-    /// Send `Strict-Transport-Security` with every response over TLS, for a year and all subdomains
+    /// Send `Strict-Transport-Security` in every TLS response, for a year and with subdomains
     #[arg(
         long,
         value_name = "BOOL",
@@ -243,7 +243,7 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) hsts: bool,
 
-    /// Form of the log on standard error
+    /// Format of the log on standard error
     #[arg(
         long,
         value_enum,
@@ -254,7 +254,7 @@ pub(crate) struct RunConfig {
     pub(crate) log_format: LogFormat,
 
     /// Add the header `x-forebay` to responses: node, worker, Ingress, backend and endpoint.
-    /// Tells clients about the cluster's inside
+    /// Exposes cluster internals to clients
     #[arg(long, env = "FOREBAY_TRACE_RESPONSES", help_heading = "Process")]
     pub(crate) trace_responses: bool,
 }
@@ -289,11 +289,11 @@ impl FromStr for NodeAddress {
 /// A combination of flags that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// Two `--node` flags have one name or one address.
-    #[error("--node {0} is given twice; each name and each address may appear only once")]
+    /// Two `--node` flags share a name or an address.
+    #[error("--node {0} repeats a name or an address; each may appear only once")]
     DuplicateNode(String),
     /// The fixed set lacks this node.
-    #[error("--node-name {0} is not among the --node flags; add --node {0}=ADDR")]
+    #[error("no --node names this node, {0}; add --node {0}=ADDR")]
     UnknownNode(String),
 }
 
@@ -359,7 +359,7 @@ fn duration(value: &str) -> Result<Duration, String> {
     };
     let number: u64 = number
         .parse()
-        .map_err(|_| "expected a number of seconds, or one with ms, s or m".to_owned())?;
+        .map_err(|_| "expected a number with the unit ms, s or m (default: s)".to_owned())?;
     match number.checked_mul(unit_ms) {
         Some(ms) if ms <= 86_400_000 => Ok(Duration::from_millis(ms)),
         _ => Err("longer than a day".to_owned()),

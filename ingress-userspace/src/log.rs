@@ -33,7 +33,10 @@ pub(crate) fn start(format: LogFormat) {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     if let Some(error) = refused {
-        tracing::warn!(error, "FOREBAY_LOG is no filter; the default stays");
+        tracing::warn!(
+            error,
+            "FOREBAY_LOG is not a valid filter; using the default"
+        );
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 /// What to measure.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Subject {
-    /// CPU and memory of requests, connections and messages, beside a copy loop, nginx, HAProxy and
+    /// CPU and memory per request, connection and message, against a copy loop, nginx, HAProxy and
     /// Envoy
     Http,
     /// Nanoseconds per packet of each verdict, as a ratio to `return XDP_PASS`
@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// What to measure
     #[arg(value_enum)]
     subject: Subject,
-    /// Passed on to the benchmark; `cargo xtask bench http -- --help` shows what it takes
+    /// Options of the benchmark; see `cargo xtask bench http -- --help`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }

@@ -40,8 +40,8 @@ pub(crate) struct Options {
     /// Run clippy on the programs instead of building them
     #[arg(long)]
     check: bool,
-    /// Write a line for each packet to Forebay's log; for debugging only, and slow. Any later
-    /// command that needs the object builds it again without
+    /// Log every packet; slow, for debugging only. The next command that needs the object rebuilds
+    /// it without the log
     #[arg(long)]
     packet_log: bool,
     /// Build even if nothing changed
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if options.packet_log {
         compile(PACKET_LOG)?;
-        return fs::remove_file(stamp()).context("mark the object as one for debugging");
+        return fs::remove_file(stamp()).context("mark the object as a debug build");
     }
     if options.force {
         fs::remove_file(stamp()).ok();
@@ -95,9 +95,9 @@ fn compile(features: &str) -> Result<()> {
     }
     match failures.pop() {
         Some(error) => {
-            Err(error.context("no eBPF tool chain found here could build the kernel object"))
+            Err(error.context("no eBPF toolchain on this machine can build the kernel object"))
         }
-        None => bail!("no eBPF tool chain is here. {}", ebpf::BY_HAND),
+        None => bail!("no eBPF toolchain found. {}", ebpf::BY_HAND),
     }
 }
 
@@ -105,7 +105,7 @@ fn compile(features: &str) -> Result<()> {
 pub(crate) fn check() -> Result<()> {
     setup::ensure(&[Piece::EbpfCompiler, Piece::BpfLinker, Piece::EbpfClippy])?;
     let Some(compiler) = ebpf::compilers().into_iter().find(Compiler::has_clippy) else {
-        println!("left out: none of the compilers with rust-src has clippy beside it");
+        println!("skipped: no compiler with rust-src has clippy");
         return Ok(());
     };
     let linker = ebpf::linkers()?

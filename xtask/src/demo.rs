@@ -14,16 +14,16 @@ use crate::{
 /// The command line of `cargo xtask demo`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// End after the table instead of waiting for Ctrl-C
+    /// Exit after the table instead of waiting for Ctrl-C
     #[arg(long)]
     once: bool,
-    /// How the router reaches the virtual IP: one node, or all of them [default: ecmp]
+    /// How the router reaches the virtual IP: through one node, or through all [default: ecmp]
     #[arg(long, value_parser = ["single", "ecmp"])]
     next_hop: Option<String>,
     /// Where XDP runs [default: native]
     #[arg(long, value_parser = ["native", "generic"])]
     xdp_mode: Option<String>,
-    /// How packets reach another node [default: udp]
+    /// How nodes forward packets to each other [default: udp]
     #[arg(long, value_parser = ["udp", "l2"])]
     forward: Option<String>,
 }
@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if root {
             return Err(error);
         }
-        println!("left out: the kernel object, which only root could load: {error:#}");
+        println!("skipped the kernel object, which only root can load: {error:#}");
     }
     shell::run(cargo().arg("build").args(WORKSPACE).arg("--bins"))?;
     let built = workspace::target().join("debug");

@@ -25,10 +25,10 @@ pub(crate) struct Options {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Only figures and what breaks a target, not what it finds on its way
+    /// Print only statistics and failures, not progress
     #[arg(long)]
     quiet: bool,
-    /// Only this target
+    /// Run only this target
     target: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         targets.retain(|target| target == only);
         if targets.is_empty() {
             bail!(
-                "no target `{only}`; there are: {}",
+                "no target `{only}`; targets: {}",
                 listed.replace('\n', ", ")
             );
         }

@@ -1,4 +1,4 @@
-//! `cargo xtask`: the commands that set up, build, show, test and measure Forebay; one file a
+//! `cargo xtask`: the commands that set up, build, demo, test and measure Forebay; one file per
 //! command.
 
 #![expect(
@@ -22,23 +22,23 @@ mod setup;
 mod test;
 mod tidy;
 
-/// Everything a person does with this repository, beyond plain `cargo build`.
+/// Set up, build, test, demo and measure Forebay.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Command {
-    /// Find or install what building, testing and measuring need
+    /// Install what building, testing and measuring need
     Setup(setup::Options),
     /// Build the kernel object, target/ebpf/forebay.bpf.o
     BuildEbpf(build_ebpf::Options),
-    /// Run the tests and say how many of each group ran
+    /// Run the tests and count them by group
     Test(test::Options),
-    /// Show requests for a virtual IP on their way through three nodes
+    /// Show the path of requests for a virtual IP through three nodes
     Demo(demo::Options),
     /// Measure against other proxies (http) or against the XDP floor (steer)
     Bench(bench::Options),
-    /// Check the rules of CONTRIBUTING.md that no compiler checks
+    /// Check the rules of CONTRIBUTING.md that the compiler does not
     Tidy,
-    /// Format, tidy, eBPF, lints, docs, deploy manifests, each fuzz target for 5 s, and all tests
+    /// Run everything CI runs: format, tidy, eBPF, lints, docs, manifests, fuzz targets and all tests
     Ci,
     /// Fuzz each parser for a while
     Fuzz(fuzz::Options),
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match run(Command::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A person reads this: what was tried and why it failed, without a backtrace.
+            // For people: what failed and why, without a backtrace.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

@@ -36,5 +36,5 @@ pub(crate) fn cache() -> Result<PathBuf> {
     set("FOREBAY_CACHE")
         .or_else(|| Some(set("XDG_CACHE_HOME")?.join("forebay")))
         .or_else(|| Some(set("HOME")?.join(".cache/forebay")))
-        .context("no place for the cache: set FOREBAY_CACHE or HOME")
+        .context("no cache folder: set FOREBAY_CACHE or HOME")
 }

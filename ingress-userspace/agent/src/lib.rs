@@ -1,7 +1,7 @@
-//! EVENT: turns what a cluster, or a folder of manifests, says into snapshots.
+//! EVENT: turns the objects of a cluster, or of a folder of manifests, into snapshots.
 //!
 //! `watch` → `index` (`kind`, `kept`) → `annotation`, `translate` → `publish`; [`kernel`] loads the
-//! BPF programs and keeps their maps. This package never reads a client's byte.
+//! BPF programs and updates their maps. This package never reads bytes from clients.
 
 pub mod kernel;
 
@@ -27,20 +27,19 @@ use ingress_model::Snapshot;
 pub use settings::Settings;
 pub use source::{AgentError, Source, SourceState};
 
-/// What the agent gives to the rest of the process; dropping it ends the agent.
+/// The agent's output; dropping it stops the agent.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// `None` until the first lists are complete; afterwards always a whole state.
+    /// `None` until the first lists are complete; then always a complete state.
     pub snapshots: channel::Receiver<Option<Arc<Snapshot>>>,
-    /// How well the source is followed.
+    /// Whether the source is in sync.
     pub state: channel::Receiver<SourceState>,
 }
 
-/// Starts to follow `source`; its tasks run in the caller's tokio runtime until the feed is
-/// dropped.
+/// Starts watching `source`; its tasks run in the caller's tokio runtime until the feed is dropped.
 ///
 /// # Errors
-/// The source cannot be used at all. A source that fails later is a state of the feed.
+/// The source is unusable. Later failures appear in the feed's state.
 pub async fn start(source: Source, settings: Settings) -> Result<Feed, AgentError> {
     let (events, inbox) = mpsc::channel(256);
     let (state, state_feed) = channel::channel(SourceState::Starting);

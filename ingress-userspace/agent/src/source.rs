@@ -1,4 +1,4 @@
-//! Where the objects come from, and how well that source is followed.
+//! Where the objects come from, and whether that source is in sync.
 
 use std::{io, path::PathBuf};
 
@@ -17,15 +17,15 @@ pub enum Source {
     },
 }
 
-/// How well the source is followed.
+/// Whether the source is in sync.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum SourceState {
-    /// The first lists are not complete.
+    /// The first lists are incomplete.
     Starting,
-    /// Every change is seen.
+    /// Changes arrive.
     InSync,
-    /// The last snapshot stays in force, changes may be missed for now.
+    /// The last snapshot stays in force; changes may be missed.
     Degraded {
         /// One line: what failed.
         reason: String,
@@ -43,9 +43,9 @@ impl SourceState {
             match (&*before, &self) {
                 (Self::Degraded { .. }, Self::Degraded { .. }) | (_, Self::Starting) => {}
                 (_, Self::Degraded { reason }) => {
-                    tracing::warn!(source, reason, "source cannot be followed");
+                    tracing::warn!(source, reason, "cannot watch the source");
                 }
-                (_, Self::InSync) => tracing::info!(source, "source is followed"),
+                (_, Self::InSync) => tracing::info!(source, "source is in sync"),
             }
             *before = self;
             true
@@ -72,18 +72,18 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
-    /// The kubeconfig, or what stands in its place in a pod, does not say how to reach the cluster.
+    /// Neither a kubeconfig nor the pod's service account says how to reach the cluster.
     #[error(
-        "no usable configuration of a cluster: {reason}; give --kubeconfig FILE, or --manifests DIR for a folder"
+        "no usable cluster configuration: {reason}; give --kubeconfig FILE, or --manifests DIR for a folder"
     )]
     Configuration {
-        /// The client's own words; they name all causes.
+        /// The client's message, which includes all causes.
         reason: String,
     },
     /// The credentials or certificates of the configuration are unusable.
-    #[error("no client for the API server: {reason}")]
+    #[error("cannot create an API server client: {reason}")]
     Client {
-        /// The client's own words; they name all causes.
+        /// The client's message, which includes all causes.
         reason: String,
     },
 }

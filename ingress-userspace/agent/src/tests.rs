@@ -170,7 +170,7 @@ async fn sources_that_cannot_be_used_are_refused_in_one_line() {
         };
         let said = start(source, settings()).await.unwrap_err().to_string();
         assert!(
-            said.starts_with("no usable configuration of a cluster: "),
+            said.starts_with("no usable cluster configuration: "),
             "{said}"
         );
         assert!(!said.contains('\n') && !said.contains("hunter2"), "{said}");

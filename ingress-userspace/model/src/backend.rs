@@ -1,10 +1,10 @@
-//! A Service port that routes name.
+//! A Service port that routes refer to.
 
 use std::fmt;
 
 use super::{Endpoint, ObjectName};
 
-/// A Service's port as an Ingress names it.
+/// A Service port as an Ingress references it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServicePort {
     /// `port.number`.
@@ -22,7 +22,7 @@ impl fmt::Display for ServicePort {
     }
 }
 
-/// What a route points at: a Service, always in the Ingress's own namespace, and one of its ports.
+/// The target of a route: a Service in the Ingress's namespace, and one of its ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendKey {
     /// The Service.
@@ -37,14 +37,14 @@ impl fmt::Display for BackendKey {
     }
 }
 
-/// A Service port and the endpoints that may be sent requests now.
+/// A Service port and the endpoints that accept requests now.
 ///
 /// No endpoints is a valid state: requests get 503.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// What the routes call it.
+    /// The key that routes use.
     pub key: BackendKey,
-    /// Sorted by address and free of duplicates. Ready ones; when there are none, those that are
+    /// Sorted by address, without duplicates. The ready ones; if there are none, those that are
     /// terminating but still serving (KEP-1669).
     pub endpoints: Vec<Endpoint>,
 }

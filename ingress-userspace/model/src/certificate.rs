@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{HostPattern, ObjectName};
 
-/// A private key in PEM; its `Debug` says `[redacted]`.
+/// A private key in PEM; `Debug` prints `[redacted]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrivateKey(Vec<u8>);
 
@@ -26,13 +26,12 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// What TLS serves for some hosts.
+/// A certificate and the hosts it is served for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The Secret it came from.
     pub secret: ObjectName,
-    /// The hosts whose Ingress names this Secret; a name's oldest Ingress comes first in a
-    /// snapshot.
+    /// The hosts whose Ingress names this Secret.
     pub hosts: Vec<HostPattern>,
     /// `tls.crt`: the chain in PEM, leaf first.
     pub chain_pem: Vec<u8>,

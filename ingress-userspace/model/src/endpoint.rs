@@ -1,12 +1,12 @@
-//! One pod address that answers for a backend.
+//! The address of one pod behind a backend.
 
 use std::net::SocketAddr;
 
-/// Address and port of one pod, ready to be sent requests.
+/// Address and port of one pod that accepts requests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Where to connect.
     pub address: SocketAddr,
-    /// `targetRef` of the EndpointSlice, usually the pod's name; for `explain` and the demo.
+    /// Name of the EndpointSlice's `targetRef`, usually the pod; informational.
     pub pod: Option<Box<str>>,
 }

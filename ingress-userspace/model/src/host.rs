@@ -2,20 +2,20 @@
 
 use std::{fmt, str::FromStr};
 
-/// Which request hosts a rule answers for.
+/// The request hosts that a rule matches.
 ///
-/// Names are lower case without a final dot. Source: Kubernetes Ingress, "Hostname wildcards".
+/// Names are lower case, without a trailing dot. Source: Kubernetes Ingress, "Hostname wildcards".
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostPattern {
     /// One name, such as `shop.example.com`.
     Exact(Box<str>),
-    /// `*.example.com` is kept as `example.com`; it stands for exactly one more label.
+    /// `*.example.com`, stored as `example.com`; matches exactly one more label.
     Wildcard(Box<str>),
-    /// No host in the rule: every request that no other host answers for.
+    /// No host in the rule: matches requests that no other host matches.
     Any,
 }
 
-/// A host that no request can carry.
+/// A host that cannot be valid in a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostPatternError {
     /// Longer than 253 bytes (RFC 1035 section 2.3.4).
@@ -24,13 +24,13 @@ pub enum HostPatternError {
     /// A label is empty, longer than 63 bytes, or has a byte outside `[a-z0-9_-]`.
     #[error("label {0:?} is not a DNS label")]
     Label(String),
-    /// `*` stands elsewhere than as the whole first label, or there is no name after it.
+    /// `*` is not the whole first label, or no name follows it.
     #[error("a wildcard must be the whole first label")]
     Wildcard,
 }
 
 impl HostPattern {
-    /// Tells whether `host` (lower case, no port, no final dot) falls under this pattern.
+    /// Returns whether this pattern matches `host` (lower case, no port, no trailing dot).
     pub fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => **name == *host,

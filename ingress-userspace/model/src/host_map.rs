@@ -1,10 +1,10 @@
-//! Values by host: the one place that knows which pattern answers for a name.
+//! Values by host: the one place that knows which pattern matches a name.
 
 use ahash::AHashMap;
 
 use super::{HostPattern, host::parent};
 
-/// Values by host pattern; a look-up hashes twice at most.
+/// Values by host pattern; a lookup hashes at most twice.
 #[derive(Clone, Debug)]
 pub struct HostMap<T> {
     exact: AHashMap<Box<str>, T>,
@@ -14,10 +14,10 @@ pub struct HostMap<T> {
 }
 
 impl<T> HostMap<T> {
-    /// The value for a request to `host`: lower case, no port, no final dot.
+    /// The value for a request to `host`: lower case, no port, no trailing dot.
     ///
-    /// An exact host goes before a wildcard, a wildcard before [`HostPattern::Any`], and the first
-    /// of these that exists decides alone, as in ingress-nginx.
+    /// An exact host takes precedence over a wildcard, a wildcard over [`HostPattern::Any`]. Only
+    /// the first match counts, as in ingress-nginx.
     pub fn find(&self, host: &str) -> Option<&T> {
         self.find_named(host).or(self.any.as_ref())
     }
@@ -29,7 +29,7 @@ impl<T> HostMap<T> {
             .or_else(|| self.wildcard.get(parent(host)?))
     }
 
-    /// Whether there is a value for `host` itself or, where it is exact, for its wildcard.
+    /// Whether there is a value for `host` or, if `host` is exact, for its wildcard.
     pub fn covers(&self, host: &HostPattern) -> bool {
         match host {
             HostPattern::Exact(name) => self.find_named(name).is_some(),
@@ -38,7 +38,7 @@ impl<T> HostMap<T> {
         }
     }
 
-    /// The value of exactly this pattern, made by `value` where there is none.
+    /// The value of exactly this pattern, created by `value` if there is none.
     pub fn get_or_insert_with(&mut self, host: &HostPattern, value: impl FnOnce() -> T) -> &mut T {
         match host {
             HostPattern::Exact(name) => self.exact.entry(name.clone()).or_insert_with(value),

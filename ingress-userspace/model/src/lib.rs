@@ -1,7 +1,7 @@
-//! The nouns of both flows: what the agent says and the table compiles. No I/O, no runtime.
+//! The types of both flows: what the agent produces and the table compiles. No I/O, no runtime.
 //!
-//! `host`, `path` → `policy` → `route` → `backend` → `endpoint`; `certificate`; all of it in a
-//! `snapshot`.
+//! `host`, `path` → `policy` → `route` → `backend` → `endpoint`; `certificate`; `snapshot` holds
+//! them all.
 
 mod backend;
 mod certificate;

@@ -5,7 +5,7 @@ use std::fmt;
 /// Namespace and name of a Kubernetes object; ordered by namespace, then name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
-    /// `metadata.namespace`; empty where the kind has none.
+    /// `metadata.namespace`; empty for cluster-scoped kinds.
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// How a rule's path is compared with a request's.
+/// How a rule's path matches a request's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum PathKind {
     /// Element by element; also what `ImplementationSpecific` means without a regex annotation.
@@ -15,25 +15,25 @@ pub enum PathKind {
 
 /// Path and kind of one rule.
 ///
-/// Starts with `/` and is at most 4 KiB; a `Prefix` or `Exact` path has no byte that a request
-/// path could not carry. Source: Kubernetes Ingress, "Path types".
+/// Starts with `/` and is at most 4 KiB; a `Prefix` or `Exact` path has only bytes that a request
+/// path can have. Source: Kubernetes Ingress, "Path types".
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathPattern {
     kind: PathKind,
     path: Box<str>,
 }
 
-/// A path that no rule may have.
+/// An invalid path of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathPatternError {
-    /// Does not begin with `/`.
-    #[error("path {0:?} does not begin with /")]
+    /// Does not start with `/`.
+    #[error("path {0:?} does not start with /")]
     Relative(String),
     /// Longer than 4 KiB.
     #[error("path is longer than 4096 bytes")]
     TooLong,
     /// Has a control character, a space, or (outside a regex) a `?` or `#`.
-    #[error("path {0:?} has a character that no request path can carry")]
+    #[error("path {0:?} has a character that is not allowed in a request path")]
     Character(String),
 }
 
@@ -41,7 +41,7 @@ impl PathPattern {
     /// Checks `path` for `kind`; an empty path means `/`.
     ///
     /// # Errors
-    /// The path is relative, too long, or has a character that no request path can carry.
+    /// The path is relative, too long, or has a character that is not allowed in a request path.
     pub fn new(kind: PathKind, path: &str) -> Result<Self, PathPatternError> {
         let path = if path.is_empty() { "/" } else { path };
         if path.len() > 4096 {
@@ -63,12 +63,12 @@ impl PathPattern {
         })
     }
 
-    /// How the path is compared.
+    /// How the path matches.
     pub fn kind(&self) -> PathKind {
         self.kind
     }
 
-    /// The path as the rule has it.
+    /// The path as written in the rule.
     pub fn as_str(&self) -> &str {
         &self.path
     }

@@ -1,44 +1,43 @@
-//! What annotations ask for, as typed values: of a route, and of the way to its upstream.
+//! Settings from annotations as typed values, for a route and for its upstream.
 
 use std::time::Duration;
 
-/// All that the annotations of one Ingress ask for.
+/// All settings from the annotations of one Ingress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
-    /// How a request is understood and answered.
+    /// How requests are matched and answered.
     pub route: RoutePolicy,
-    /// How it is sent to an endpoint.
+    /// How they are sent to an endpoint.
     pub upstream: UpstreamPolicy,
 }
 
-/// How requests of one route are treated. The defaults are those of ingress-nginx.
+/// How requests of one route are handled. Defaults as in ingress-nginx.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RoutePolicy {
-    /// `rewrite-target`: replaces the whole path where the rule's path matches as a regex; `$1` to
+    /// `rewrite-target`: replaces the whole path if the rule's path matches as a regex; `$1` to
     /// `$9` are its captures.
     pub rewrite_target: Option<Box<str>>,
     /// `use-regex`: the rule's path is a regex.
     pub use_regex: bool,
     /// `ssl-redirect` and `force-ssl-redirect`: whether plain HTTP is answered with 308.
     pub tls_redirect: TlsRedirect,
-    /// `proxy-body-size`, in bytes; `None` is without a limit. 1 MiB unless an annotation says
-    /// otherwise.
+    /// `proxy-body-size`, in bytes; `None` means no limit. Default: 1 MiB.
     pub body_limit: Option<u64>,
 }
 
-/// When plain HTTP is sent to https.
+/// When plain HTTP is redirected to https.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TlsRedirect {
-    /// It is served.
+    /// Never.
     Never,
-    /// Where the host has a TLS entry.
+    /// If the host has a TLS entry.
     #[default]
     WithTls,
-    /// In any case: something in front of us ends TLS.
+    /// Always: something in front of Forebay terminates TLS.
     Always,
 }
 
-/// How requests are sent to the endpoints of an upstream. The defaults are those of ingress-nginx.
+/// How requests are sent to the endpoints of an upstream. Defaults as in ingress-nginx.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamPolicy {
     /// `proxy-connect-timeout`: for one endpoint to accept a connection. 1 s to 1 h.
@@ -47,35 +46,35 @@ pub struct UpstreamPolicy {
     pub read_timeout: Duration,
     /// `proxy-send-timeout`: between two writes to the endpoint. 1 s to 24 h.
     pub send_timeout: Duration,
-    /// When another endpoint is tried.
+    /// When a request is retried.
     pub retry: RetryPolicy,
 }
 
-/// When another endpoint is tried, of those requests that may be sent twice.
+/// When a request that may be sent twice is retried on another endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RetryPolicy {
-    /// `proxy-next-upstream-tries`: endpoints that one request is sent to at most; 255 for `0`, which
-    /// is without a limit.
+    /// `proxy-next-upstream-tries`: the most endpoints that one request is sent to; 255 for `0`,
+    /// which means no limit.
     pub tries: u8,
-    /// `proxy-next-upstream-timeout`: no other try begins later than this after the request; `None` is
-    /// without a limit.
+    /// `proxy-next-upstream-timeout`: no retry starts later than this after the request arrived;
+    /// `None` means no limit.
     pub within: Option<Duration>,
-    /// `proxy-next-upstream`: after what.
+    /// `proxy-next-upstream`: the causes of a retry.
     pub causes: RetryCauses,
 }
 
-/// Each is a word of `proxy-next-upstream`; `off` is none of them.
+/// The causes in `proxy-next-upstream`; `off` means none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RetryCauses {
-    /// `error`: no connection, or none that lasted to the end of the response's head.
+    /// `error`: the connection failed before the end of the response head.
     pub error: bool,
-    /// `timeout`: of the connection, of sending or of the response.
+    /// `timeout`: connecting, sending or waiting for the response took too long.
     pub timeout: bool,
-    /// `invalid_header`: what came is not HTTP.
+    /// `invalid_header`: the response is not HTTP.
     pub invalid_header: bool,
-    /// `non_idempotent`: POST and PATCH too, which the endpoint may have carried out.
+    /// `non_idempotent`: also POST and PATCH, which the endpoint may already have executed.
     pub non_idempotent: bool,
-    /// `http_500` and the like: statuses after which the response is thrown away. Sorted.
+    /// `http_500` and the like: statuses whose response is discarded. Sorted.
     pub statuses: Box<[u16]>,
 }
 
@@ -112,7 +111,8 @@ impl Default for RetryPolicy {
 }
 
 impl Default for RetryCauses {
-    /// `error timeout`, and `invalid_header`: an endpoint that does not speak HTTP is as good as dead.
+    /// `error timeout`, and `invalid_header`: an endpoint that does not speak HTTP is as good as
+    /// dead.
     fn default() -> Self {
         Self {
             error: true,

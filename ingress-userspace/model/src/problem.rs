@@ -1,4 +1,4 @@
-//! Something wrong with one object, said where its owner will look.
+//! A problem with one object, reported where its owner will look.
 
 use std::fmt;
 
@@ -12,26 +12,27 @@ use super::ObjectName;
 pub enum Severity {
     /// The object is served; a part of it is ignored.
     Warning,
-    /// The object, or the rule named by the field, is not served, or its last good version is.
+    /// The object, or the rule that the field names, is not served, or only in its last good
+    /// version.
     Error,
 }
 
-/// What is wrong, in which field of which object, and where that object came from.
+/// A problem in one field of one object, and the file the object came from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Problem {
     /// How much still works.
     pub severity: Severity,
-    /// `Ingress shop/web`, or empty where no object could be read at all.
+    /// `Ingress shop/web`, or empty if no object could be read.
     pub object: String,
     /// Path of the field, such as `spec.rules[0].host`; may be empty.
     pub field: String,
     /// File (and line) of a folder of manifests; `None` for a cluster.
     pub file: Option<String>,
-    /// Lower case, no full stop; says what to do where that is not plain.
+    /// Lower case, no full stop; says what to do unless that is obvious.
     pub message: String,
 }
 
-/// Whose problem it is: the one place that makes [`Problem`]s.
+/// The object or file that has a problem; the only place that creates [`Problem`]s.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     object: String,
@@ -47,7 +48,7 @@ impl Subject {
         }
     }
 
-    /// A file, as far as no object of it is known.
+    /// A file without a known object.
     pub fn file(file: impl Into<String>) -> Self {
         Self {
             object: String::new(),
@@ -55,7 +56,7 @@ impl Subject {
         }
     }
 
-    /// Adds where the object was read.
+    /// Adds the file that the object came from.
     pub fn read_from(self, file: Option<&str>) -> Self {
         Self {
             file: file.map(str::to_owned),
@@ -63,7 +64,7 @@ impl Subject {
         }
     }
 
-    /// Adds what the object calls itself: `Kind namespace/name`, or as much as is known.
+    /// Adds the object's name: `Kind namespace/name`, or as much as is known.
     pub fn called(self, object: impl Into<String>) -> Self {
         Self {
             object: object.into(),

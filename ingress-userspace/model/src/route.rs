@@ -4,28 +4,29 @@ use std::cmp::Reverse;
 
 use super::{BackendKey, HostPattern, ObjectName, PathPattern, Policy};
 
-/// Where in an Ingress a route was written.
+/// The part of an Ingress that a route comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
-    /// `spec.defaultBackend`: loses against every rule of the same host.
+    /// `spec.defaultBackend`: every rule of the same host takes precedence.
     DefaultBackend,
     /// `spec.rules[].http.paths[]`.
     Rule,
 }
 
-/// What becomes of the requests that a route answers for.
+/// What happens to requests that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// They go to the backend.
     Forward,
-    /// They get 503: the route asks for protection that cannot be given. Says why, in one line.
+    /// They get 503: the route needs protection that Forebay does not support. Holds the reason, in
+    /// one line.
     Deny(Box<str>),
 }
 
-/// What becomes of requests for a host and a path.
+/// What happens to requests for a host and a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The Ingress that asked for it.
+    /// The Ingress that defines it.
     pub ingress: ObjectName,
     /// Creation time of that Ingress, in seconds since the Unix epoch; older wins.
     pub created: i64,
@@ -35,15 +36,15 @@ pub struct Route {
     pub host: HostPattern,
     /// Which paths.
     pub path: PathPattern,
-    /// Where to. Always a key of [`Snapshot::backends`](super::Snapshot::backends).
+    /// The target. Always a key of [`Snapshot::backends`](super::Snapshot::backends).
     pub backend: BackendKey,
-    /// Whether they go there at all.
+    /// Forward or deny.
     pub action: Action,
     /// How.
     pub policy: Policy,
 }
 
-/// Who goes first where two Ingresses claim the same thing; the least wins.
+/// Precedence if two Ingresses claim the same thing; the lowest wins.
 ///
 /// Older by creation time; on a tie the greater `namespace/name`, as ingress-nginx has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +54,7 @@ pub struct Seniority {
 }
 
 impl Seniority {
-    /// Seniority of the Ingress `name`, created so many seconds after the Unix epoch.
+    /// Seniority of the Ingress `name`, created at this many seconds since the Unix epoch.
     pub fn new(created: i64, name: ObjectName) -> Self {
         Self {
             created,
@@ -63,7 +64,7 @@ impl Seniority {
 }
 
 impl Route {
-    /// Seniority of the Ingress that asked for this route.
+    /// Seniority of the Ingress that defines this route.
     pub fn seniority(&self) -> Seniority {
         Seniority::new(self.created, self.ingress.clone())
     }

@@ -2,8 +2,8 @@
 //!
 //! `worker` accepts → [`tls`] → HTTP → [`table`] → `upstream` → pod; [`metrics`] counts.
 //!
-//! This package names no Kubernetes and no BPF library: the code that faces clients cannot reach an
-//! API token or the kernel's maps.
+//! This package depends on no Kubernetes and no BPF library: the code that faces clients cannot
+//! reach an API token or a BPF map.
 
 #[cfg(fuzzing)]
 pub mod fuzz;

@@ -20,7 +20,7 @@ const DURATION_BOUNDS_US: [u64; 12] = [
     5_000_000, 10_000_000,
 ];
 
-/// How many different status codes are told apart for one route; later ones count as `other`.
+/// How many different status codes are counted per route; later ones count as `other`.
 const STATUS_SLOTS: usize = 12;
 
 /// A number that only grows. One writer, many readers.
@@ -40,7 +40,7 @@ impl Counter {
             .store(self.0.load(Relaxed).wrapping_add(amount), Relaxed);
     }
 
-    /// Takes one away, for counters that show a level. Only the owner may call this.
+    /// Subtracts one, for gauges. Only the worker that owns the counter may call this.
     pub fn decrement(&self) {
         self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
     }
@@ -51,7 +51,7 @@ impl Counter {
     }
 }
 
-/// Which route a request took. Bounded by the configuration, never by the traffic.
+/// Labels of a route. Bounded by the configuration, never by the traffic.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteLabels {
     /// Namespace of the Ingress.
@@ -62,7 +62,7 @@ pub struct RouteLabels {
     pub service: String,
 }
 
-/// What is counted for one route, by each worker for itself. Freed with the last table that has the
+/// The counters of one route, separate for each worker. Freed with the last table that has the
 /// route.
 #[derive(Debug)]
 pub struct RouteMetrics {
@@ -78,7 +78,7 @@ impl RouteMetrics {
         }
     }
 
-    /// The counters of `worker`, which alone may write them.
+    /// The counters of `worker`; only that worker may write them.
     pub(crate) fn of(&self, worker: usize) -> &RouteCounters {
         &self.workers[worker % self.workers.len()]
     }
@@ -96,8 +96,8 @@ pub struct RouteCounters {
 }
 
 impl RouteCounters {
-    /// Counts one request. `duration` runs from its head to the last byte of its response, of whose
-    /// body `bytes` were sent.
+    /// Counts one request. `duration` is the time from its head to the last byte of its response,
+    /// and `bytes` the body bytes sent.
     pub(crate) fn record(&self, status: u16, duration: Duration, bytes: u64) {
         self.bytes.add(bytes);
         let code = u64::from(status);
@@ -122,12 +122,12 @@ impl RouteCounters {
     }
 }
 
-/// What one worker counts apart from routes.
+/// Counters of one worker that belong to no route.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
     /// Downstream connections accepted.
     pub accepted: Counter,
-    /// Downstream connections open now.
+    /// Open downstream connections.
     pub open: Counter,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: Counter,
@@ -135,30 +135,30 @@ pub struct WorkerCounters {
     pub unrouted: RouteCounters,
     /// Connections opened to endpoints.
     pub upstream_connects: Counter,
-    /// Connections to endpoints that could not be made.
+    /// Failed connection attempts to endpoints.
     pub upstream_connects_failed: Counter,
-    /// Requests sent over a connection that was already open.
+    /// Requests sent over a pooled connection.
     pub upstream_reused: Counter,
-    /// Tries beyond the first.
+    /// Attempts beyond the first.
     pub retries: Counter,
-    /// Responses that were not sent to their end.
+    /// Responses cut off before their end.
     pub cut: Counter,
-    /// Connections that ended in a panic. Each is a defect.
+    /// Connections lost to a panic. Each is a bug.
     pub panics: Counter,
 }
 
 /// One worker's place in the registry.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
-    /// Counters apart from routes.
+    /// Counters that belong to no route.
     pub counters: WorkerCounters,
 }
 
-/// A family of metrics that another module fills at a scrape, such as the kernel's counters.
+/// Metrics that another module collects at each scrape, such as the BPF counters.
 pub type Collector = Box<dyn Fn(&mut Exposition) + Send + Sync>;
 
-/// All metrics of the process. Its locks are for the control side and for scrapes: a worker only
-/// adds to counters that it holds already.
+/// All metrics of the process. Only the main thread and scrapes take its locks; a worker increments
+/// counters that it already holds.
 pub struct Registry {
     worker_count: usize,
     workers: Mutex<Vec<Arc<WorkerMetrics>>>,
@@ -167,7 +167,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// For so many workers.
+    /// A registry for this many workers.
     pub fn new(worker_count: usize) -> Self {
         Self {
             worker_count,
@@ -184,7 +184,7 @@ impl Registry {
         metrics
     }
 
-    /// The counters of a route; the same as before while a table still has them.
+    /// The counters of a route; the existing ones while a table still holds them.
     pub(crate) fn route(&self, labels: RouteLabels) -> Arc<RouteMetrics> {
         let mut routes = locked(&self.routes);
         let slot = routes.entry(labels).or_default();
@@ -195,7 +195,7 @@ impl Registry {
         })
     }
 
-    /// Adds metrics that are read at a scrape.
+    /// Adds metrics that are collected at each scrape.
     pub fn collect_with(&self, collector: Collector) {
         locked(&self.collectors).push(collector);
     }
@@ -292,7 +292,7 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
         (
             "forebay_downstream_connections",
             Kind::Gauge,
-            "Connections from clients open now.",
+            "Open client connections.",
             |w| &w.open,
         ),
         (
@@ -310,7 +310,7 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
         (
             "forebay_upstream_connects_failed_total",
             Kind::Counter,
-            "Connections to endpoints that could not be made.",
+            "Failed connection attempts to endpoints.",
             |w| &w.upstream_connects_failed,
         ),
         (
@@ -322,13 +322,13 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
         (
             "forebay_retries_total",
             Kind::Counter,
-            "Requests tried again on another endpoint.",
+            "Requests retried on another endpoint.",
             |w| &w.retries,
         ),
         (
             "forebay_responses_cut_total",
             Kind::Counter,
-            "Responses that were not sent to their end.",
+            "Responses cut off before their end.",
             |w| &w.cut,
         ),
         (
@@ -401,7 +401,7 @@ fn expose_routes(
     exposition.family(
         name,
         Kind::Counter,
-        "Requests by the status of their response, 499 where the client left before it began; empty labels: no route.",
+        "Requests by response status; 499: the client left before the response; empty labels: no route.",
     );
     for (labels, sum) in &sums {
         for (code, count) in &sum.status {
@@ -419,7 +419,7 @@ fn expose_routes(
     exposition.family(
         name,
         Kind::Counter,
-        "Bytes of responses sent to clients, heads and framing included.",
+        "Response bytes sent to clients, including heads and framing.",
     );
     for (labels, sum) in &sums {
         exposition.sample(name, &labels.pairs(), sum.bytes);
@@ -428,7 +428,7 @@ fn expose_routes(
     exposition.family(
         name,
         Kind::Histogram,
-        "From the head of a request to the last byte of its response.",
+        "Time from a request's head to the last byte of its response.",
     );
     for (labels, sum) in &sums {
         let mut count = 0;

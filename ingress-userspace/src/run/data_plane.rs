@@ -74,7 +74,7 @@ impl DataPlane {
                     let reason = format!("{error:#}");
                     tracing::error!(
                         error = reason,
-                        "no XDP here: workers listen on plain sockets, nothing is steered"
+                        "XDP is unavailable: workers listen on plain sockets"
                     );
                     data_plane.status.degraded = Some(reason);
                 }
@@ -111,12 +111,12 @@ impl DataPlane {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
                 error,
-                "connections that wait for the old process may be lost"
+                "cannot take over the listening sockets; connections waiting on the old process may be lost"
             );
             None
         });
         let (mut sockets, inherited) = inheritance.map_or_else(Default::default, |from| {
-            tracing::info!(%address, sockets = from.sockets.len(), "took the listening sockets over");
+            tracing::info!(%address, sockets = from.sockets.len(), "took over the listening sockets");
             (from.sockets, Some(from.link))
         });
         listener::bind_shared(role, address, self.listeners.len(), &mut sockets)?;
@@ -131,8 +131,9 @@ impl DataPlane {
         match Door::open(role, bound, &sockets, inherited) {
             Ok(door) => self.doors.push(door),
             Err(error) => {
-                tracing::warn!(%error, address = %bound, "cannot pass its sockets on");
-                let degraded = format!("cannot pass the sockets of {bound} on: {error}");
+                tracing::warn!(%error, address = %bound, "cannot offer the listening sockets to a successor");
+                let degraded =
+                    format!("cannot offer the sockets of {bound} to a successor: {error}");
                 self.status.degraded.get_or_insert(degraded);
             }
         }
@@ -150,7 +151,7 @@ impl DataPlane {
         let dataplane = Dataplane::install(settings).await?;
         let sockets = dataplane
             .bind_listeners(workers)
-            .context("cannot bind sockets for the kernel to use")?;
+            .context("cannot bind the sockets for sk_lookup")?;
         let again = |socket: &TcpListener| socket.try_clone().context("cannot duplicate a socket");
         let unregistered = sockets.iter().map(|WorkerSockets { http, https }| {
             Ok(WorkerSockets {
@@ -255,7 +256,7 @@ impl DataPlane {
             exposition.family(
                 name,
                 Kind::Counter,
-                "Packets by what the XDP and sk_lookup programs did, and why.",
+                "Packets by action of the XDP and sk_lookup programs and by reason.",
             );
             match dataplane.counters() {
                 Ok(counters) => {
@@ -269,7 +270,7 @@ impl DataPlane {
                 }
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "cannot read the kernel's counters"
+                    "cannot read the BPF counters"
                 ),
             }
         }));

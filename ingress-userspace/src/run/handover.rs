@@ -63,7 +63,7 @@ pub(super) struct Inheritance {
     pub(super) link: Link,
 }
 
-/// The way between two processes of which one follows the other.
+/// The channel between a process and its successor.
 #[derive(Debug)]
 pub(super) struct Link {
     door: UnixListener,
@@ -99,7 +99,7 @@ pub(super) enum HandoverError {
         uid: u32,
     },
     /// Something else came than the sockets.
-    #[error("the process that serves {address} passes something else than its sockets")]
+    #[error("the process that serves {address} sends something other than its sockets")]
     Foreign {
         /// The address that both serve.
         address: SocketAddr,
@@ -215,12 +215,12 @@ impl Door {
             match door.accept().await {
                 Ok((successor, _)) => {
                     if let Err(error) = pass(&door, &self.sockets, &successor, &replaced).await {
-                        tracing::warn!(%error, "the sockets were not passed on");
+                        tracing::warn!(%error, "cannot pass the listening sockets to the successor");
                     }
                     replaced.store(false, Relaxed);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "no successor can be answered");
+                    tracing::warn!(%error, "cannot accept a successor");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -258,7 +258,10 @@ async fn pass(
         };
         successor.async_io(Interest::WRITABLE, send).await?;
     }
-    tracing::info!(sockets = sockets.len(), "passed the listening sockets on");
+    tracing::info!(
+        sockets = sockets.len(),
+        "passed the listening sockets to the successor"
+    );
     loop {
         let mut said = [0];
         let read = || Ok(rustix::io::read(successor, &mut said)?);

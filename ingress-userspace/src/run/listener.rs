@@ -140,7 +140,7 @@ pub(super) fn raise_descriptor_limit() {
             maximum: limit.maximum,
         },
     ) {
-        tracing::warn!(%error, soft = limit.current, "cannot raise the limit of open descriptors");
+        tracing::warn!(%error, soft = limit.current, "cannot raise the open file limit");
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn run(config: &RunConfig) -> anyhow::Result<()> {
 
 /// The control thread: everything but the workers.
 async fn control(config: &RunConfig) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("cannot wait for signals")?;
+    let mut signals = Signals::new().context("cannot handle signals")?;
     let workers = config.workers.map_or_else(cores, usize::from);
     let metrics = Arc::new(Registry::new(workers));
 
@@ -131,7 +131,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     };
     tokio::spawn(async move { publisher.follow(feed, kind, first_table).await });
     tokio::select! {
-        first = is_first => first.context("the controller ended before the first table")?,
+        first = is_first => first.context("the agent stopped before the first table")?,
         signal = signals.next() => {
             tracing::info!(signal, "stopped before the first table");
             return Ok(());
@@ -166,10 +166,10 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     tracing::info!(workers, routes = tables.borrow().entries().len(), "ready");
 
     let signal = tokio::select! {
-        () = data_plane.follow() => "none: the kernel's follower ended",
+        () = data_plane.follow() => "none: the neighbour watcher stopped",
         signal = signals.next() => signal,
         // Fewer workers would serve their connections late or never: start again instead.
-        Some(worker) = ended.recv() => bail!("worker {worker} ended; see the log"),
+        Some(worker) = ended.recv() => bail!("worker {worker} stopped; see the log"),
     };
     ready.store(false, Relaxed);
     if shares_admin(config) {
@@ -177,7 +177,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         admin.abort();
     }
     let replaced = data_plane.is_replaced();
-    tracing::info!(signal, grace = ?config.shutdown_grace, replaced, "shutting down: requests in flight go on");
+    tracing::info!(signal, grace = ?config.shutdown_grace, replaced, "shutting down: finishing requests in flight");
     shutdown.send_replace(if replaced {
         Shutdown::Replaced
     } else {
@@ -264,11 +264,11 @@ async fn join(threads: Vec<JoinHandle<()>>, grace: Duration, signals: &mut Signa
         }
         // The workers keep the time; this is for one that cannot.
         () = tokio::time::sleep(grace + Duration::from_secs(2)) => {
-            tracing::error!("a worker did not end within the grace");
+            tracing::error!("a worker did not stop within the shutdown grace");
             std::process::exit(1);
         }
         signal = signals.next() => {
-            tracing::warn!(signal, "second signal: requests in flight are cut");
+            tracing::warn!(signal, "second signal: aborting requests in flight");
             std::process::exit(1);
         }
     }

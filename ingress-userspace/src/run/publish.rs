@@ -99,7 +99,7 @@ impl Publisher {
                 changed = feed.state.changed() => changed.is_err(),
             };
             if gone {
-                tracing::error!("the agent ended; the last table stays in force");
+                tracing::error!("agent stopped; the last table stays in force");
                 return;
             }
         }
@@ -190,7 +190,7 @@ fn log_changes(before: &[Problem], now: &[Problem]) {
         .iter()
         .filter(|problem| now.binary_search(problem).is_err())
     {
-        tracing::info!(%problem, "problem is gone");
+        tracing::info!(%problem, "problem resolved");
     }
 }
 

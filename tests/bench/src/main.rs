@@ -14,10 +14,10 @@ const HOST: &str = "bench.example";
 /// Measures Forebay.
 #[derive(Parser)]
 enum Command {
-    /// CPU and memory of requests, connections and messages, beside a copy loop, nginx, HAProxy and
+    /// CPU and memory per request, connection and message, against a copy loop, nginx, HAProxy and
     /// Envoy
     Http(http::Options),
-    /// Nanoseconds per frame of each verdict, beside `return XDP_PASS`
+    /// Nanoseconds per packet of each verdict, as a ratio to `return XDP_PASS`
     Steer(steer::Options),
     /// What `http` starts beside the proxies
     #[command(subcommand, hide = true)]

@@ -21,13 +21,13 @@ use crate::median::median;
 /// The command line of `bench steer`.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Options {
-    /// How often the kernel runs each frame in one round
+    /// Runs per frame and round
     #[arg(long, default_value_t = 1_000_000)]
     repeat: u32,
     /// Rounds over all cases
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// Where the JSON and the chart go
+    /// Where to write the JSON and the chart
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }

@@ -20,16 +20,16 @@ use tempfile::TempDir;
 /// Shows Forebay at work.
 #[derive(Parser)]
 struct Options {
-    /// End after the table instead of waiting for Ctrl-C
+    /// Exit after the table instead of waiting for Ctrl-C
     #[arg(long)]
     once: bool,
-    /// How the router reaches the virtual IP: one node, or all of them
+    /// How the router reaches the virtual IP: through one node, or through all
     #[arg(long, default_value = "ecmp", value_parser = ["single", "ecmp"])]
     next_hop: String,
     /// Where XDP runs
     #[arg(long, default_value = "native", value_parser = ["native", "generic"])]
     xdp_mode: String,
-    /// How packets reach another node
+    /// How nodes forward packets to each other
     #[arg(long, default_value = "udp", value_parser = ["udp", "l2"])]
     forward: String,
 }
@@ -98,9 +98,9 @@ fn main() -> Result<ExitCode> {
     println!(
         "\n{}",
         if good {
-            "Everything went where it should."
+            "All requests took the expected path."
         } else {
-            "NOT everything went where it should."
+            "Some requests took an unexpected path."
         }
     );
     Ok(if good {
@@ -300,9 +300,7 @@ fn show_loopback(
     reason: &str,
     interrupted: &mpsc::Receiver<()>,
 ) -> Result<bool> {
-    println!(
-        "Left out: {reason}. So no virtual IP, no XDP, no sk_lookup, no nodes: run it as root to see them."
-    );
+    println!("Skipped: {reason}. Run it as root to see virtual IPs, XDP, sk_lookup and nodes.");
     println!("What needs no privilege: Forebay on loopback, serving a folder of manifests.\n");
     let folder = TempDir::new()?;
     let any = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -131,7 +131,9 @@ fn a_process_of_another_user_gets_no_socket_and_takes_none() {
         "{}",
         stranger.log_text()
     );
-    running.wait_for("the sockets were not passed on").unwrap();
+    running
+        .wait_for("cannot pass the listening sockets to the successor")
+        .unwrap();
 }
 
 #[test]

@@ -59,7 +59,7 @@ pub(crate) fn tool_dir(name: &str) -> Result<PathBuf> {
 
 /// The command that builds `package` of the module `name` to `place`.
 pub(crate) fn build(name: &str, package: &str, flags: &str, place: &Path) -> Result<Command> {
-    let mut build = command(find()?.context("no Go 1.26 was found")?);
+    let mut build = command(find()?.context("no Go 1.26 found")?);
     build
         .current_dir(module(name))
         .env("GOTOOLCHAIN", "local")

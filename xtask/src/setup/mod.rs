@@ -45,7 +45,7 @@ pub(crate) struct Options {
     /// What to prepare for
     #[arg(long = "for", value_enum, default_value = "all")]
     purpose: Purpose,
-    /// Only say what is there and what would be done
+    /// Print what is installed and what would be, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -79,7 +79,7 @@ pub(crate) fn ensure(pieces: &[Piece]) -> Result<()> {
     install(missing)
 }
 
-/// Prints a line a piece, then the steps to come; returns the steps.
+/// Prints a line per piece, then the steps to come; returns the steps.
 fn inspect(pieces: &[Piece], all: bool) -> Result<Vec<Step>> {
     let mut steps: Vec<Step> = Vec::new();
     for piece in pieces {
@@ -111,7 +111,7 @@ fn install(steps: Vec<Step>) -> Result<()> {
     lock.lock().context("lock the cache")?;
     for step in steps {
         match step.run() {
-            Err(error) if step.is_optional() => println!("left out: {error:#}"),
+            Err(error) if step.is_optional() => println!("skipped: {error:#}"),
             done => done.with_context(|| step.describe().unwrap_or_default())?,
         }
     }
@@ -125,14 +125,14 @@ fn check_rights(steps: &[Step]) -> Result<()> {
     };
     if shell::find("apt-get").is_none() {
         bail!(
-            "this machine has no apt-get; install what is missing by hand. Debian's names: {}.\n{}",
+            "no apt-get found; install these packages by hand (Debian names): {}.\n{}",
             names.join(" "),
             ebpf::BY_HAND
         );
     }
     if !shell::is_root() {
         bail!(
-            "not root: run this, then try again:\n    {}",
+            "not root; run this, then try again:\n    {}",
             packages::by_hand(names)
         );
     }

@@ -271,6 +271,6 @@ fn ebpf_clippy() -> Option<String> {
     match with {
         Some(compiler) => Some(format!("of {compiler}")),
         None if compilers.is_empty() || compilers.iter().any(ebpf::Compiler::is_debian) => None,
-        None => Some("left out: the compiler has none".to_owned()),
+        None => Some("skipped: the compiler has none".to_owned()),
     }
 }

@@ -24,11 +24,11 @@ use report::Count;
 /// A set of tests with the same needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Group {
-    /// Pure parts, beside the code
+    /// Unit tests
     Host,
     /// The proxy through sockets and files
     Proxy,
-    /// The kernel programs by `BPF_PROG_TEST_RUN`
+    /// The kernel programs, with `BPF_PROG_TEST_RUN`
     Kernel,
     /// Nodes in network namespaces
     Namespaces,
@@ -44,7 +44,7 @@ pub(crate) struct Options {
     /// Which tests to run
     #[arg(value_enum, default_value = "all")]
     group: Group,
-    /// Only tests whose name contains this
+    /// Run only tests whose name contains this
     filter: Option<String>,
 }
 

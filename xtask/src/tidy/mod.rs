@@ -39,9 +39,9 @@ pub(crate) fn run() -> Result<()> {
         println!("{fault}");
     }
     if !faults.is_empty() {
-        bail!("{} faults in {} files", faults.len(), files.len());
+        bail!("{} problems in {} files", faults.len(), files.len());
     }
-    println!("tidy: {} files, no fault", files.len());
+    println!("tidy: {} files, no problems", files.len());
     Ok(())
 }
 

@@ -51,7 +51,7 @@ const fn rule(
 const BASIC_AUTH: &str = "basic and digest authentication are not supported";
 const EXTERNAL_AUTH: &str = "external authentication is not supported";
 const CLIENT_CERTIFICATES: &str = "client certificates are not supported";
-const ADDRESSES: &str = "access by address is not supported";
+const ADDRESSES: &str = "restricting access by address is not supported";
 const SNIPPET: &str = "snippets are not supported, and this one may restrict access";
 
 /// The client certificate that `auth-tls-verify-client: off` does not ask for.
@@ -118,13 +118,13 @@ const RULES: [Rule; 15] = [
         "backend-protocol",
         |value| !value.eq_ignore_ascii_case("HTTP"),
         Scope::Ingress,
-        "backends are spoken to in plain HTTP only",
+        "only plain HTTP to backends is supported",
     ),
     rule(
         "ssl-passthrough",
         unless_off,
         Scope::Ingress,
-        "TLS is not passed through to backends",
+        "TLS passthrough is not supported",
     ),
 ];
 

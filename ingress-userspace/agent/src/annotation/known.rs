@@ -18,9 +18,7 @@ pub(super) fn find(name: &str) -> Option<Verdict> {
         return Some(Verdict::NoEffect);
     }
     if SNIPPETS.contains(&name) {
-        return Some(Verdict::Never(
-            "a template language is a way in for attackers",
-        ));
+        return Some(Verdict::Never("templates are an attack vector"));
     }
     NOT_YET.contains(&name).then_some(Verdict::NotYet)
 }

@@ -1,7 +1,7 @@
-//! Annotations of an Ingress → a typed policy, once. A bad value is a warning and the default
-//! stays; what must not be ignored and cannot be honoured is a denial.
+//! Annotations of an Ingress → a typed policy, once. A bad value causes a warning and the default
+//! applies; an unsupported restriction denies the route.
 //!
-//! Two prefixes say the same: `nginx.ingress.kubernetes.io/`, and our own `forebay.dev/`, which
+//! Two prefixes mean the same: `nginx.ingress.kubernetes.io/`, and our own `forebay.dev/`, which
 //! wins.
 
 mod annotations;
@@ -36,10 +36,10 @@ const SUPPORTED: [&str; 11] = [
     "proxy-next-upstream-timeout",
 ];
 
-/// Makes an Ingress an alternative to another one, of which it has host, path and access control.
+/// Makes an Ingress an alternative to another one, with that one's host, path and access control.
 const CANARY: &str = "canary";
 
-/// An annotation that does not do what its author wrote.
+/// An annotation that has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Warning {
     /// The whole key.
@@ -59,7 +59,7 @@ pub(super) struct Reading {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Reads every annotation of our two prefixes; others are no business of ours.
+/// Reads the annotations with our two prefixes and ignores others.
 pub(super) fn read(annotations: &BTreeMap<String, String>) -> Reading {
     let annotations = Annotations(annotations);
     let mut reader = Reader {
@@ -146,7 +146,7 @@ impl Reader<'_> {
             Err(error) => {
                 self.warnings.push(Warning {
                     key: key.to_owned(),
-                    message: format!("{error}; the default stays"),
+                    message: format!("{error}; the default applies"),
                 });
             }
         }
@@ -451,7 +451,7 @@ mod tests {
                 let (_, warnings) = read(&[(&key, &value)]);
                 assert_eq!(warnings.len(), 1, "{name}");
                 assert!(warnings[0].len() < 600, "{}", warnings[0].len());
-                assert!(warnings[0].contains("default stays"), "{warnings:?}");
+                assert!(warnings[0].contains("default applies"), "{warnings:?}");
             }
         }
     }

@@ -170,12 +170,12 @@ pub(super) struct Causes(pub(super) RetryCauses);
 pub(super) enum CausesError {
     /// A word that nginx does not know either.
     #[error(
-        "{0:?} is none of error, timeout, invalid_header, non_idempotent, off, http_403, http_404, http_429, \
-         http_500, http_502, http_503 and http_504"
+        "{0:?} is not one of error, timeout, invalid_header, non_idempotent, off, http_403, http_404, http_429, \
+         http_500, http_502, http_503, http_504"
     )]
     Word(String),
     /// No word.
-    #[error("names no cause; off is none")]
+    #[error("lists no cause; use off for none")]
     Empty,
 }
 
@@ -222,10 +222,10 @@ pub(super) struct RewriteTarget(pub(super) Box<str>);
 #[derive(Debug, Error)]
 pub(super) enum RewriteTargetError {
     /// A query, a space, or anything else that no path needs.
-    #[error("{0:?} has a character that a rewrite target may not have")]
+    #[error("{0:?} has a character that is not allowed in a rewrite target")]
     Character(String),
     /// Neither a path nor a capture.
-    #[error("{0:?} begins with neither / nor a capture")]
+    #[error("{0:?} starts with neither / nor a capture")]
     Relative(String),
     /// Longer than 4 KiB.
     #[error("rewrite target is longer than 4096 bytes")]

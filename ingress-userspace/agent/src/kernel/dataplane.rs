@@ -61,8 +61,8 @@ impl Dataplane {
     ///
     /// # Errors
     ///
-    /// [`KernelError`]; what was installed until then stays and does no harm: the next call goes on
-    /// from it.
+    /// [`KernelError`]; what is already installed stays and does no harm, and the next call
+    /// continues from it.
     pub async fn install(settings: &Settings) -> Result<Self, KernelError> {
         let nodes = settings.named_nodes()?;
         let netlink = Netlink::open()?;
@@ -125,34 +125,32 @@ impl Dataplane {
         self.mode
     }
 
-    /// Binds two listening, non-blocking sockets for each worker, with segments that survive
+    /// Binds two listening, non-blocking sockets per worker, with an MSS that leaves room for
     /// encapsulation.
     ///
     /// # Errors
     ///
-    /// Whatever the kernel answers to `socket`, `bind` or `listen`.
+    /// An error of `socket`, `bind` or `listen`.
     pub fn bind_listeners(&self, workers: usize) -> io::Result<Vec<WorkerSockets>> {
         (0..workers).map(|_| sockets::bind(self.mtu)).collect()
     }
 
-    /// Gives the VIPs' new connections to these sockets, in the order of the workers, from one
-    /// instant on.
+    /// Atomically switches the VIPs' new connections to these sockets, which are in worker order.
     ///
-    /// Sockets registered before keep what they have; they leave the map when they are closed.
+    /// Earlier sockets keep their connections; closing one removes it from the map.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Map`] where the kernel refuses a socket; the earlier sockets then stay in
-    /// charge.
+    /// [`KernelError::Map`] if the kernel refuses a socket; the earlier sockets then stay in use.
     pub fn register(&self, sockets: &[WorkerSockets]) -> Result<(), KernelError> {
         sockets::register(&mut self.maps(), sockets)
     }
 
-    /// How many frames and connections met each [`Reason`] since the maps were made.
+    /// Frames and connections per [`Reason`] since the maps were created.
     ///
     /// # Errors
     ///
-    /// [`KernelError::Map`] where the kernel refuses to read.
+    /// [`KernelError::Map`] if the map cannot be read.
     pub fn counters(&self) -> Result<Vec<(Reason, u64)>, KernelError> {
         self.maps().counters()
     }
@@ -168,13 +166,13 @@ impl Dataplane {
             sleep(REFRESH).await;
             match self.refresh_peers().await {
                 Ok(now) if now != unresolved && now > 0 => {
-                    tracing::warn!(unresolved = now, "some nodes' MAC addresses are not known");
+                    tracing::warn!(unresolved = now, "some nodes' MAC addresses are unknown");
                     unresolved = now;
                 }
                 Ok(now) => unresolved = now,
                 Err(error) => tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "cannot follow the neighbours"
+                    "cannot refresh the nodes' MAC addresses"
                 ),
             }
         }

@@ -2,20 +2,20 @@
 
 use std::{io, path::PathBuf};
 
-/// Why the data plane could not be installed, or no longer be changed.
+/// Why the data plane could not be installed or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The binary was built without the kernel object.
     #[error(
-        "this binary carries no kernel programs; build them first (cargo xtask build-ebpf), then the binary"
+        "this binary has no kernel programs; build them (cargo xtask build-ebpf), then rebuild it"
     )]
     NoObject,
-    /// `bpf(2)` or netlink said EPERM.
+    /// `bpf(2)` or netlink returned EPERM.
     #[error("not permitted to {action}; the process needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
     Privilege {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The pin directory is not on a bpffs.
@@ -34,7 +34,7 @@ pub enum KernelError {
     Busy(PathBuf),
     /// A pin of the same name has another layout.
     #[error(
-        "the pinned map {} has {field} {found}, this version needs {expected}; remove the directory to start afresh",
+        "the pinned map {} has {field} {found}; this version needs {expected}; remove the directory to start over",
         path.display()
     )]
     Layout {
@@ -48,7 +48,7 @@ pub enum KernelError {
         expected: u64,
     },
     /// The maps were written by a version that this one cannot read.
-    #[error("the pinned maps have schema {found}, this version needs {expected}")]
+    #[error("the pinned maps have schema {found}; this version needs {expected}")]
     Schema {
         /// What `META` says.
         found: u16,
@@ -58,8 +58,8 @@ pub enum KernelError {
     /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),
-    /// No interface of this name is here.
-    #[error("there is no interface {0}")]
+    /// The interface does not exist.
+    #[error("no interface {0}")]
     NoInterface(String),
     /// Another XDP program is on the interface.
     #[error(
@@ -71,9 +71,9 @@ pub enum KernelError {
     Mode {
         /// The interface.
         interface: String,
-        /// The mode that was asked for.
+        /// The requested mode.
         mode: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The object could not be loaded, or the verifier refused a program.
@@ -89,7 +89,7 @@ pub enum KernelError {
     Attach {
         /// The program and where.
         what: String,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A map could not be read or written.
@@ -97,15 +97,15 @@ pub enum KernelError {
     Map {
         /// The map.
         name: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Routes, links or neighbours could not be read or changed.
     #[error("{action} over netlink")]
     Netlink {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

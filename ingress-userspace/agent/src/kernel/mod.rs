@@ -1,9 +1,9 @@
-//! Keeps the kernel's half in step: programs, maps, links, routes, neighbours and the workers'
-//! sockets.
+//! Installs and updates the kernel's half: programs, maps, links, routes, neighbours and the
+//! workers' sockets.
 //!
-//! [`Dataplane::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets` hand
-//! the workers' listeners over and [`Dataplane::follow`] keeps `neighbour`s fresh. What was pinned
-//! outlives the process: a killed one is replaced by running the same steps again.
+//! [`Dataplane::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets`
+//! registers the workers' listeners and [`Dataplane::follow`] keeps `neighbour`s fresh. Pins
+//! outlive the process: after a crash, the next one runs the same steps.
 
 mod dataplane;
 

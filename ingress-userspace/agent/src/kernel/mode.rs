@@ -1,4 +1,4 @@
-//! What an operator chooses: where the XDP program runs, and how packets reach other nodes.
+//! Operator choices: where XDP runs, and how packets reach other nodes.
 
 /// Gives each variant a name, for flags, logs and metrics, and reads it back.
 macro_rules! named {
@@ -37,8 +37,8 @@ macro_rules! named {
     };
 }
 
-/// Where the XDP program runs. The mode asked for is the mode used, or an error: never silently
-/// another.
+/// Where the XDP program runs. If the requested mode is unavailable, installing fails; there is no
+/// silent fallback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XdpMode {
     /// In the driver.
@@ -62,9 +62,9 @@ pub enum Forward {
 
 named!(Forward { Udp = "udp", L2 = "l2" });
 
-/// A name that no variant has.
+/// An unknown name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is none of {}", known.join(", "))]
+#[error("{name:?} is not one of {}", known.join(", "))]
 pub struct UnknownName {
     name: String,
     known: &'static [&'static str],
@@ -84,7 +84,7 @@ mod tests {
         }
         assert_eq!(
             "skb".parse::<XdpMode>().unwrap_err().to_string(),
-            "\"skb\" is none of native, generic"
+            "\"skb\" is not one of native, generic"
         );
     }
 }

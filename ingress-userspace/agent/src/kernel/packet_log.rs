@@ -19,12 +19,12 @@ pub(super) fn start(object: &mut Ebpf) {
     }
     match EbpfLogger::init_with_logger(object, Lines) {
         Ok(lines) => drop(tokio::spawn(follow(lines))),
-        Err(error) => tracing::warn!(%error, "the packet log cannot be read"),
+        Err(error) => tracing::warn!(%error, "cannot read the packet log"),
     }
 }
 
 async fn follow(mut lines: EbpfLogger<Lines>) {
-    tracing::warn!("this build logs every packet: for debugging only");
+    tracing::warn!("this build logs every packet; use it for debugging only");
     loop {
         lines.flush();
         tokio::time::sleep(READ_INTERVAL).await;

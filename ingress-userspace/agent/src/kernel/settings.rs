@@ -1,4 +1,4 @@
-//! What a node needs to know to take part, and what follows from it.
+//! The data plane settings of a node, and what is derived from them.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
@@ -11,13 +11,13 @@ use super::{
     netlink::Interface,
 };
 
-/// What a node needs to know to take part.
+/// The data plane settings of a node.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Virtual addresses; TCP ports 80 and 443 of each are served.
     pub vips: Vec<Ipv4Addr>,
-    /// Interfaces to steer on, at most four. None: connections still reach the workers, nothing is
-    /// steered.
+    /// Interfaces to steer on, at most four. If empty, connections still reach the workers, but
+    /// none is steered.
     pub interfaces: Vec<String>,
     /// Where the XDP program runs.
     pub mode: XdpMode,
@@ -25,8 +25,8 @@ pub struct Settings {
     pub forward: Forward,
     /// This node's name in `nodes`.
     pub node_name: String,
-    /// Every node's name and address, this one's among them; the same on all nodes. Empty for a
-    /// single node.
+    /// Every node's name and address, including this one; the same on all nodes. Empty for a single
+    /// node.
     pub nodes: BTreeMap<String, Ipv4Addr>,
     /// Seed of the flow hash and of the Maglev table; the same on all nodes, or they disagree about
     /// owners.

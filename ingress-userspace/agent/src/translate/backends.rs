@@ -247,7 +247,7 @@ fn address(text: &str, loopback: bool) -> Result<IpAddr, &'static str> {
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     match () {
         () if ip.is_unspecified() || ip.is_multicast() || broadcast => {
-            Err("is not an address of one pod")
+            Err("is not a unicast address")
         }
         () if local && !loopback => Err("is a loopback address"),
         () if link_local && !loopback => Err("is a link-local address"),

@@ -41,7 +41,7 @@ pub(super) fn collect(
                     problems.push(
                         claim
                             .subject()
-                            .warning(field, format!("{message}; the default certificate serves")),
+                            .warning(field, format!("{message}; the default certificate is used")),
                     );
                     continue;
                 }

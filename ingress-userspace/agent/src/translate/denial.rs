@@ -45,7 +45,7 @@ pub(super) fn spread(ingresses: &mut [(&Claim<'_>, Translated)], problems: &mut 
             } else {
                 problems.extend(asked.iter().map(|asked| {
                     let message = format!(
-                        "host {} is served without it for Ingress {}, which is older and in another namespace",
+                        "host {} is served without it by Ingress {}, which is older and in another namespace",
                         route.host, claim.name
                     );
                     asked.by.subject().warning("metadata.annotations", message)

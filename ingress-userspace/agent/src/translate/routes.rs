@@ -45,7 +45,7 @@ pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Trans
         problems.push(claim.subject().warning(field, warning.message));
     }
     if let Some(key) = &reading.canary {
-        let message = "canaries are not supported yet; not served, so that the main Ingress keeps its requests";
+        let message = "canaries are not supported; the main Ingress keeps all requests";
         problems.push(claim.subject().error(annotation(key), message));
         return Translated::default();
     }
@@ -158,7 +158,8 @@ impl Writer<'_> {
             "Prefix" => PathKind::Prefix,
             "ImplementationSpecific" | "" => self.implementation_specific(text),
             other => {
-                let message = format!("{other:?} is none of Exact, Prefix, ImplementationSpecific");
+                let message =
+                    format!("{other:?} is not one of Exact, Prefix, ImplementationSpecific");
                 return Err(("pathType", message));
             }
         };
@@ -271,7 +272,7 @@ impl Writer<'_> {
         let Some(service) = &backend.service else {
             return refuse(
                 "",
-                "names no service (in networking.k8s.io/v1 that is service.name and service.port)",
+                "names no service (networking.k8s.io/v1 needs service.name and service.port)",
             );
         };
         if service.name.is_empty() {

@@ -229,11 +229,11 @@ fn one_bad_rule_harms_no_other() {
         ),
         (
             format!("{{http: {{paths: [{{path: x, pathType: Prefix, {TO_S}}}]}}}}"),
-            "spec.rules[0].http.paths[0].path: path \"x\" does not begin with /; the path is not served",
+            "spec.rules[0].http.paths[0].path: path \"x\" does not start with /; the path is not served",
         ),
         (
             format!("{{http: {{paths: [{{path: /x, pathType: Regex, {TO_S}}}]}}}}"),
-            "spec.rules[0].http.paths[0].pathType: \"Regex\" is none of Exact, Prefix, ImplementationSpecific; \
+            "spec.rules[0].http.paths[0].pathType: \"Regex\" is not one of Exact, Prefix, ImplementationSpecific; \
              the path is not served",
         ),
         (
@@ -451,7 +451,7 @@ fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_n
     let problems = problems(&snapshot).join("\n");
     for said in [
         "Ingress shop/sister: spec.rules: Ingress shop/asks denies the whole host a.test; requests get 503",
-        "Ingress shop/asks: metadata.annotations: host a.test is served without it for Ingress blog/older",
+        "Ingress shop/asks: metadata.annotations: host a.test is served without it by Ingress blog/older",
     ] {
         assert!(problems.contains(said), "{said}: {problems}");
     }
@@ -787,7 +787,7 @@ fn secrets_that_cannot_be_used_are_named_and_their_hosts_still_have_tls() {
         assert_eq!(certificates(&snapshot), [] as [&str; 0], "{name}");
         assert_eq!(tls_hosts(&snapshot), "a.test");
         let expected = format!(
-            "Warning test.yaml:1: Ingress default/web: spec.tls[0].secretName: {why}; the default certificate serves"
+            "Warning test.yaml:1: Ingress default/web: spec.tls[0].secretName: {why}; the default certificate is used"
         );
         assert_eq!(problems(&snapshot), [expected]);
     }

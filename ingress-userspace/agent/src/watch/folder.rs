@@ -149,7 +149,7 @@ impl Subscription {
             Ok(watcher)
         });
         self.watcher = subscribed
-            .inspect_err(|error| tracing::warn!(%error, "no change notifications for the manifests folder: polling"))
+            .inspect_err(|error| tracing::warn!(%error, "no change notifications for the manifests folder; polling instead"))
             .ok();
     }
 }

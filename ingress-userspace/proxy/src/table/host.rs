@@ -1,8 +1,8 @@
-//! The host of a request in the one form that rules are compared with.
+//! The request host in the canonical form that rules match.
 
 use std::borrow::Cow;
 
-/// Host of a request: lower case, no port, no final dot. Empty where an HTTP/1.0 request had none.
+/// Host of a request: lower case, no port, no trailing dot. Empty if an HTTP/1.0 request has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalHost<'a>(Cow<'a, str>);
 
@@ -13,7 +13,7 @@ pub enum HostError {
     #[error("host is longer than 253 bytes")]
     TooLong,
     /// A byte outside `[A-Za-z0-9._-]`, an empty label, or user information.
-    #[error("host has a character that no host name can carry")]
+    #[error("host has a character that is not allowed in a host name")]
     Character,
     /// What follows the colon is not a port.
     #[error("port is not a number below 65536")]
@@ -23,8 +23,8 @@ pub enum HostError {
 impl<'a> CanonicalHost<'a> {
     /// Reads the value of a Host field or the authority of a request target.
     ///
-    /// IP literals are kept as they are, IPv6 in its brackets: no rule can name them, so they fall
-    /// to the rules without a host.
+    /// IP literals are kept as they are, IPv6 in its brackets: no rule can name them, so only rules
+    /// without a host match them.
     ///
     /// # Errors
     /// The value is not `host [":" port]` (RFC 9110 section 7.2).

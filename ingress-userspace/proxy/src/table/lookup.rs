@@ -22,15 +22,14 @@ pub struct RouteTable {
 pub struct Entry {
     /// Place in [`RouteTable::entries`].
     pub(super) index: usize,
-    /// What was asked for.
+    /// The route.
     pub route: Route,
-    /// Where it goes; shared by the routes that name the same Service port. Its endpoints change
-    /// without the table.
+    /// The upstream, shared by all routes to the same Service port. Its endpoints change without
+    /// the table.
     pub upstream: Arc<Upstream>,
-    /// What each worker counts for it.
+    /// Its counters, separate for each worker.
     pub counters: Arc<RouteMetrics>,
-    /// Whether plain HTTP is answered with 308 to https: the annotations and the host's TLS entry
-    /// have been weighed.
+    /// Whether plain HTTP gets 308 to https, from the annotations and the host's TLS entry.
     pub redirect_to_https: bool,
     /// The rule's path as a case-insensitive regex, where the host is in regex mode.
     pub(super) regex: Option<Regex>,
@@ -50,10 +49,10 @@ pub(super) struct HostRoutes {
 }
 
 impl RouteTable {
-    /// Finds the route for a request, or `None` where 404 is the answer.
+    /// Finds the route for a request; `None` means 404.
     ///
-    /// An exact host goes before a wildcard, a wildcard before rules without a host, and the first
-    /// of these that exists decides alone. Then the longest path wins, `Exact` before `Prefix`.
+    /// An exact host takes precedence over a wildcard, a wildcard over rules without a host; only
+    /// the first match counts. Then the longest path wins, `Exact` before `Prefix`.
     ///
     /// Source: Kubernetes Ingress, "Multiple matches"; the host rule is that of ingress-nginx.
     pub(crate) fn lookup(

@@ -1,4 +1,4 @@
-//! The path of a request in the one form that rules are compared with.
+//! The request path in the canonical form that rules match.
 //!
 //! Matching uses this form; what goes upstream is the raw path, unless a rule rewrites it.
 
@@ -9,24 +9,24 @@ use percent_encoding::percent_decode_str;
 /// Path of a request: percent-decoded, `//` merged, dot segments removed, starting with `/`.
 ///
 /// Bytes, not text: an endpoint may name its files in any encoding. `%2F` counts as `/`, as in
-/// nginx, so no rule can be bypassed by writing a slash differently.
+/// nginx, so encoding a slash cannot bypass a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanonicalPath<'a>(Cow<'a, [u8]>);
 
-/// A path that is answered with 400.
+/// An invalid path; the response is 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// Does not begin with `/`.
-    #[error("path does not begin with /")]
+    /// Does not start with `/`.
+    #[error("path does not start with /")]
     Relative,
     /// `%` without two hexadecimal digits after it (RFC 3986 section 2.1).
     #[error("percent sign without two hexadecimal digits")]
     Escape,
     /// A control character, raw or escaped, or a raw space, `\` or `#`.
-    #[error("path has a character that no path can carry")]
+    #[error("path has a character that is not allowed in a path")]
     Character,
     /// `..` goes above the root.
-    #[error("dot segments lead above the root")]
+    #[error("dot segments climb above the root")]
     AboveRoot,
 }
 
@@ -34,7 +34,7 @@ impl<'a> CanonicalPath<'a> {
     /// Reads the path of a request target, without its query.
     ///
     /// # Errors
-    /// The path is relative, has a bad escape or a forbidden character, or leads above the root.
+    /// The path is relative, has a bad escape or a forbidden character, or climbs above the root.
     pub fn parse(raw: &'a str) -> Result<Self, PathError> {
         if !raw.starts_with('/') {
             return Err(PathError::Relative);

@@ -16,15 +16,15 @@ const CHAIN_LIMIT: usize = 256 * 1024;
 pub(super) enum CertificateError {
     #[error("tls.crt is larger than 256 KiB")]
     TooLarge,
-    #[error("tls.crt has no certificate in PEM")]
+    #[error("tls.crt has no PEM certificate")]
     NoCertificate,
     #[error("tls.crt is not valid PEM")]
     ChainPem,
-    #[error("tls.key has no private key in PEM")]
+    #[error("tls.key has no PEM private key")]
     Key,
-    #[error("tls.crt has a leaf that is not a X.509 certificate")]
+    #[error("the leaf in tls.crt is not an X.509 certificate")]
     Leaf,
-    #[error("tls.key does not belong to tls.crt, or its kind is not supported")]
+    #[error("tls.key does not match tls.crt, or its key type is not supported")]
     Mismatch,
 }
 

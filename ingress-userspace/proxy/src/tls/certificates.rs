@@ -19,11 +19,11 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Reads every certificate of `snapshot`; a Secret whose new content is of no use keeps what
-    /// `previous` had of it. One bad Secret harms no other.
+    /// Reads every certificate of `snapshot`; a Secret with unusable new content keeps its
+    /// certificate from `previous`. A bad Secret affects no other.
     ///
     /// A host is served only by a certificate that names it: the default one serves the others, as
-    /// with ingress-nginx.
+    /// in ingress-nginx.
     pub fn compile(snapshot: &Snapshot, previous: Option<&Self>) -> (Self, Vec<Problem>) {
         let mut certificates = Self::default();
         let mut problems = Vec::new();
@@ -57,7 +57,7 @@ impl Certificates {
         (certificates, problems)
     }
 
-    /// The certificate for `name`, in lower case and without a final dot.
+    /// The certificate for `name`, in lower case, without a trailing dot.
     pub(super) fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
         self.hosts.find_named(name)
     }

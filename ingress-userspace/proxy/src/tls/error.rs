@@ -6,7 +6,7 @@ pub enum TlsError {
     /// The default certificate could not be made.
     #[error("make the default certificate")]
     Default(#[from] rcgen::Error),
-    /// The default certificate's key is of no use to the TLS stack, or the policy is not.
+    /// The TLS stack rejects the default certificate's key or the policy.
     #[error("set up TLS")]
     Rustls(#[from] rustls::Error),
 }

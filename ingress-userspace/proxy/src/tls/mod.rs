@@ -28,8 +28,8 @@ pub(crate) use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1, certificates from `resolver`, no client certificates.
 ///
-/// Sessions resume by tickets alone: stateless, so nothing is shared between workers but the
-/// ticket keys, which rotate by themselves. Early data is off (RFC 8470 tells why).
+/// Sessions resume by stateless tickets only: workers share just the ticket keys, which rotate
+/// automatically. Early data is off (see RFC 8470).
 ///
 /// # Errors
 /// The random number generator fails.

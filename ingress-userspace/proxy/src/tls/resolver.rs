@@ -12,7 +12,7 @@ use rustls_pki_types::PrivateKeyDer;
 
 use super::{certificates::Certificates, error::TlsError, provider::provider};
 
-/// Serves the certificates that were published last; a handshake takes no lock.
+/// Serves the latest certificates; a handshake takes no lock.
 #[derive(Debug)]
 pub struct Resolver {
     /// Written by the composition root on each snapshot, read by every handshake.
@@ -22,10 +22,10 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Makes the default certificate; serves nothing else yet.
+    /// Creates the default certificate; serves no other yet.
     ///
     /// # Errors
-    /// No key could be made.
+    /// The key cannot be generated.
     pub fn new() -> Result<Arc<Self>, TlsError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec!["forebay.invalid".to_owned()])?;
@@ -42,7 +42,7 @@ impl Resolver {
         }))
     }
 
-    /// Puts `certificates` in force for the handshakes that begin from now on.
+    /// Serves `certificates` in all handshakes from now on.
     pub fn publish(&self, certificates: Arc<Certificates>) {
         self.current.store(certificates);
     }

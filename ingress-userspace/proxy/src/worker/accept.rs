@@ -113,7 +113,7 @@ async fn drain(
         tracing::warn!(
             worker = worker.id,
             connections,
-            "connections cut at the end of the grace"
+            "closed connections at the end of the shutdown grace"
         );
     }
 }

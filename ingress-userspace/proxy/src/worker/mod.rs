@@ -35,19 +35,19 @@ use crate::{metrics::WorkerMetrics, table::RouteTable, tls::ServerConfig};
 pub struct Settings {
     /// How long connections may take to finish once shutdown has begun.
     pub shutdown_grace: Duration,
-    /// How long idle connections may still ask for something once shutdown has begun.
+    /// How long idle connections stay open once shutdown has begun.
     pub lame_duck: Duration,
-    /// With a node's name, each routed response carries `x-forebay`, which says where it came from.
+    /// If set, each routed response carries `x-forebay` with this node's name and the route.
     pub trace_node: Option<Arc<str>>,
-    /// For a TLS handshake.
+    /// Limit for a TLS handshake.
     pub handshake_timeout: Duration,
-    /// For the head of a request, from its first byte.
+    /// Limit for a request head, from its first byte.
     pub head_timeout: Duration,
-    /// For the first byte of the next request.
+    /// Limit for the first byte of the next request.
     pub idle_timeout: Duration,
-    /// Between two parts of a request's body.
+    /// Limit between two reads of a request body.
     pub body_timeout: Duration,
-    /// For a client to take a part of what is sent to it.
+    /// Limit between two writes to a client.
     pub write_timeout: Duration,
     /// Responses over TLS carry `Strict-Transport-Security`, as with ingress-nginx.
     pub hsts: bool,
@@ -84,42 +84,42 @@ pub enum Transport {
 pub struct Listener {
     /// The socket; the worker makes it non-blocking.
     pub socket: TcpListener,
-    /// What to speak on it.
+    /// Plain or TLS.
     pub transport: Transport,
 }
 
-/// Whether and how a worker is to end.
+/// Whether and how a worker shuts down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shutdown {
-    /// It is to serve.
+    /// It serves.
     #[default]
     NotYet,
-    /// It is to end, and accepts while idle connections may still ask: connections that the kernel
-    /// has taken, or is taking, have nobody else.
+    /// It shuts down, but still accepts during the lame-duck time: no other process would take the
+    /// connections in its queue.
     Alone,
-    /// It is to end, and another process accepts from the same sockets.
+    /// It shuts down; another process accepts from the same sockets.
     Replaced,
 }
 
-/// What a worker is given.
+/// The inputs of a worker.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// The table in force; each value is whole.
+    /// The current table; each value is complete.
     pub tables: watch::Receiver<Arc<RouteTable>>,
     /// The TLS policy, with its certificates.
     pub tls: Arc<ServerConfig>,
-    /// Counters of this worker alone.
+    /// This worker's counters.
     pub metrics: Arc<WorkerMetrics>,
-    /// Changes once; then the worker drains and ends.
+    /// Changes once; then the worker drains and stops.
     pub shutdown: watch::Receiver<Shutdown>,
     /// Limits and times.
     pub settings: Arc<Settings>,
 }
 
-/// Starts worker `id` on a thread of its own, which ends after shutdown.
+/// Starts worker `id` on its own thread, which ends after shutdown.
 ///
-/// `ended` hears the worker's number when its thread ends, whatever the reason: before a shutdown
-/// that is a defect, and no reason to go on with fewer workers.
+/// `ended` receives `id` when the thread ends for any reason. Before shutdown that is a bug, and
+/// the process must not continue with fewer workers.
 ///
 /// # Errors
 /// The thread or its runtime could not be made, or a socket could not be registered.
@@ -137,7 +137,7 @@ pub fn spawn(
         .spawn(move || {
             let _ending = Ending { id, ended };
             if let Err(error) = accept::run(id, listeners, inputs) {
-                tracing::error!(worker = id, %error, "worker ended");
+                tracing::error!(worker = id, %error, "worker stopped");
             }
         })
 }

@@ -34,30 +34,30 @@ use self::{
 /// What to measure and for how long.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
-    /// Rounds; each measures every proxy once in every row, and the medians are reported
+    /// Rounds; each measures every proxy once per row, and the report shows medians
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Seconds that one proxy is measured for in one row and round
+    /// Seconds per proxy, row and round
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Connections of the load, four of them at least
+    /// Connections of the load, at least four
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Proxies to measure [default: those that are installed]
+    /// Proxies to measure [default: all that are installed]
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Proxy>,
     /// Rows to measure
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Row::ALL)]
     rows: Vec<Row>,
-    /// Leaves the choice of cores to the kernel: otherwise the proxy has the first core, and the
-    /// load and the origins have the last
+    /// Let the kernel choose cores [default: the proxy on the first core, load and origins on the
+    /// last]
     #[arg(long)]
     no_pin: bool,
-    /// Leaves nginx its own defaults for answers, 8 buffers of 4 KiB: otherwise it has those of
-    /// ingress-nginx, no buffering and reads of 4 KiB
+    /// Keep nginx's default response buffers, 8 of 4 KiB [default: as in ingress-nginx, no
+    /// buffering and reads of 4 KiB]
     #[arg(long)]
     nginx_buffering: bool,
-    /// Where the results go
+    /// Where to write the results
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
 }
@@ -118,7 +118,7 @@ fn cells(options: &Options) -> Vec<Cell> {
         }
         match proxy.version() {
             Some(version) => installed.push((proxy, version)),
-            None => println!("left out: {proxy}, which is not installed"),
+            None => println!("skipped {proxy}: not installed"),
         }
     }
     let mut cells = Vec::new();

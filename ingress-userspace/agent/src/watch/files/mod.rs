@@ -166,8 +166,8 @@ impl File {
     fn in_force(&self) -> String {
         match self.objects.len() {
             0 => String::new(),
-            1 => "; the object read before stays in force".to_owned(),
-            count => format!("; the {count} objects read before stay in force"),
+            1 => "; its last good version stays in force".to_owned(),
+            count => format!("; its {count} last good objects stay in force"),
         }
     }
 
@@ -180,7 +180,7 @@ impl File {
             before.remove(&located.identity);
             if let Some((first, _)) = self.objects.get(&located.identity) {
                 let subject = Subject::file(&*place).called(located.identity.to_string());
-                let message = format!("is also in line {}, which wins", first.line);
+                let message = format!("is also on line {}, which wins", first.line);
                 self.problems.push(subject.warning("", message));
                 continue;
             }
@@ -206,7 +206,7 @@ impl File {
                 _ if named => "; its last good version stays in force".to_owned(),
                 0 => String::new(),
                 _ if !object.is_empty() => String::new(),
-                count => format!("; what the file said before stays in force ({count} objects)"),
+                count => format!("; the {count} last good objects of the file stay in force"),
             };
             let subject = Subject::file(place).called(object);
             self.problems

@@ -203,7 +203,7 @@ fn a_file_that_cannot_be_read_keeps_its_objects_until_it_can() {
         (
             1,
             vec![
-                "a.yaml: cannot be read: not UTF-8; the object read before stays in force"
+                "a.yaml: cannot be read: not UTF-8; its last good version stays in force"
                     .to_owned()
             ]
         )

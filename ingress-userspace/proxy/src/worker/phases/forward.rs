@@ -1,4 +1,4 @@
-//! Sends a routed request to an endpoint of its upstream, and to another one where that is safe.
+//! Sends a routed request to an endpoint of its upstream, and retries on another if that is safe.
 
 use std::{future::poll_fn, io::Write, rc::Rc};
 
@@ -253,7 +253,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         if !attempts.again(&failure, repeatable, record.elapsed()) {
             return Err(error);
         }
-        tracing::debug!(error = &error as &dyn std::error::Error, "another try");
+        tracing::debug!(error = &error as &dyn std::error::Error, "retrying");
         request.rewind();
         failed = Some(error);
     }

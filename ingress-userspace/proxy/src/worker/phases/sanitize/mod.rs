@@ -67,9 +67,9 @@ pub(in crate::worker) enum Rejection {
     Host,
     #[error(transparent)]
     Framing(#[from] FramingError),
-    #[error("connection names a field that must go on")]
+    #[error("connection names a field that must be forwarded")]
     Connection,
-    #[error("value of a field begins or ends with a space")]
+    #[error("field value starts or ends with a space")]
     Field,
     #[error("expectation is not 100-continue")]
     Expectation,
