@@ -1,12 +1,7 @@
 //! What the types of the runtime and of the system calls ask us to promise about descriptors.
 
-use std::{
-    ffi::c_int,
-    io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{io, os::fd::OwnedFd};
 
-use rustix::ioctl::{Getter, Opcode, ioctl};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// Registers `fd` for `interest`. Must be called in a runtime; `fd` must not block.
@@ -18,9 +13,11 @@ pub(super) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Ow
 
 /// Bytes in the send queue of `socket` that the other side has not acknowledged (`tcp(7)`).
 #[cfg(not(fuzzing))]
-pub(super) fn unacknowledged(socket: impl AsFd) -> io::Result<u32> {
+pub(super) fn unacknowledged(socket: impl std::os::fd::AsFd) -> io::Result<u32> {
+    use rustix::ioctl::{Getter, Opcode, ioctl};
+
     const SIOCOUTQ: Opcode = 0x5411;
     // SAFETY: the kernel writes an int for this opcode.
-    let count = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) }?;
+    let count = unsafe { ioctl(socket, Getter::<SIOCOUTQ, std::ffi::c_int>::new()) }?;
     Ok(u32::try_from(count).unwrap_or(0))
 }

@@ -2,8 +2,8 @@
 //!
 //! hyper asks for more of a response's body only when the client's window has room for what it has. A
 //! client that opens no window would hold a stream, and the connection to its endpoint, for as long as
-//! it keeps the connection. While the connection itself takes no more, its streams wait for their turn:
-//! whether the client stands still, `io` tells.
+//! it keeps the connection. While the connection itself takes nothing, its streams wait for their turn:
+//! that time does not count, up to a limit; whether the client stands still, `io` tells.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,12 +11,17 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::{task::spawn_local, time::Instant};
 
 use super::patience::Patience;
 use crate::{net::Deadline, worker::state::Worker};
+
+/// How many times the limit a stream may wait besides, while its connection takes nothing. Without an
+/// end, a client could hold endpoints with all streams by reading a little of one.
+const TURN: u32 = 9;
 
 /// Fewer bytes than this are what HTTP/2 says of itself: answers to PING and the like.
 const DATA: usize = 4 * 1024;
@@ -38,16 +43,19 @@ struct State {
     next: RefCell<Rc<Progress>>,
 }
 
-/// Whether the connection takes what is sent.
-#[derive(Clone, Copy, Default)]
-enum Congestion {
-    /// It always has.
-    #[default]
-    None,
-    /// It takes no more.
-    Blocked,
-    /// It takes more again since then.
-    Over(Instant),
+/// For how long the connection has taken nothing, all in all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Congestion {
+    before: Duration,
+    /// Since when it takes nothing now.
+    since: Option<Instant>,
+}
+
+impl Congestion {
+    fn total(self, now: Instant) -> Duration {
+        let current = self.since.map(|since| now.saturating_duration_since(since));
+        self.before + current.unwrap_or_default()
+    }
 }
 
 /// What a stream waits for, told by its response's body.
@@ -93,7 +101,7 @@ impl Streams {
     /// takes nothing that earlier ones have left behind in the library.
     pub(super) fn are_idle(&self) -> bool {
         let (begun, sent) = (self.0.begun.take(), self.0.sent.take());
-        let is_blocked = matches!(self.0.congestion.get(), Congestion::Blocked);
+        let is_blocked = self.0.congestion.get().since.is_some();
         !begun && sent < DATA && !is_blocked && self.0.open.get() == 0
     }
 
@@ -109,13 +117,19 @@ impl Streams {
 
     /// Notes that the connection takes no more.
     pub(super) fn blocked(&self) {
-        self.0.congestion.set(Congestion::Blocked);
+        let mut congestion = self.0.congestion.get();
+        congestion.since.get_or_insert(self.0.worker.now());
+        self.0.congestion.set(congestion);
     }
 
     /// Notes that the connection takes more.
     pub(super) fn unblocked(&self) {
-        if matches!(self.0.congestion.get(), Congestion::Blocked) {
-            self.0.congestion.set(Congestion::Over(self.0.worker.now()));
+        let congestion = self.0.congestion.get();
+        if congestion.since.is_some() {
+            self.0.congestion.set(Congestion {
+                before: congestion.total(self.0.worker.now()),
+                since: None,
+            });
         }
     }
 
@@ -141,6 +155,7 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
             stream: Box::pin(stream),
             open,
             deadline: Deadline::default(),
+            piece: None,
         });
     }
 }
@@ -150,6 +165,9 @@ struct Running<F> {
     stream: Pin<Box<F>>,
     open: Open,
     deadline: Deadline,
+    /// Since when the piece that was handed over last waits, and how long the connection had taken
+    /// nothing by then.
+    piece: Option<(Instant, Duration)>,
 }
 
 impl<F: Future> Future for Running<F> {
@@ -168,12 +186,14 @@ impl<F: Future> Future for Running<F> {
         let Some(since) = progress.waiting.get() else {
             return Poll::Pending;
         };
-        let since = match streams.congestion.get() {
-            Congestion::None => since,
-            Congestion::Blocked => worker.now(),
-            Congestion::Over(at) => since.max(at),
-        };
-        this.deadline.set(since + worker.settings.write_timeout);
+        let total = streams.congestion.get().total(worker.now());
+        if this.piece.is_none_or(|(piece, _)| piece != since) {
+            this.piece = Some((since, total));
+        }
+        let before = this.piece.map_or(total, |(_, before)| before);
+        let limit = worker.settings.write_timeout;
+        let congested = total.saturating_sub(before).min(limit * TURN);
+        this.deadline.set(since + limit + congested);
         // Dropping the stream resets it, and closes the connection to its endpoint.
         this.deadline.poll(cx)
     }
