@@ -116,7 +116,8 @@ impl Chunked {
             .and_then(|rest| memchr::memchr(b'\n', rest))
         else {
             self.scanned = bytes.len();
-            return if bytes.len() > limit {
+            // The last byte may be the CR of a line that is as long as it may be.
+            return if bytes.len() > limit + 1 {
                 Err(ChunkError)
             } else {
                 Ok(None)
@@ -278,6 +279,23 @@ mod tests {
                 "{:?}",
                 String::from_utf8_lossy(&coded[..coded.len().min(40)])
             );
+        }
+    }
+
+    /// Whether a coded body, cut in two at `cut`, is taken to its end.
+    fn ends(coded: &[u8], cut: usize) -> bool {
+        let (head, tail) = coded.split_at(cut);
+        decode(&[head, tail]).is_ok_and(|(_, ended, _)| ended)
+    }
+
+    #[test]
+    fn a_line_as_long_as_it_may_be_is_taken_however_it_is_cut() {
+        for (length, taken) in [(4096, true), (4097, false)] {
+            let line = [&b"1;"[..], &vec![b'x'; length - 2]].concat();
+            let coded = [&line[..], b"\r\na\r\n0\r\n\r\n"].concat();
+            for cut in [0, 1, length - 1, length, length + 1, length + 2] {
+                assert_eq!(ends(&coded, cut), taken, "{length} bytes cut at {cut}");
+            }
         }
     }
 }
