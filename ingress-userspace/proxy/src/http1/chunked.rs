@@ -298,4 +298,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_body_may_spend_16_kib_on_extensions_and_as_much_on_trailers() {
+        let extensions = |total: usize| {
+            let lines = [4095, 4095, 4095, 4095, total - 4 * 4095]
+                .map(|extension| [&b"1;"[..], &vec![b'x'; extension - 1], b"\r\na\r\n"].concat());
+            [lines.concat(), b"0\r\n\r\n".to_vec()].concat()
+        };
+        let trailers = |total: usize| {
+            let long = vec![b'x'; total - b"a: \r\nb: y\r\n".len()];
+            [&b"0\r\na: "[..], &long, b"\r\nb: y\r\n\r\n"].concat()
+        };
+        for (total, taken) in [(16_384, true), (16_385, false)] {
+            assert_eq!(ends(&extensions(total), 0), taken, "{total} of extensions");
+            assert_eq!(ends(&trailers(total), 0), taken, "{total} of trailers");
+        }
+    }
 }
