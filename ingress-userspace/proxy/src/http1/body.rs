@@ -103,3 +103,95 @@ impl Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbound(wire: &[u8]) -> Inbound {
+        let mut inbound = Inbound::default();
+        assert!(inbound.extend(wire));
+        inbound
+    }
+
+    /// Takes what `inbound` has of `body`, two bytes at a time at most; `true` at the end of the body.
+    fn take_all(body: &mut Body, inbound: &mut Inbound) -> (Vec<u8>, bool) {
+        let mut data = Vec::new();
+        loop {
+            match body.next(inbound).unwrap() {
+                Next::Data(count) => {
+                    let count = count.min(2);
+                    data.extend_from_slice(&inbound.data()[..count]);
+                    body.take(inbound, count);
+                }
+                Next::Starved => return (data, false),
+                Next::End => return (data, true),
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_takes_what_its_framing_announces_and_no_more() {
+        for (framing, wire, data, ended, rest) in [
+            (Framing::Length(0), "next", "", true, "next"),
+            (Framing::Length(5), "hellonext", "hello", true, "next"),
+            (Framing::Length(5), "hel", "hel", false, ""),
+            (
+                Framing::Chunked,
+                "5\r\nhello\r\n0\r\nT: x\r\n\r\nnext",
+                "hello",
+                true,
+                "next",
+            ),
+            (Framing::Chunked, "5\r\nhel", "hel", false, ""),
+            (Framing::Close, "hello", "hello", false, ""),
+        ] {
+            let (mut body, mut inbound) = (Body::new(framing), inbound(wire.as_bytes()));
+            assert_eq!(
+                take_all(&mut body, &mut inbound),
+                (data.as_bytes().to_vec(), ended),
+                "{framing:?} {wire:?}"
+            );
+            assert_eq!(inbound.data(), rest.as_bytes(), "{framing:?} {wire:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_connection_ends_a_body_only_where_nothing_more_was_announced() {
+        use BodyError::Truncated;
+        for (framing, wire, closed) in [
+            (Framing::Close, "", Ok(())),
+            (Framing::Close, "hello", Ok(())),
+            (Framing::Length(0), "", Ok(())),
+            (Framing::Length(5), "hello", Ok(())),
+            (Framing::Length(5), "hell", Err(Truncated)),
+            (Framing::Chunked, "5\r\nhello\r\n", Err(Truncated)),
+        ] {
+            let (mut body, mut inbound) = (Body::new(framing), inbound(wire.as_bytes()));
+            take_all(&mut body, &mut inbound);
+            for time in 1..=2 {
+                assert_eq!(body.close(), closed, "{framing:?} {wire:?}, time {time}");
+            }
+            if closed.is_ok() {
+                assert_eq!(
+                    body.next(&mut inbound),
+                    Ok(Next::End),
+                    "{framing:?} {wire:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn only_chunks_carry_trailers() {
+        for (framing, wire, trailers) in [
+            (Framing::Length(2), "hi", ""),
+            (Framing::Close, "hi", ""),
+            (Framing::Chunked, "2\r\nhi\r\n0\r\nT: x\r\n\r\n", "T: x\r\n"),
+        ] {
+            let (mut body, mut inbound) = (Body::new(framing), inbound(wire.as_bytes()));
+            take_all(&mut body, &mut inbound);
+            assert_eq!(body.trailers(), trailers.as_bytes(), "{framing:?}");
+        }
+    }
+}

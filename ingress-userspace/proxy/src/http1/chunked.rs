@@ -116,7 +116,8 @@ impl Chunked {
             .and_then(|rest| memchr::memchr(b'\n', rest))
         else {
             self.scanned = bytes.len();
-            return if bytes.len() > limit {
+            // The last byte may be the CR of a line that is as long as it may be.
+            return if bytes.len() > limit + 1 {
                 Err(ChunkError)
             } else {
                 Ok(None)
@@ -278,6 +279,40 @@ mod tests {
                 "{:?}",
                 String::from_utf8_lossy(&coded[..coded.len().min(40)])
             );
+        }
+    }
+
+    /// Whether a coded body, cut in two at `cut`, is taken to its end.
+    fn ends(coded: &[u8], cut: usize) -> bool {
+        let (head, tail) = coded.split_at(cut);
+        decode(&[head, tail]).is_ok_and(|(_, ended, _)| ended)
+    }
+
+    #[test]
+    fn a_line_as_long_as_it_may_be_is_taken_however_it_is_cut() {
+        for (length, taken) in [(4096, true), (4097, false)] {
+            let line = [&b"1;"[..], &vec![b'x'; length - 2]].concat();
+            let coded = [&line[..], b"\r\na\r\n0\r\n\r\n"].concat();
+            for cut in [0, 1, length - 1, length, length + 1, length + 2] {
+                assert_eq!(ends(&coded, cut), taken, "{length} bytes cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_may_spend_16_kib_on_extensions_and_as_much_on_trailers() {
+        let extensions = |total: usize| {
+            let lines = [4095, 4095, 4095, 4095, total - 4 * 4095]
+                .map(|extension| [&b"1;"[..], &vec![b'x'; extension - 1], b"\r\na\r\n"].concat());
+            [lines.concat(), b"0\r\n\r\n".to_vec()].concat()
+        };
+        let trailers = |total: usize| {
+            let long = vec![b'x'; total - b"a: \r\nb: y\r\n".len()];
+            [&b"0\r\na: "[..], &long, b"\r\nb: y\r\n\r\n"].concat()
+        };
+        for (total, taken) in [(16_384, true), (16_385, false)] {
+            assert_eq!(ends(&extensions(total), 0), taken, "{total} of extensions");
+            assert_eq!(ends(&trailers(total), 0), taken, "{total} of trailers");
         }
     }
 }

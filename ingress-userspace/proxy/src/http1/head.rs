@@ -364,4 +364,77 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn a_start_line_is_known_to_be_complete_once_the_next_line_has_begun() {
+        for (bytes, complete) in [
+            (&b""[..], false),
+            (b"GET / HTTP/1.1", false),
+            (b"GET / HTTP/1.1\r\n", false),
+            (b"GET / HTTP/1.1\r\nA", true),
+            (b"GET / HTTP/1.1\r\nA: b\r\nC", true),
+        ] {
+            let mut finder = HeadFinder::default();
+            assert_eq!(finder.find(bytes), None);
+            assert_eq!(
+                finder.has_line(),
+                complete,
+                "{:?}",
+                String::from_utf8_lossy(bytes)
+            );
+        }
+    }
+
+    #[test]
+    fn a_hundred_fields_are_read_and_one_more_is_too_large() {
+        for (count, error) in [(100, None), (101, Some(HeadError::TooLarge))] {
+            let fields = "A: b\r\n".repeat(count);
+            let request = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+            let response = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+            let mut read = Vec::new();
+            assert_eq!(
+                parse_request(request.as_bytes(), &mut read).err(),
+                error,
+                "{count} fields of a request"
+            );
+            assert_eq!(
+                parse_response(response.as_bytes(), &mut read).err(),
+                error,
+                "{count} fields of a response"
+            );
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_grammar_is_no_matter_of_size() {
+        for head in [
+            "GET / HTTP/1.1\r\nA b\r\n\r\n",
+            "GET / HTTP/3.0\r\n\r\n",
+            "GET / HTTP/1.1\r\nA: b\r\n",
+        ] {
+            let read = parse_request(head.as_bytes(), &mut Vec::new());
+            assert_eq!(read.err(), Some(HeadError::Syntax), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn fields_of_another_protocol_are_kept_like_those_of_a_head() {
+        let mut head = b"before".to_vec();
+        let fields = [("host", "a.b"), ("x-y", ""), ("cookie", "c=d")]
+            .map(|(name, value)| Field::write(&mut head, name.as_bytes(), value.as_bytes()));
+        let read: Vec<_> = Fields {
+            head: &head,
+            fields: &fields,
+        }
+        .iter()
+        .collect();
+        assert_eq!(
+            read,
+            [
+                (Name::Host, &b"host"[..], &b"a.b"[..]),
+                (Name::Other, b"x-y", b""),
+                (Name::Cookie, b"cookie", b"c=d"),
+            ]
+        );
+    }
 }

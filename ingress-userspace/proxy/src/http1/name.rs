@@ -208,15 +208,39 @@ mod tests {
     }
 
     #[test]
+    fn a_length_alone_makes_no_name_known() {
+        for length in 0..=64 {
+            let (name, underscores) = ("z".repeat(length), "_".repeat(length));
+            assert_eq!(Name::of(name.as_bytes()), Name::Other, "{name}");
+            if length > 0 {
+                assert_eq!(
+                    Name::of(underscores.as_bytes()),
+                    Name::Underscore,
+                    "{length}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_trailer_carries_only_what_does_not_matter_before_the_body() {
         for (name, barred) in [
             ("Grpc-Status", false),
             ("ETag", false),
+            ("Date", false),
+            ("Server", false),
+            ("Contents", false),
+            ("Iffy", false),
+            ("", false),
             ("Host", true),
             ("content-length", true),
             ("Content-Type", true),
             ("Authorization", true),
             ("If-Match", true),
+            ("SET-COOKIE", true),
+            ("www-authenticate", true),
+            ("Age", true),
+            ("X-Forwarded-For", true),
             ("X_A", true),
         ] {
             assert_eq!(is_barred_from_trailers(name.as_bytes()), barred, "{name}");

@@ -360,4 +360,72 @@ mod tests {
             sender.line.len()
         );
     }
+
+    /// Polls once with a socket that takes `taken` bytes and then no more. What each call was offered.
+    fn offered(sender: &mut Sender, source: &mut Pieces, mut taken: usize) -> Vec<Vec<usize>> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut calls = Vec::new();
+        let step = sender.poll(source, &mut 0, &mut cx, |_, slices| {
+            calls.push(slices.iter().map(|slice| slice.len()).collect());
+            match std::mem::take(&mut taken) {
+                0 => Poll::Pending,
+                some => Poll::Ready(Ok(some)),
+            }
+        });
+        assert_eq!(step.unwrap(), Step::Blocked);
+        calls
+    }
+
+    #[test]
+    fn a_response_copies_pieces_as_long_as_4_kib_wait_and_no_longer() {
+        // The head takes eight bytes, the line before such a chunk five.
+        for (framing, piece, calls) in [
+            (Announced::Length, 4088, [4096].to_vec()),
+            (Announced::Length, 4089, [8, 4089, 0].to_vec()),
+            (Announced::Chunks, 4083, [8 + 5 + 4083 + 2].to_vec()),
+            (Announced::Chunks, 4084, [8 + 5, 4084, 2].to_vec()),
+        ] {
+            let large = vec![b'x'; piece];
+            let mut sender = Sender::response(head(), framing);
+            let mut source = pieces(&[&large, b""]);
+            assert_eq!(
+                offered(&mut sender, &mut source, 0),
+                [calls],
+                "{framing:?} {piece}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_sent_already_leaves_room_for_more_to_be_copied() {
+        let (first, second) = (vec![b'x'; 3000], vec![b'y'; 2000]);
+        let mut sender = Sender::response(head(), Announced::Length);
+        // A pause after the first piece, so that it leaves alone.
+        let mut source = pieces(&[&first, b"", &second, b""]);
+        assert_eq!(
+            offered(&mut sender, &mut source, 1000),
+            [[3008], [2008 + 2000]],
+            "1000 of 3008 bytes are sent when the second piece comes"
+        );
+    }
+
+    #[test]
+    fn a_request_never_copies_its_body() {
+        let mut sender = Sender::request(head(), Announced::Chunks);
+        let mut source = pieces(&[b"body"]);
+        assert_eq!(offered(&mut sender, &mut source, 0), [[11, 4, 2]]);
+        assert!(sender.is_replayable());
+    }
+
+    #[test]
+    fn a_message_is_unsent_until_its_first_byte_leaves() {
+        let mut sender = Sender::response(head(), Announced::Nothing);
+        assert!(sender.is_unsent());
+        offered(&mut sender, &mut pieces(&[]), 0);
+        assert!(sender.is_unsent(), "the socket took nothing");
+        assert_eq!(sender.unsent(), b"HEAD\r\n\r\n");
+        offered(&mut sender, &mut pieces(&[]), 3);
+        assert!(!sender.is_unsent());
+        assert_eq!(sender.unsent(), b"D\r\n\r\n");
+    }
 }

@@ -126,4 +126,27 @@ mod tests {
             assert!(CanonicalHost::parse(raw).is_err(), "{raw:?}");
         }
     }
+
+    #[test]
+    fn names_and_ports_are_taken_up_to_their_limits() {
+        let (longest, longer) = ("a".repeat(253), "a".repeat(254));
+        for (raw, expected) in [
+            (longest.clone(), Ok(&*longest)),
+            (format!("{longest}.:65535"), Ok(&longest)),
+            (longer.clone(), Err(HostError::TooLong)),
+            (format!("{longer}."), Err(HostError::TooLong)),
+            ("a:0".to_owned(), Ok("a")),
+            ("a:00080".to_owned(), Ok("a")),
+            ("a:000080".to_owned(), Err(HostError::Port)),
+            ("a:65535".to_owned(), Ok("a")),
+            ("a:65536".to_owned(), Err(HostError::Port)),
+        ] {
+            let host = CanonicalHost::parse(&raw);
+            assert_eq!(
+                host.as_ref().map(CanonicalHost::as_str),
+                expected.as_ref().copied(),
+                "{raw}"
+            );
+        }
+    }
 }

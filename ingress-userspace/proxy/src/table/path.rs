@@ -144,6 +144,10 @@ mod tests {
             ("/%", PathError::Escape),
             ("/%2", PathError::Escape),
             ("/%zz", PathError::Escape),
+            ("/%4z", PathError::Escape),
+            ("/long%2", PathError::Escape),
+            ("/%41%41%zz", PathError::Escape),
+            ("/long/%41%zz/%41", PathError::Escape),
             ("/%00", PathError::Character),
             ("/a%0ab", PathError::Character),
             ("/a\\b", PathError::Character),
@@ -152,6 +156,20 @@ mod tests {
             ("/a/%2e%2e/..", PathError::AboveRoot),
         ] {
             assert_eq!(CanonicalPath::parse(raw), Err(error), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_in_its_form_already_is_not_copied() {
+        for (raw, borrowed) in [
+            ("/", true),
+            ("/a/b.c/d..e/", true),
+            ("/a/.b", false),
+            ("/a//b", false),
+            ("/%61", false),
+        ] {
+            let path = CanonicalPath::parse(raw).unwrap();
+            assert_eq!(matches!(path.0, Cow::Borrowed(_)), borrowed, "{raw}");
         }
     }
 

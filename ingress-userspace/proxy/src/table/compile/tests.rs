@@ -190,6 +190,59 @@ fn oldest_ingress_keeps_a_path_and_the_other_is_told() {
 }
 
 #[test]
+fn a_problem_names_the_rule_and_who_has_its_path() {
+    let (_, problems) = compile(&snapshot(vec![
+        rule("old", 1, "a.b", PathKind::Prefix, "/x"),
+        rule("young", 2, "a.b", PathKind::Prefix, "/x/"),
+    ]));
+    let expected = Problem {
+        severity: Severity::Warning,
+        object: "Ingress default/young".to_owned(),
+        field: "spec.rules: a.b/x/".to_owned(),
+        file: None,
+        message:
+            "host a.b and path /x/ already belong to Ingress default/old; this rule is ignored"
+                .to_owned(),
+    };
+    assert_eq!(problems, [expected]);
+}
+
+#[test]
+fn an_entry_knows_its_place_its_counters_and_why_it_is_denied() {
+    let mut snapshot = snapshot(vec![
+        rule("web", 0, "a.b", PathKind::Prefix, "/"),
+        rule("api", 1, "a.b", PathKind::Prefix, "/api"),
+        Route {
+            action: Action::Deny("not here".into()),
+            ..rule("closed", 2, "a.b", PathKind::Prefix, "/closed")
+        },
+    ]);
+    // Ingress `api` goes to the Service of `web`.
+    snapshot.routes[1].backend = snapshot.routes[0].backend.clone();
+    let (mut upstreams, metrics) = (Upstreams::default(), Registry::new(1));
+    upstreams.adopt(&snapshot.backends);
+    let (table, _) = RouteTable::compile(&snapshot, &upstreams, &metrics);
+    let expected = [
+        ("web", "web", None),
+        ("api", "web", None),
+        ("closed", "closed", Some("not here")),
+    ];
+    assert_eq!(table.entries().len(), expected.len());
+    for (place, (ingress, service, denied)) in expected.into_iter().enumerate() {
+        let entry = &table.entries()[place];
+        assert_eq!(entry.route.ingress.name, ingress);
+        assert_eq!(entry.index(), place, "{ingress}");
+        assert_eq!(entry.denied(), denied, "{ingress}");
+        let counters = metrics.route(RouteLabels {
+            namespace: "default".to_owned(),
+            ingress: ingress.to_owned(),
+            service: service.to_owned(),
+        });
+        assert!(Arc::ptr_eq(&entry.counters, &counters), "{ingress}");
+    }
+}
+
+#[test]
 fn default_backend_answers_when_no_rule_does() {
     let mut snapshot = snapshot(vec![
         default_backend("empty", 1, ""),
@@ -322,6 +375,30 @@ fn paths_are_matched_and_rewritten_byte_by_byte() {
 }
 
 #[test]
+fn only_a_dollar_and_a_digit_name_a_capture() {
+    for (target, upstream) in [
+        ("/v2/$1", "/v2/one"),
+        ("/$2$1", "/twoone"),
+        ("$1", "/one"),
+        ("/$9/x", "//x"),
+        ("/$x/$1", "/$x/one"),
+        ("/$$1/a$", "/$one/a$"),
+        ("/10", "/10"),
+    ] {
+        let (table, _) = compile(&snapshot(vec![Route {
+            policy: Policy {
+                rewrite_target: Some(target.into()),
+                ..Policy::default()
+            },
+            ..rule("web", 0, "a.b", PathKind::Regex, "/(one)/(two)")
+        }]));
+        let path = CanonicalPath::parse("/one/two").unwrap();
+        let entry = &table.entries()[0];
+        assert_eq!(entry.upstream_path("/one/two", &path), upstream, "{target}");
+    }
+}
+
+#[test]
 fn a_regex_cannot_leave_its_group() {
     for path in ["/a)|(/b", "/a)|.*(", "/a(?x)#", "/a\\"] {
         let (table, problems) = compile(&snapshot(vec![rule(
@@ -348,6 +425,32 @@ fn longer_regex_text_is_tried_first() {
     for (path, ingress) in [("/foo/a", "any"), ("/foo/bar/bar", "set"), ("/x", "root")] {
         assert_eq!(answer(&table, "a.b", path), ingress, "{path}");
     }
+}
+
+#[test]
+fn the_policy_alone_can_make_a_regex_of_a_prefix() {
+    let regex = |name: &str, created: i64, kind: PathKind, path: &str| Route {
+        policy: Policy {
+            use_regex: true,
+            ..Policy::default()
+        },
+        ..rule(name, created, "a.b", kind, path)
+    };
+    let (table, problems) = compile(&snapshot(vec![
+        regex("dot", 0, PathKind::Prefix, "/a.c"),
+        regex("bare", 0, PathKind::Prefix, "/x"),
+        regex("slash", 1, PathKind::Prefix, "/x/"),
+        regex("again", 2, PathKind::Exact, "/x/"),
+    ]));
+    for (path, ingress) in [("/abc", "dot"), ("/xy", "bare"), ("/x/y", "slash")] {
+        assert_eq!(answer(&table, "a.b", path), ingress, "{path}");
+    }
+    let told: Vec<_> = problems.iter().map(|problem| &*problem.object).collect();
+    assert_eq!(
+        told,
+        ["Ingress default/again"],
+        "one regex is one path, whatever its kind"
+    );
 }
 
 #[test]
