@@ -386,10 +386,11 @@ fn only_a_dollar_and_a_digit_name_a_capture() {
         ("/10", "/10"),
     ] {
         let (table, _) = compile(&snapshot(vec![Route {
-            policy: Policy {
+            policy: RoutePolicy {
                 rewrite_target: Some(target.into()),
-                ..Policy::default()
-            },
+                ..RoutePolicy::default()
+            }
+            .into(),
             ..rule("web", 0, "a.b", PathKind::Regex, "/(one)/(two)")
         }]));
         let path = CanonicalPath::parse("/one/two").unwrap();
@@ -430,10 +431,11 @@ fn longer_regex_text_is_tried_first() {
 #[test]
 fn the_policy_alone_can_make_a_regex_of_a_prefix() {
     let regex = |name: &str, created: i64, kind: PathKind, path: &str| Route {
-        policy: Policy {
+        policy: RoutePolicy {
             use_regex: true,
-            ..Policy::default()
-        },
+            ..RoutePolicy::default()
+        }
+        .into(),
         ..rule(name, created, "a.b", kind, path)
     };
     let (table, problems) = compile(&snapshot(vec![
