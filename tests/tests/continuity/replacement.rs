@@ -155,7 +155,7 @@ fn a_process_that_cannot_be_replaced_without_loss_says_so_and_serves() {
     let degraded = status["data_plane"]["degraded"]
         .as_str()
         .unwrap_or_default();
-    assert!(degraded.contains("cannot pass the sockets"), "{status}");
+    assert!(degraded.contains("cannot offer the sockets"), "{status}");
     let answer = curl(&[
         "-H",
         &format!("Host: {PLAIN_HOST}"),

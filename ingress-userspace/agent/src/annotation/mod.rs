@@ -475,8 +475,7 @@ mod tests {
             [
                 "forebay.dev/nonsense: no such annotation of forebay.dev; ignored",
                 "nginx.ingress.kubernetes.io/affinity: not supported yet; ignored",
-                "nginx.ingress.kubernetes.io/server-snippet: never supported: a template language is a way in for \
-                 attackers; ignored",
+                "nginx.ingress.kubernetes.io/server-snippet: never supported: templates are an attack vector; ignored",
             ]
         );
     }

@@ -242,7 +242,7 @@ fn one_bad_rule_harms_no_other() {
         ),
         (
             "{http: {paths: [{path: /x, pathType: Prefix, backend: {serviceName: s, servicePort: 80}}]}}".into(),
-            "spec.rules[0].http.paths[0].backend: names no service (in networking.k8s.io/v1 that is service.name and \
+            "spec.rules[0].http.paths[0].backend: names no service (networking.k8s.io/v1 needs service.name and \
              service.port); not served",
         ),
         (

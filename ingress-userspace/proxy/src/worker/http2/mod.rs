@@ -195,11 +195,13 @@ fn decide(
 }
 
 /// The target as its pseudo-fields say it (RFC 9113 section 8.3.1): the scheme is that of the
-/// connection, and the path begins with a slash, which the library would add.
+/// connection, and there is a path that begins with a slash, which the library would add.
 fn target(uri: &http::Uri, secure: bool) -> Result<Target<'_>, Rejection> {
     let scheme = if secure { "https" } else { "http" };
     let path = uri.path_and_query().map(http::uri::PathAndQuery::as_str);
     let begins = path.is_none_or(|path| path.starts_with('/') || path == "*");
+    // Where there is none, the whole of the two says "/", and the path alone says nothing.
+    let begins = begins && !uri.path().is_empty();
     if uri.scheme_str().is_some_and(|own| own != scheme) || !begins {
         return Err(Rejection::Target);
     }
