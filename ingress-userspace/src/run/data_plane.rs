@@ -3,14 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use anyhow::Context as _;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     UsageError,
@@ -35,8 +32,9 @@ pub(super) struct DataPlane {
     addresses: Vec<Address>,
     /// Where the successor of this process gets the plain sockets: closed until this one serves.
     doors: Vec<Door>,
-    /// One for each door that waits: whether a successor serves by its sockets.
-    replaced: Vec<Arc<AtomicBool>>,
+    /// One for each door that waits, or that could not be made: how many successors serve by its
+    /// sockets.
+    successors: Vec<watch::Receiver<usize>>,
     waiting: JoinSet<()>,
     status: DataPlaneStatus,
 }
@@ -60,7 +58,7 @@ impl DataPlane {
             listeners: (0..workers).map(|_| Vec::new()).collect(),
             addresses: Vec::new(),
             doors: Vec::new(),
-            replaced: Vec::new(),
+            successors: Vec::new(),
             waiting: JoinSet::new(),
             status: DataPlaneStatus {
                 mode: "sockets".to_owned(),
@@ -212,10 +210,10 @@ impl DataPlane {
     /// The maps refuse the sockets.
     pub(super) fn serve(&mut self) -> Result<(), kernel::KernelError> {
         for door in self.doors.drain(..) {
-            let replaced = Arc::new(AtomicBool::new(false));
-            self.replaced.push(Arc::clone(&replaced));
+            let (serving, successors) = watch::channel(0);
+            self.successors.push(successors);
             self.waiting.spawn(async move {
-                if let Err(error) = door.wait(replaced).await {
+                if let Err(error) = door.wait(serving).await {
                     tracing::warn!(%error, "cannot wait for a successor");
                 }
             });
@@ -229,8 +227,8 @@ impl DataPlane {
     /// Whether a successor serves all that this process serves, by the same sockets.
     pub(super) fn is_replaced(&self) -> bool {
         self.kernel.is_none()
-            && !self.replaced.is_empty()
-            && self.replaced.iter().all(|one| one.load(Relaxed))
+            && !self.successors.is_empty()
+            && self.successors.iter().all(|one| *one.borrow() > 0)
     }
 
     /// Passes no sockets on any more: the workers do not accept from them.
