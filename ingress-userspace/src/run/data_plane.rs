@@ -130,6 +130,8 @@ impl DataPlane {
             Ok(door) => self.doors.push(door),
             Err(error) => {
                 tracing::warn!(%error, address = %bound, "cannot pass its sockets on");
+                // None will: whoever serves the address beside this process has other sockets.
+                self.successors.push(watch::channel(0).1);
                 let degraded = format!("cannot pass the sockets of {bound} on: {error}");
                 self.status.degraded.get_or_insert(degraded);
             }
