@@ -184,6 +184,42 @@ fn a_process_that_passes_on_some_of_its_sockets_is_not_replaced() {
 }
 
 #[test]
+fn a_worker_without_connections_accepts_while_another_has_some() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut running = Launch::manifests(site.path())
+        .args(&["--workers", "2"])
+        .args(&["--shutdown-grace", "6s", "--lame-duck", "4s"])
+        .start()
+        .unwrap();
+    // Keeps one of the workers busy.
+    let _socket = websocket(running.http_addr());
+    let begun = Instant::now();
+    running.terminate().unwrap();
+    let mut asked = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let mut client = TcpStream::connect(running.http_addr()).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        write!(
+            client,
+            "GET / HTTP/1.1\r\nHost: {PLAIN_HOST}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        let end = client.read_to_end(&mut answer);
+        assert!(
+            end.is_ok() && answer.starts_with(b"HTTP/1.1 200 "),
+            "{asked} answered, then {end:?} after {:?}",
+            begun.elapsed()
+        );
+        asked += 1;
+    }
+    running.kill();
+}
+
+#[test]
 fn a_websocket_outlives_its_process_until_the_grace_ends() {
     const GRACE: Duration = Duration::from_secs(2);
     let pods = pods();
