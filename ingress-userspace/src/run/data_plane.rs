@@ -30,7 +30,8 @@ pub(super) struct DataPlane {
     unregistered: Vec<WorkerSockets>,
     listeners: Vec<Vec<Listener>>,
     addresses: Vec<Address>,
-    /// Where the successor of this process gets the plain sockets: closed until this one serves.
+    /// Where the successor of this process gets the plain sockets that this one has taken over:
+    /// closed until this one serves.
     doors: Vec<Door>,
     /// One for each door that waits, or that could not be made: how many successors serve by its
     /// sockets.
@@ -126,8 +127,11 @@ impl DataPlane {
             role,
             address: bound,
         });
+        let follows = inherited.is_some();
         match Door::open(role, bound, &sockets, inherited) {
-            Ok(door) => self.doors.push(door),
+            Ok(door) if follows => self.doors.push(door),
+            // Nobody else would answer, and this process may never come to serve.
+            Ok(door) => self.wait(door),
             Err(error) => {
                 tracing::warn!(%error, address = %bound, "cannot pass its sockets on");
                 // None will: whoever serves the address beside this process has other sockets.
@@ -211,19 +215,23 @@ impl DataPlane {
     /// # Errors
     /// The maps refuse the sockets.
     pub(super) fn serve(&mut self) -> Result<(), kernel::KernelError> {
-        for door in self.doors.drain(..) {
-            let (serving, successors) = watch::channel(0);
-            self.successors.push(successors);
-            self.waiting.spawn(async move {
-                if let Err(error) = door.wait(serving).await {
-                    tracing::warn!(%error, "cannot wait for a successor");
-                }
-            });
+        for door in std::mem::take(&mut self.doors) {
+            self.wait(door);
         }
         let sockets = std::mem::take(&mut self.unregistered);
         self.kernel
             .as_ref()
             .map_or(Ok(()), |dataplane| dataplane.register(&sockets))
+    }
+
+    fn wait(&mut self, door: Door) {
+        let (serving, successors) = watch::channel(0);
+        self.successors.push(successors);
+        self.waiting.spawn(async move {
+            if let Err(error) = door.wait(serving).await {
+                tracing::warn!(%error, "cannot wait for a successor");
+            }
+        });
     }
 
     /// Whether a successor serves all that this process serves, by the same sockets.

@@ -57,7 +57,7 @@ const SERVING: u8 = b'!';
 /// What a running process has passed on.
 #[derive(Debug)]
 pub(super) struct Inheritance {
-    /// Every socket that listens on the address.
+    /// Every socket of the address; they listen unless the other does not serve yet.
     pub(super) sockets: Vec<TcpListener>,
     /// How it came, for [`Door::open`].
     pub(super) link: Link,
@@ -149,9 +149,9 @@ fn knock(role: Role, address: SocketAddr) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Whether `socket` listens on `address`.
+/// Whether `socket` is one of those that serve `address`.
 fn serves(socket: &TcpListener, address: SocketAddr) -> bool {
-    sockopt::socket_acceptconn(socket).is_ok_and(|listens| listens)
+    sockopt::socket_type(socket).is_ok_and(|kind| kind == SocketType::STREAM)
         && socket.local_addr().is_ok_and(|bound| bound == address)
 }
 

@@ -184,6 +184,34 @@ fn a_process_that_passes_on_some_of_its_sockets_is_not_replaced() {
 }
 
 #[test]
+fn a_process_that_does_not_serve_yet_passes_its_sockets_on() {
+    let pods = pods();
+    let site = site(&pods);
+    let (port, _reserved) = reserve();
+    // It waits for the API server, which is not there.
+    let kubeconfig = site.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, NOWHERE).unwrap();
+    let stuck = Launch::new(&["--http", &port.to_string(), "--https", "127.0.0.1:0"])
+        .args(&["--admin", "127.0.0.1:0"])
+        .args(&["--kubeconfig", kubeconfig.to_str().unwrap()])
+        .start_unready()
+        .unwrap();
+    stuck.wait_for("listening").unwrap();
+    let successor = site
+        .beside(port, ([127, 0, 0, 1], 0).into(), &[])
+        .start()
+        .unwrap();
+    let status = successor.status().unwrap();
+    assert!(status["data_plane"]["degraded"].is_null(), "{status}");
+    let answer = curl(&[
+        "-H",
+        &format!("Host: {PLAIN_HOST}"),
+        &format!("http://{port}/"),
+    ]);
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+#[test]
 fn a_worker_without_connections_accepts_while_another_has_some() {
     let pods = pods();
     let site = site(&pods);
