@@ -3,14 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use anyhow::Context as _;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     UsageError,
@@ -33,10 +30,12 @@ pub(super) struct DataPlane {
     unregistered: Vec<WorkerSockets>,
     listeners: Vec<Vec<Listener>>,
     addresses: Vec<Address>,
-    /// Where the successor of this process gets the plain sockets: closed until this one serves.
+    /// Where the successor of this process gets the plain sockets that this one has taken over:
+    /// closed until this one serves.
     doors: Vec<Door>,
-    /// One for each door that waits: whether a successor serves by its sockets.
-    replaced: Vec<Arc<AtomicBool>>,
+    /// One for each door that waits, or that could not be made: how many successors serve by its
+    /// sockets.
+    successors: Vec<watch::Receiver<usize>>,
     waiting: JoinSet<()>,
     status: DataPlaneStatus,
 }
@@ -60,7 +59,7 @@ impl DataPlane {
             listeners: (0..workers).map(|_| Vec::new()).collect(),
             addresses: Vec::new(),
             doors: Vec::new(),
-            replaced: Vec::new(),
+            successors: Vec::new(),
             waiting: JoinSet::new(),
             status: DataPlaneStatus {
                 mode: "sockets".to_owned(),
@@ -128,10 +127,15 @@ impl DataPlane {
             role,
             address: bound,
         });
+        let follows = inherited.is_some();
         match Door::open(role, bound, &sockets, inherited) {
-            Ok(door) => self.doors.push(door),
+            Ok(door) if follows => self.doors.push(door),
+            // Nobody else would answer, and this process may never come to serve.
+            Ok(door) => self.wait(door),
             Err(error) => {
                 tracing::warn!(%error, address = %bound, "cannot offer the listening sockets to a successor");
+                // None will: whoever serves the address beside this process has other sockets.
+                self.successors.push(watch::channel(0).1);
                 let degraded =
                     format!("cannot offer the sockets of {bound} to a successor: {error}");
                 self.status.degraded.get_or_insert(degraded);
@@ -212,14 +216,8 @@ impl DataPlane {
     /// # Errors
     /// The maps refuse the sockets.
     pub(super) fn serve(&mut self) -> Result<(), kernel::KernelError> {
-        for door in self.doors.drain(..) {
-            let replaced = Arc::new(AtomicBool::new(false));
-            self.replaced.push(Arc::clone(&replaced));
-            self.waiting.spawn(async move {
-                if let Err(error) = door.wait(replaced).await {
-                    tracing::warn!(%error, "cannot wait for a successor");
-                }
-            });
+        for door in std::mem::take(&mut self.doors) {
+            self.wait(door);
         }
         let sockets = std::mem::take(&mut self.unregistered);
         self.kernel
@@ -227,11 +225,21 @@ impl DataPlane {
             .map_or(Ok(()), |dataplane| dataplane.register(&sockets))
     }
 
+    fn wait(&mut self, door: Door) {
+        let (serving, successors) = watch::channel(0);
+        self.successors.push(successors);
+        self.waiting.spawn(async move {
+            if let Err(error) = door.wait(serving).await {
+                tracing::warn!(%error, "cannot wait for a successor");
+            }
+        });
+    }
+
     /// Whether a successor serves all that this process serves, by the same sockets.
     pub(super) fn is_replaced(&self) -> bool {
         self.kernel.is_none()
-            && !self.replaced.is_empty()
-            && self.replaced.iter().all(|one| one.load(Relaxed))
+            && !self.successors.is_empty()
+            && self.successors.iter().all(|one| *one.borrow() > 0)
     }
 
     /// Passes no sockets on any more: the workers do not accept from them.

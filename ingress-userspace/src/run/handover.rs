@@ -27,23 +27,23 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream},
     },
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    connect, recvmsg, sendmsg, socket_with, sockopt,
 };
-use tokio::io::Interest;
+use tokio::{io::Interest, sync::watch, task::JoinSet};
 
 use super::listener::Role;
 
 /// Descriptors in one message; the kernel allows 253 (SCM_MAX_FD).
 const AT_ONCE: usize = 250;
+/// Most processes at a time that have the sockets and do not serve yet.
+const TAKERS: usize = 16;
 /// Longest wait for the running process, which answers at once if it is well.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest pause after a failure to accept, which is out of files.
@@ -57,7 +57,7 @@ const SERVING: u8 = b'!';
 /// What a running process has passed on.
 #[derive(Debug)]
 pub(super) struct Inheritance {
-    /// Every socket that listens on the address.
+    /// Every socket of the address; they listen unless the other does not serve yet.
     pub(super) sockets: Vec<TcpListener>,
     /// How it came, for [`Door::open`].
     pub(super) link: Link,
@@ -115,14 +115,11 @@ pub(super) fn inherit(
     address: SocketAddr,
 ) -> Result<Option<Inheritance>, HandoverError> {
     let failed = |source| HandoverError::Io { address, source };
-    let predecessor = match UnixStream::connect_addr(&name(role, address).map_err(failed)?) {
+    let predecessor = match knock(role, address) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    predecessor
-        .set_read_timeout(Some(PATIENCE))
-        .map_err(failed)?;
     let peer = sockopt::socket_peercred(&predecessor).map_err(|error| failed(error.into()))?;
     if peer.uid != rustix::process::geteuid() {
         let uid = peer.uid.as_raw();
@@ -140,9 +137,21 @@ pub(super) fn inherit(
     }
 }
 
-/// Whether `socket` listens on `address`.
+/// Connects to the process that serves `address`. The limit holds for the connection too: it waits
+/// while the other's queue is full.
+fn knock(role: Role, address: SocketAddr) -> io::Result<UnixStream> {
+    let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+    let stream = UnixStream::from(socket_with(AddressFamily::UNIX, kind, flags, None)?);
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let name = SocketAddrUnix::new_abstract_name(abstract_name(role, address).as_bytes())?;
+    connect(&stream, &name)?;
+    Ok(stream)
+}
+
+/// Whether `socket` is one of those that serve `address`.
 fn serves(socket: &TcpListener, address: SocketAddr) -> bool {
-    sockopt::socket_acceptconn(socket).is_ok_and(|listens| listens)
+    sockopt::socket_type(socket).is_ok_and(|kind| kind == SocketType::STREAM)
         && socket.local_addr().is_ok_and(|bound| bound == address)
 }
 
@@ -160,6 +169,9 @@ fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
         )?;
         if received.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::other("no descriptor is left for some sockets"));
         }
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(descriptors) = message {
@@ -198,31 +210,43 @@ impl Door {
         })
     }
 
-    /// Tells the predecessor that this process serves, and passes the sockets on to one successor
-    /// after the other: the next gets them once the last is gone. `replaced` says whether there is
-    /// one that serves.
+    /// Tells the predecessor that this process serves, and passes the sockets on to whoever asks.
+    /// Once a successor serves, it answers in turn, since it may have more sockets; this process
+    /// does so again when that one is gone. `serving` is how many successors serve.
     ///
     /// # Errors
     /// The runtime takes no more descriptors.
-    pub(super) async fn wait(mut self, replaced: Arc<AtomicBool>) -> io::Result<()> {
+    pub(super) async fn wait(mut self, serving: watch::Sender<usize>) -> io::Result<()> {
         if let Some(predecessor) = &mut self.predecessor {
             // It may be gone, and needs not hear it then.
             let _ = predecessor.write_all(&[SERVING]);
         }
         self.door.set_nonblocking(true)?;
-        let door = tokio::net::UnixListener::from_std(self.door)?;
+        let door = Arc::new(tokio::net::UnixListener::from_std(self.door)?);
+        let sockets: Arc<[TcpListener]> = self.sockets.into();
+        let serving = Arc::new(serving);
+        let mut changes = serving.subscribe();
+        let mut takers = JoinSet::new();
         loop {
-            match door.accept().await {
-                Ok((successor, _)) => {
-                    if let Err(error) = pass(&door, &self.sockets, &successor, &replaced).await {
-                        tracing::warn!(%error, "cannot pass the listening sockets to the successor");
+            let answers = *changes.borrow_and_update() == 0 && takers.len() < TAKERS;
+            tokio::select! {
+                accepted = door.accept(), if answers => match accepted {
+                    Ok((successor, _)) => {
+                        let (door, sockets) = (Arc::clone(&door), Arc::clone(&sockets));
+                        let serving = Arc::clone(&serving);
+                        takers.spawn(async move {
+                            if let Err(error) = pass(&door, &sockets, &successor, &serving).await {
+                                tracing::warn!(%error, "cannot pass the listening sockets to the successor");
+                            }
+                        });
                     }
-                    replaced.store(false, Relaxed);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a successor");
-                    tokio::time::sleep(PAUSE).await;
-                }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a successor");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                Some(_) = takers.join_next() => {}
+                _ = changes.changed() => {}
             }
         }
     }
@@ -233,7 +257,7 @@ async fn pass(
     door: &tokio::net::UnixListener,
     sockets: &[TcpListener],
     successor: &tokio::net::UnixStream,
-    replaced: &AtomicBool,
+    serving: &watch::Sender<usize>,
 ) -> io::Result<()> {
     let uid = successor.peer_cred()?.uid();
     if uid != rustix::process::geteuid().as_raw() {
@@ -262,19 +286,34 @@ async fn pass(
         sockets = sockets.len(),
         "passed the listening sockets to the successor"
     );
+    let mut serves = false;
     loop {
         let mut said = [0];
         let read = || Ok(rustix::io::read(successor, &mut said)?);
         match successor.async_io(Interest::READABLE, read).await {
-            Ok(1..) => replaced.store(said == [SERVING], Relaxed),
+            Ok(1..) => {
+                if !serves && said == [SERVING] {
+                    serves = true;
+                    serving.send_modify(|count| *count += 1);
+                }
+            }
             // It has ended, in whatever way.
-            Ok(0) | Err(_) => return Ok(()),
+            Ok(0) | Err(_) => {
+                if serves {
+                    serving.send_modify(|count| *count -= 1);
+                }
+                return Ok(());
+            }
         }
     }
 }
 
 fn name(role: Role, address: SocketAddr) -> io::Result<UnixAddr> {
-    UnixAddr::from_abstract_name(format!("forebay/1/{}/{address}", role.name()))
+    UnixAddr::from_abstract_name(abstract_name(role, address))
+}
+
+fn abstract_name(role: Role, address: SocketAddr) -> String {
+    format!("forebay/1/{}/{address}", role.name())
 }
 
 #[cfg(test)]
@@ -293,18 +332,17 @@ mod tests {
     }
 
     /// A process that serves `address`, on a thread of its own, until the test ends.
-    fn predecessor(address: SocketAddr, sockets: &[TcpListener]) -> Arc<AtomicBool> {
+    fn predecessor(address: SocketAddr, sockets: &[TcpListener]) -> watch::Receiver<usize> {
         let door = Door::open(Role::Http, address, sockets, None).unwrap();
-        let replaced = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&replaced);
+        let (serving, successors) = watch::channel(0);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(door.wait(told))
+            runtime.block_on(door.wait(serving))
         });
-        replaced
+        successors
     }
 
     fn until(condition: impl Fn() -> bool) {
@@ -333,24 +371,24 @@ mod tests {
     #[test]
     fn a_process_is_replaced_while_its_successor_serves() {
         let (address, sockets) = sockets(2);
-        let replaced = predecessor(address, &sockets);
+        let serving = predecessor(address, &sockets);
         for _ in 0..2 {
             let Inheritance { sockets, link } = inherit(Role::Http, address).unwrap().unwrap();
-            assert!(!replaced.load(Relaxed));
+            assert_eq!(*serving.borrow(), 0);
             let door = Door::open(Role::Http, address, &sockets, Some(link)).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let waiting = tokio::spawn(door.wait(Arc::default()));
+                let waiting = tokio::spawn(door.wait(watch::channel(0).0));
                 tokio::task::yield_now().await;
-                until(|| replaced.load(Relaxed));
+                until(|| *serving.borrow() == 1);
                 waiting.abort();
                 assert!(waiting.await.unwrap_err().is_cancelled());
             });
             drop(runtime);
-            until(|| !replaced.load(Relaxed));
+            until(|| *serving.borrow() == 0);
         }
     }
 
@@ -368,5 +406,68 @@ mod tests {
         let _door = Door::open(Role::Http, address, &sockets, None).unwrap();
         let error = inherit(Role::Http, address).unwrap_err();
         assert!(matches!(error, HandoverError::Io { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_name_whose_queue_is_full_is_waited_for_no_longer_than_patience() {
+        let (address, _sockets) = sockets(1);
+        let squatted = abstract_name(Role::Http, address);
+        let squatted = SocketAddrUnix::new_abstract_name(squatted.as_bytes()).unwrap();
+        let unix = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let squatter = unix(SocketFlags::CLOEXEC).unwrap();
+        rustix::net::bind(&squatter, &squatted).unwrap();
+        rustix::net::listen(&squatter, 0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let one = unix(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).unwrap();
+            if connect(&one, &squatted).is_err() {
+                break;
+            }
+            waiting.push(one);
+        }
+        let (send, result) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(inherit(Role::Http, address)));
+        let inherited = result.recv_timeout(5 * PATIENCE).unwrap();
+        assert!(
+            matches!(inherited, Err(HandoverError::Io { .. })),
+            "{inherited:?}"
+        );
+    }
+
+    #[test]
+    fn one_that_took_the_sockets_and_does_not_serve_keeps_no_other_from_them() {
+        let (address, sockets) = sockets(1);
+        let serving = predecessor(address, &sockets);
+        let stuck = inherit(Role::Http, address).unwrap().unwrap();
+        let mut next = inherit(Role::Http, address).unwrap().unwrap();
+        next.link.predecessor.write_all(&[SERVING]).unwrap();
+        until(|| *serving.borrow() == 1);
+        // The one that serves has the door now, and more sockets maybe.
+        assert!(inherit(Role::Http, address).is_err());
+        drop(stuck);
+        drop(next);
+        until(|| *serving.borrow() == 0);
+        assert!(inherit(Role::Http, address).unwrap().is_some());
+    }
+
+    #[test]
+    fn sockets_of_which_some_are_lost_on_the_way_are_not_taken() {
+        let (address, sockets) = sockets(1);
+        let door = UnixListener::bind_addr(&name(Role::Http, address).unwrap()).unwrap();
+        std::thread::spawn(move || {
+            let (successor, _) = door.accept().unwrap();
+            let sockets: Vec<_> = (0..AT_ONCE + 2).map(|_| sockets[0].as_fd()).collect();
+            let all = [&[door.as_fd()][..], &sockets].concat();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE + 3))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&all));
+            let data = [IoSlice::new(&[LAST])];
+            sendmsg(&successor, &data, &mut control, SendFlags::empty()).unwrap();
+        });
+        let inherited = inherit(Role::Http, address);
+        assert!(
+            matches!(inherited, Err(HandoverError::Io { .. })),
+            "{inherited:?}"
+        );
     }
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Barrier, mpsc, oneshot, watch};
 
 use self::{
     data_plane::DataPlane,
@@ -148,6 +148,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
             .then(|| config.node_name.as_deref().unwrap_or("-").into()),
         ..worker::Settings::default()
     });
+    let idle = Arc::new(Barrier::new(workers));
     let (end, mut ended) = mpsc::unbounded_channel();
     let threads = spawn_workers(
         data_plane.take_listeners().context("cannot listen")?,
@@ -156,6 +157,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
             tls: Arc::clone(&tls),
             metrics,
             shutdown: shutting_down.clone(),
+            idle: Arc::clone(&idle),
             settings: Arc::clone(&settings),
         },
         &metrics,

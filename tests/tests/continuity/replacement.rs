@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     os::{
+        fd::OwnedFd,
         linux::net::SocketAddrExt,
         unix::{
             fs::PermissionsExt,
@@ -140,13 +141,8 @@ fn a_process_of_another_user_gets_no_socket_and_takes_none() {
 fn a_process_that_cannot_be_replaced_without_loss_says_so_and_serves() {
     let pods = pods();
     let site = site(&pods);
-    // Keeps the port for whoever shares it, and takes no connection.
-    let reserved = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    sockopt::set_socket_reuseport(&reserved, true).unwrap();
-    rustix::net::bind(&reserved, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let port: SocketAddr = getsockname(&reserved).unwrap().try_into().unwrap();
-    let name = UnixAddr::from_abstract_name(format!("forebay/1/http/{port}")).unwrap();
-    let _squatter = UnixListener::bind_addr(&name).unwrap();
+    let (port, _reserved) = reserve();
+    let _squatter = squat(port);
     let forebay = site
         .beside(port, ([127, 0, 0, 1], 0).into(), &[])
         .start()
@@ -165,6 +161,95 @@ fn a_process_that_cannot_be_replaced_without_loss_says_so_and_serves() {
 }
 
 #[test]
+fn a_process_that_passes_on_some_of_its_sockets_is_not_replaced() {
+    let pods = pods();
+    let site = site(&pods);
+    let (port, _reserved) = reserve();
+    let squatter = squat(port);
+    let mut running = site
+        .beside(port, ([127, 0, 0, 1], 0).into(), &[])
+        .start()
+        .unwrap();
+    drop(squatter);
+    let _successor = site
+        .beside(port, running.https_addr(), &[])
+        .start()
+        .unwrap();
+    running.terminate().unwrap();
+    running.wait().unwrap();
+    let log = running.log();
+    let end = log
+        .iter()
+        .find(|line| line["replaced"].is_boolean())
+        .unwrap();
+    assert_eq!(end["replaced"], false, "{end}");
+}
+
+#[test]
+fn a_process_that_does_not_serve_yet_passes_its_sockets_on() {
+    let pods = pods();
+    let site = site(&pods);
+    let (port, _reserved) = reserve();
+    // It waits for the API server, which is not there.
+    let kubeconfig = site.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, NOWHERE).unwrap();
+    let stuck = Launch::new(&["--http", &port.to_string(), "--https", "127.0.0.1:0"])
+        .args(&["--admin", "127.0.0.1:0"])
+        .args(&["--kubeconfig", kubeconfig.to_str().unwrap()])
+        .start_unready()
+        .unwrap();
+    stuck.wait_for("listening").unwrap();
+    let successor = site
+        .beside(port, ([127, 0, 0, 1], 0).into(), &[])
+        .start()
+        .unwrap();
+    let status = successor.status().unwrap();
+    assert!(status["data_plane"]["degraded"].is_null(), "{status}");
+    let answer = curl(&[
+        "-H",
+        &format!("Host: {PLAIN_HOST}"),
+        &format!("http://{port}/"),
+    ]);
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+#[test]
+fn a_worker_without_connections_accepts_while_another_has_some() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut running = Launch::manifests(site.path())
+        .args(&["--workers", "2"])
+        .args(&["--shutdown-grace", "6s", "--lame-duck", "4s"])
+        .start()
+        .unwrap();
+    // Keeps one of the workers busy.
+    let _socket = websocket(running.http_addr());
+    let begun = Instant::now();
+    running.terminate().unwrap();
+    let mut asked = 0;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let mut client = TcpStream::connect(running.http_addr()).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        write!(
+            client,
+            "GET / HTTP/1.1\r\nHost: {PLAIN_HOST}\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        let end = client.read_to_end(&mut answer);
+        assert!(
+            end.is_ok() && answer.starts_with(b"HTTP/1.1 200 "),
+            "{asked} answered, then {end:?} after {:?}",
+            begun.elapsed()
+        );
+        asked += 1;
+    }
+    running.kill();
+}
+
+#[test]
 fn a_websocket_outlives_its_process_until_the_grace_ends() {
     const GRACE: Duration = Duration::from_secs(2);
     let pods = pods();
@@ -173,20 +258,7 @@ fn a_websocket_outlives_its_process_until_the_grace_ends() {
         .args(&["--shutdown-grace", "2s", "--lame-duck", "1s"])
         .start()
         .unwrap();
-    let mut socket = TcpStream::connect(running.http_addr()).unwrap();
-    write!(
-        socket,
-        "GET /chat HTTP/1.1\r\nHost: {PLAIN_HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    .unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        socket.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    let mut socket = websocket(running.http_addr());
     let _successor = site
         .beside(running.http_addr(), running.https_addr(), &[])
         .start()
@@ -208,4 +280,38 @@ fn a_websocket_outlives_its_process_until_the_grace_ends() {
     }
     assert!(Instant::now() >= end, "ended early, after {turns} turns");
     running.wait().unwrap();
+}
+
+/// A WebSocket through the proxy to a pod that sends back what it gets.
+fn websocket(proxy: SocketAddr) -> TcpStream {
+    let mut socket = TcpStream::connect(proxy).unwrap();
+    write!(
+        socket,
+        "GET /chat HTTP/1.1\r\nHost: {PLAIN_HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    socket
+}
+
+/// Keeps a port for whoever shares it, and takes no connection.
+fn reserve() -> (SocketAddr, OwnedFd) {
+    let reserved = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseport(&reserved, true).unwrap();
+    rustix::net::bind(&reserved, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = getsockname(&reserved).unwrap().try_into().unwrap();
+    (address, reserved)
+}
+
+/// Takes the name at which the process that serves HTTP at `address` waits for its successor.
+fn squat(address: SocketAddr) -> UnixListener {
+    let name = UnixAddr::from_abstract_name(format!("forebay/1/http/{address}")).unwrap();
+    UnixListener::bind_addr(&name).unwrap()
 }

@@ -18,7 +18,7 @@ use ingress_proxy::tls::{self, Certificates, Resolver};
 use ingress_proxy::upstream::Upstreams;
 use ingress_proxy::worker::{self, Inputs, Listener, Settings, Shutdown, Transport};
 use rustix::net::{self, AddressFamily, SocketType};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Barrier, mpsc, watch};
 
 /// Running workers, one unless more are asked for; drained and joined when dropped.
 pub(crate) struct Proxy {
@@ -65,7 +65,7 @@ impl Proxy {
         let resolver = Resolver::new().unwrap();
         resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
         let (mut http, mut https) = (Shared::bind(), Shared::bind());
-        let settings = Arc::new(settings);
+        let (settings, idle) = (Arc::new(settings), Arc::new(Barrier::new(count)));
         let start = |id| {
             let listeners = vec![
                 Listener {
@@ -82,6 +82,7 @@ impl Proxy {
                 tls: tls::server_config(Arc::clone(&resolver)).unwrap(),
                 metrics: registry.worker(),
                 shutdown: begun.clone(),
+                idle: Arc::clone(&idle),
                 settings: Arc::clone(&settings),
             };
             worker::spawn(id, listeners, inputs, mpsc::unbounded_channel().0).unwrap()

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::watch,
+    sync::{Barrier, watch},
     task::{JoinError, JoinSet, spawn_local},
     time::{Instant, interval, sleep, sleep_until, timeout_at},
 };
@@ -38,6 +38,7 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
         tls,
         metrics,
         mut shutdown,
+        idle,
         settings,
     } = inputs;
     let table = Arc::clone(&tables.borrow_and_update());
@@ -73,7 +74,7 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
         Some(ended) = accepting.join_next() => return Err(died(ended)),
         Some(ended) = upkeep.join_next() => return Err(died(ended)),
     };
-    drain(&worker, shutdown, close, accepting).await;
+    drain(&worker, shutdown, &idle, close, accepting).await;
     Ok(())
 }
 
@@ -89,6 +90,7 @@ fn died(ended: Result<(), JoinError>) -> io::Error {
 async fn drain(
     worker: &Worker,
     shutdown: Shutdown,
+    idle: &Barrier,
     close: watch::Sender<bool>,
     mut accepting: JoinSet<()>,
 ) {
@@ -103,8 +105,15 @@ async fn drain(
         // Whoever comes finds the other process, and is not asked to come again.
         close.send_replace(true);
     }
-    // Ends early when nothing is open.
-    let _ = timeout_at(lame_duck, worker.drain.finished()).await;
+    // Ends early when nothing is open, on other workers either: the kernel goes on to hand this one
+    // its share of the connections, since the control thread keeps the sockets for a successor.
+    let finished = async {
+        worker.drain.finished().await;
+        if shutdown == Shutdown::Alone {
+            idle.wait().await;
+        }
+    };
+    let _ = timeout_at(lame_duck, finished).await;
     close.send_replace(true);
     while accepting.join_next().await.is_some() {}
     worker.drain.close_idle();

@@ -26,7 +26,7 @@ mod stream;
 
 use std::{io, net::TcpListener, sync::Arc, thread::JoinHandle, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Barrier, mpsc, watch};
 
 use crate::{metrics::WorkerMetrics, table::RouteTable, tls::ServerConfig};
 
@@ -112,6 +112,9 @@ pub struct Inputs {
     pub metrics: Arc<WorkerMetrics>,
     /// Changes once; then the worker drains and stops.
     pub shutdown: watch::Receiver<Shutdown>,
+    /// For all workers of the process: each comes here once it has no connection, and goes on to
+    /// accept until the last one has come.
+    pub idle: Arc<Barrier>,
     /// Limits and times.
     pub settings: Arc<Settings>,
 }

@@ -39,6 +39,8 @@ pub(super) struct Crossing {
     known: usize,
     /// Set while the answer is kept back.
     kept: Deadline,
+    /// What is left of an answer that is given out.
+    answer: &'static [u8],
 }
 
 impl Crossing {
@@ -49,6 +51,7 @@ impl Crossing {
             header: [0; HEADER],
             known: 0,
             kept: Deadline::default(),
+            answer: &[],
         }
     }
 
@@ -63,7 +66,11 @@ impl Crossing {
                 let some = self.left.min(rest.len());
                 self.left -= some;
                 at += some;
-            } else if self.known == 0 && self.ending.get() && rest.starts_with(&PONG) {
+            } else if self.known == 0
+                && self.ending.get()
+                && !self.kept.is_set()
+                && rest.starts_with(&PONG)
+            {
                 rest.copy_within(PONG.len().., 0);
                 end -= PONG.len();
                 self.kept.set(Instant::now() + MOMENT);
@@ -84,22 +91,29 @@ impl Crossing {
     }
 
     /// Ready once the answer has been kept long enough: the bytes that have to come before it, and
-    /// the answer once there are none. If not, this task is woken when it has.
+    /// as much of the answer as there is room for once there are none. If not, this task is woken when
+    /// it has.
     pub(super) fn poll_answer(
         &mut self,
+        room: usize,
         cx: &mut Context<'_>,
     ) -> Poll<Result<&'static [u8], usize>> {
-        std::task::ready!(self.kept.poll(cx));
-        let before = match self.known {
-            0 => self.left,
-            known => HEADER - known,
-        };
-        if before > 0 {
-            return Poll::Ready(Err(before));
+        if self.answer.is_empty() {
+            std::task::ready!(self.kept.poll(cx));
+            let before = match self.known {
+                0 => self.left,
+                known => HEADER - known,
+            };
+            if before > 0 {
+                return Poll::Ready(Err(before));
+            }
+            self.kept.clear();
+            self.ending.set(false);
+            self.answer = &PONG;
         }
-        self.kept.clear();
-        self.ending.set(false);
-        Poll::Ready(Ok(&PONG))
+        let (now, later) = self.answer.split_at(room.min(self.answer.len()));
+        self.answer = later;
+        Poll::Ready(Ok(now))
     }
 }
 
@@ -139,6 +153,41 @@ mod tests {
             );
             assert_eq!(crossing.kept.is_set(), ending);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_comes_whole_however_little_is_read_at_once() {
+        let (sent, _) = inbound();
+        for room in 1..=PONG.len() {
+            let ending = Rc::new(Cell::new(true));
+            let mut crossing = Crossing::new(Rc::clone(&ending));
+            follow(&mut crossing, &sent, sent.len());
+            let mut answer = Vec::<u8>::new();
+            while answer.len() < PONG.len() {
+                let piece = std::future::poll_fn(|cx| crossing.poll_answer(room, cx));
+                let piece = tokio::time::timeout(2 * MOMENT, piece).await.unwrap();
+                assert!(piece.unwrap().len() <= room);
+                answer.extend(piece.unwrap());
+            }
+            assert_eq!(answer, PONG, "{room} bytes at once");
+            assert!(!ending.get(), "{room} bytes at once");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_answers_again_and_again_does_not_put_the_end_off() {
+        let mut crossing = Crossing::new(Rc::new(Cell::new(true)));
+        follow(&mut crossing, &inbound().0, usize::MAX);
+        for _ in 0..3 {
+            tokio::time::advance(MOMENT / 2).await;
+            let mut again = PONG;
+            // Only one is kept back: the others go on as they come.
+            let end = crossing.follow(&mut again);
+            assert_eq!(&again[..end], PONG);
+        }
+        let answer = std::future::poll_fn(|cx| crossing.poll_answer(PONG.len(), cx));
+        let soon = tokio::time::timeout(Duration::from_millis(1), answer).await;
+        assert_eq!(soon.unwrap(), Ok(&PONG[..]));
     }
 
     #[test]

@@ -96,13 +96,13 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let mut limit = buf.remaining();
-        match this.crossing.poll_answer(cx) {
-            Poll::Ready(Ok(answer)) if answer.len() <= limit => {
+        match this.crossing.poll_answer(limit, cx) {
+            Poll::Ready(Ok(answer)) => {
                 buf.put_slice(answer);
                 return Poll::Ready(Ok(()));
             }
             Poll::Ready(Err(before)) => limit = limit.min(before),
-            _ => {}
+            Poll::Pending => {}
         }
         loop {
             let room = buf.initialize_unfilled_to(limit);
