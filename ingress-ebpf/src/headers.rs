@@ -171,16 +171,39 @@ impl Ports {
 mod tests {
     use super::*;
 
+    /// An IPv4 header whose first byte and total length are given, without options.
+    fn ipv4(first: u8, total: u16) -> [u8; 20] {
+        let mut header = [0; 20];
+        header[0] = first;
+        header[2..4].copy_from_slice(&total.to_be_bytes());
+        header
+    }
+
     #[test]
-    fn a_header_without_anything_after_it_is_a_packet_and_less_is_not() {
-        let packet = |total: u8| {
-            let mut packet = [0; IPV4];
-            (packet[0], packet[3]) = (0x45, total);
-            packet
-        };
-        for (total, parses) in [(19, false), (20, true), (21, false)] {
-            let packet = packet(total);
-            assert_eq!(Ipv4::parse(&packet[..], 0).is_some(), parses, "{total}");
+    fn a_packet_may_be_as_short_as_its_header_and_as_long_as_its_frame() {
+        for (first, total, length, fits) in [
+            (0x45, 20, 20, true),
+            (0x45, 20, 60, true),
+            (0x45, 19, 20, false),
+            (0x45, 21, 20, false),
+            (0x46, 24, 24, true),
+            (0x46, 23, 24, false),
+            (0x4f, 60, 60, true),
+            (0x4f, 59, 60, false),
+            (0x44, 20, 20, false),
+            (0x55, 20, 20, false),
+        ] {
+            for offset in [0, ETHERNET] {
+                let mut frame = vec![0; offset];
+                frame.extend(ipv4(first, total));
+                frame.resize(offset + length, 0);
+                let parsed = Ipv4::parse(&frame[..], offset);
+                assert_eq!(
+                    parsed.map(|packet| (packet.header, packet.total)),
+                    fits.then(|| (usize::from(first & 0x0f) * 4, usize::from(total))),
+                    "first byte {first:#x}, {total} bytes in {length} at {offset}"
+                );
+            }
         }
     }
 }

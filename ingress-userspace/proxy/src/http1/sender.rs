@@ -428,4 +428,47 @@ mod tests {
         assert!(!sender.is_unsent());
         assert_eq!(sender.unsent(), b"D\r\n\r\n");
     }
+
+    /// A body that must not be asked again after its end.
+    struct AskedOnce {
+        pieces: Pieces,
+        ended: bool,
+    }
+
+    impl Source for AskedOnce {
+        type Error = Infallible;
+
+        fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, Infallible>> {
+            assert!(!self.ended, "asked after the end");
+            self.ended = self.pieces.0.is_empty();
+            self.pieces.poll_data(cx)
+        }
+
+        fn consume(&mut self, count: usize) {
+            self.pieces.consume(count);
+        }
+
+        fn write_trailers(&self, out: &mut Vec<u8>) {
+            self.pieces.write_trailers(out);
+        }
+    }
+
+    #[test]
+    fn a_body_is_not_asked_again_after_its_end() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for framing in [Announced::Length, Announced::Chunks] {
+            for make in [Sender::request, Sender::response] {
+                let mut source = AskedOnce {
+                    pieces: pieces(&[b"one", b"two"]),
+                    ended: false,
+                };
+                let mut sender = make(head(), framing);
+                let step = sender.poll(&mut source, &mut 0, &mut cx, |_, slices| {
+                    Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+                });
+                assert_eq!(step.unwrap(), Step::Done, "{framing:?}");
+                assert!(source.ended, "{framing:?}");
+            }
+        }
+    }
 }
