@@ -74,6 +74,11 @@ fn chunks_are_put_together() {
             "hello",
         ),
         (
+            "9112 7.1.1: white space around the semicolon",
+            "5 \t; a\r\nhello\r\n0 ;b\r\n\r\n".to_owned(),
+            "hello",
+        ),
+        (
             "9112 7.1.1: long",
             format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(3000)),
             "hello",
@@ -116,6 +121,13 @@ fn faulty() -> Vec<(&'static str, String)> {
         ("9112 7.1: a tab before", "\t5\r\nhello"),
         ("9112 7.1: a space inside", "0 5\r\nhello"),
         ("9112 7.1: more after the size", "5 x\r\nhello"),
+        ("9112 7.1.1: white space after the size", "5 \r\nhello"),
+        ("9112 7.1.1: white space after the size", "5\t\r\nhello"),
+        (
+            "9112 7.1.1: white space after the last size",
+            "5\r\nhello\r\n0 \r\n\r\n",
+        ),
+        ("9112 7.1: seventeen digits", "00000000000000005\r\nhello"),
         ("9112 7.1: a comma", "5,\r\nhello"),
         ("9112 7.1: NUL", "5\0\r\nhello"),
         ("9112 7.1: overflow", "10000000000000000\r\nhello"),
