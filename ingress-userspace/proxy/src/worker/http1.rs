@@ -583,20 +583,20 @@ impl Terms {
             keep_alive: version == Version::HTTP_11,
             expects_continue: false,
         };
+        let mut closes = false;
         for (kind, _, value) in request.fields.iter() {
             match kind {
                 Name::Connection => {
-                    if options(value).any(|option| option.eq_ignore_ascii_case(b"close")) {
-                        terms.keep_alive = false;
-                        return terms;
+                    for option in options(value) {
+                        closes |= option.eq_ignore_ascii_case(b"close");
+                        terms.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                     }
-                    terms.keep_alive |=
-                        options(value).any(|option| option.eq_ignore_ascii_case(b"keep-alive"));
                 }
                 Name::Expect => terms.expects_continue = version == Version::HTTP_11,
                 _ => {}
             }
         }
+        terms.keep_alive &= !closes;
         terms
     }
 }
