@@ -140,13 +140,12 @@ impl Connection {
                         None => {}
                     }
                     // What cannot become a request is not waited for: a TLS handshake, say.
-                    let is_hopeless = if finder.has_line() && !line_checked {
+                    if finder.has_line() && !line_checked {
                         line_checked = true;
-                        check_request_start(data).is_err()
-                    } else {
-                        !first.is_ascii_graphic() && *first != b'\r'
-                    };
-                    if is_hopeless {
+                        if let Err(error) = check_request_start(data) {
+                            return Poll::Ready(Ok(Awaited::Bad(status_of(error))));
+                        }
+                    } else if !first.is_ascii_graphic() && *first != b'\r' {
                         return Poll::Ready(Ok(Awaited::Bad(400)));
                     }
                 }
@@ -199,13 +198,7 @@ impl Connection {
         let slot = &self.client.worker.fields;
         let mut fields = slot.take();
         let decided = parse_request(head, &mut fields)
-            .map_err(|error| {
-                if error == HeadError::TooLarge {
-                    431
-                } else {
-                    400
-                }
-            })
+            .map_err(status_of)
             .map(|line| {
                 let fields = Fields {
                     head,
@@ -540,6 +533,14 @@ async fn relay<S: Source>(
             .map(|()| Err(SendError::Socket(io::ErrorKind::TimedOut.into())))
     })
     .await
+}
+
+/// What answers a head that cannot be read.
+fn status_of(error: HeadError) -> u16 {
+    match error {
+        HeadError::TooLarge => 431,
+        HeadError::Syntax => 400,
+    }
 }
 
 /// RFC 9112 section 2.2: empty lines before a request are no part of it.
