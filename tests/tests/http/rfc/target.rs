@@ -71,6 +71,7 @@ fn targets_of_other_forms_are_refused() {
             "9112 3.2: Host is no host",
             "GET http://b/ HTTP/1.1\r\nHost: a b",
         ),
+        ("9112 3.2: Host is empty", "GET http://b/ HTTP/1.1\r\nHost:"),
         (
             "9110 4.2.1: empty host",
             "GET http:///y HTTP/1.1\r\nHost: a",

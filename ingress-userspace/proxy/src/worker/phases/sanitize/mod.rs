@@ -221,7 +221,10 @@ impl<'r> Read<'r> {
                 return Err(Rejection::Field);
             }
             match kind {
-                Name::Host if read.host.is_some() => return Err(Rejection::Host),
+                // An empty one says that the target has no authority, which none here can be without.
+                Name::Host if read.host.is_some() || value.is_empty() => {
+                    return Err(Rejection::Host);
+                }
                 Name::Host => read.host = Some(value),
                 Name::ContentLength => read.framing.take_length(value)?,
                 Name::TransferEncoding if head.version == Version::HTTP_10 => {
