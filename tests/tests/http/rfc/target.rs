@@ -139,3 +139,19 @@ fn options_for_the_server_are_answered_by_the_proxy() {
         .arrives(&[]),
     ]);
 }
+
+#[test]
+fn options_for_the_server_behind_the_proxy_reach_it_as_such() {
+    let cases = [
+        ("OPTIONS http://b HTTP/1.1", "OPTIONS * none -"),
+        ("OPTIONS http://b:80 HTTP/1.1", "OPTIONS * none -"),
+        ("OPTIONS http://b/ HTTP/1.1", "OPTIONS / none -"),
+        ("OPTIONS http://b?q HTTP/1.1", "OPTIONS /?q none -"),
+        ("OPTIONS http://b? HTTP/1.1", "OPTIONS /? none -"),
+        ("GET http://b HTTP/1.1", "GET / none -"),
+    ];
+    check(cases.map(|(line, arrives)| {
+        let request = format!("{line}\r\nHost: a\r\n\r\n");
+        forward("9112 3.2.4", request, arrives)
+    }));
+}

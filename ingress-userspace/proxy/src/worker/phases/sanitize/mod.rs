@@ -28,7 +28,7 @@ pub(in crate::worker) struct RequestHead<'h> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Target<'h> {
     pub(in crate::worker) authority: Option<&'h str>,
-    /// As it was sent; `*` for the server as a whole.
+    /// As it was sent; `*` for the server as a whole, empty where a URI has none.
     pub(in crate::worker) path: &'h str,
     pub(in crate::worker) query: Option<&'h str>,
 }
@@ -46,6 +46,8 @@ pub(super) struct Sanitized<'r> {
     pub(super) query: Option<&'r str>,
     /// `OPTIONS *`: about the server, not about a resource.
     pub(super) is_for_server: bool,
+    /// OPTIONS for a URI without a path, which goes on as `OPTIONS *` (RFC 9112 section 3.2.4).
+    pub(super) is_for_endpoint: bool,
     /// Fields that go no further because `Connection` names them.
     pub(super) named: Named<'r>,
     /// A WebSocket is asked for, in all the ways that RFC 6455 section 4.1 wants.
@@ -124,7 +126,7 @@ pub(in crate::worker) fn target(text: &[u8]) -> Result<Target<'_>, Rejection> {
     };
     Ok(Target {
         authority,
-        path: if path.is_empty() { "/" } else { path },
+        path,
         query,
     })
 }
@@ -138,12 +140,11 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
     let target = head.target?;
     let mut fields = Read::of(head)?;
     let authority = authority(target, fields.host, head.version)?;
-    let Target {
-        path: raw_path,
-        query,
-        ..
-    } = target;
-    let is_for_server = raw_path == "*" && head.method == b"OPTIONS";
+    let Target { path, query, .. } = target;
+    let is_options = head.method == b"OPTIONS";
+    let is_for_server = path == "*" && is_options;
+    let is_for_endpoint = path.is_empty() && query.is_none() && is_options;
+    let raw_path = if path.is_empty() { "/" } else { path };
     let framing = fields
         .framing
         .of_request(head.version == Version::HTTP_10)?;
@@ -161,6 +162,7 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
         raw_path,
         query,
         is_for_server,
+        is_for_endpoint,
         named: std::mem::take(&mut fields.named),
         upgrade,
         framing,
