@@ -69,6 +69,8 @@ pub(super) struct Connection {
     pub(super) inbound: Inbound,
     pub(super) deadline: Deadline,
     pub(super) member: Member,
+    /// Interim responses that are not sent yet; what is left of them goes before the final one.
+    pub(super) notice: RefCell<Vec<u8>>,
 }
 
 impl Connection {
@@ -113,6 +115,7 @@ impl Connection {
             inbound,
             deadline,
             member,
+            ..
         } = self;
         let worker = &client.worker;
         let settings = &worker.settings;
@@ -247,6 +250,7 @@ impl Connection {
         let keep_alive = terms.keep_alive && !reply.closes && is_read && !self.member.is_ending();
         let page = reply.page();
         let mut out = Outbound::new();
+        out.put(&[&self.notice.take()]);
         phases::own(&self.client, reply, &page, record, &mut Http1Head(&mut out));
         end_head(&mut out, terms.version, keep_alive, false);
         if !terms.is_head {
@@ -283,12 +287,11 @@ impl Connection {
         mut record: Record,
     ) -> io::Result<After> {
         let mut body = Body::new(plan.framing);
-        let notice = RefCell::new(Vec::new());
         let client_body = ClientBody {
             stream: &self.stream,
             inbound: &mut self.inbound,
             body: &mut body,
-            notice: &notice,
+            notice: &self.notice,
             expects_continue: terms.expects_continue,
             takes_interim: terms.version == Version::HTTP_11,
             takes_trailers: plan.trailers,
@@ -297,7 +300,7 @@ impl Connection {
         let failure = match phases::forward(&client, &mut plan, client_body, &mut record).await {
             Ok(forwarded) if forwarded.head.status == 101 => {
                 let mut out = Outbound::new();
-                out.put(&[&notice.take()]);
+                out.put(&[&self.notice.take()]);
                 phases::response(
                     &client,
                     &plan,
@@ -314,7 +317,8 @@ impl Connection {
             Ok(forwarded) => {
                 let keep_alive = terms.keep_alive && !self.member.is_ending();
                 let mut out = Outbound::new();
-                out.put(&[&notice.take()]);
+                out.put(&[&self.notice.take()]);
+                let noticed = out.len();
                 phases::response(
                     &client,
                     &plan,
@@ -368,6 +372,8 @@ impl Connection {
                     // Nothing has gone out yet: the client may hear what happened.
                     Err(SendError::Source(error)) if sender.is_unsent() => {
                         record.forget_status();
+                        let unsent = sender.unsent().get(..noticed).unwrap_or_default();
+                        self.notice.borrow_mut().extend_from_slice(unsent);
                         error
                     }
                     Err(SendError::Source(error)) => {
