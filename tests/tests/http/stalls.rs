@@ -292,8 +292,9 @@ async fn http2_answers_without_a_body_end_at_once_whatever_their_length() {
         ("HEAD", "/", 200, Some("5")),
         ("HEAD", "/304", 304, Some("5")),
         ("GET", "/304", 304, Some("5")),
-        ("GET", "/204", 204, None),
         ("HEAD", "/", 200, Some("5")),
+        // Last: after a length with 204 the connection is not used again.
+        ("GET", "/204", 204, None),
     ] {
         let request = Request::builder()
             .method(method)
@@ -316,4 +317,63 @@ async fn http2_answers_without_a_body_end_at_once_whatever_their_length() {
     // Nothing was left on the way: one connection did for all.
     let connects = proxy.metric("forebay_upstream_connects_total{worker=\"0\"}");
     assert_eq!(connects, 1);
+}
+
+#[test]
+fn an_endpoint_that_says_that_it_works_is_waited_for() {
+    let endpoint = Endpoint::start(|_, mut stream| {
+        read_head(&mut stream);
+        for _ in 0..4 {
+            stream
+                .write_all(b"HTTP/1.1 102 Processing\r\n\r\n")
+                .unwrap();
+            std::thread::sleep(BRIEF / 2);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        // The proxy may have given up.
+        let _ = stream.write_all(answer);
+    });
+    let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
+    let mut wire = Wire::connect(proxy.http);
+    wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let statuses: Vec<_> = (0..5).map(|_| wire.head().status).collect();
+    assert_eq!(statuses, [102, 102, 102, 102, 200]);
+}
+
+#[test]
+fn what_follows_interim_responses_that_the_client_has_not_taken_does_not_cut_them() {
+    const REQUESTS: usize = 400;
+    let (asked, is_asked) = mpsc::channel();
+    let hint = format!(
+        "HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n",
+        "x".repeat(950)
+    );
+    let endpoint = Endpoint::start(move |_, mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(hint.repeat(30).as_bytes());
+        // They are on their way when the end comes, without a final answer: 502 is the proxy's own.
+        std::thread::sleep(Duration::from_millis(5));
+        let _ = asked.send(());
+    });
+    let proxy = Proxy::start(&Cluster::of(&[endpoint.address]));
+    let mut wire = Wire::connect(proxy.http);
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS));
+    // Until no more fits on the way to the client, or all are answered.
+    while is_asked.recv_timeout(BRIEF).is_ok() {}
+    let mut answered = 0;
+    while answered < REQUESTS {
+        let head = wire.head();
+        match head.status {
+            103 => assert_eq!(head.header("link").len(), 950),
+            502 => wire.body(&head, |_| answered += 1),
+            other => panic!("{other}"),
+        }
+    }
 }

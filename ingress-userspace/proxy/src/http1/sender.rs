@@ -175,6 +175,10 @@ impl Sender {
                 let kept = if self.gathers { 0 } else { self.head_length };
                 self.line.truncate(kept);
                 self.sent = kept;
+            } else if self.gathers && self.sent >= GATHER_LIMIT {
+                // So do they where some of them are never gone when the next one comes.
+                self.line.drain(..self.sent);
+                self.sent = 0;
             }
             let chunked = self.framing == Announced::Chunks;
             let Some(data) = data else {
@@ -470,5 +474,30 @@ mod tests {
                 assert!(source.ended, "{framing:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_lines_of_a_long_body_do_not_pile_up_where_the_socket_never_takes_all_of_them() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        // One at a time, so that each is copied behind the rest of those before it.
+        let mut source = pieces(&[&b"piece"[..], b""].repeat(10_000));
+        let mut sender = Sender::response(head(), Announced::Chunks);
+        let mut most = 0;
+        for _ in 0..100_000 {
+            let mut once = 1;
+            let step = sender.poll(&mut source, &mut 0, &mut cx, |_, slices| {
+                let all: usize = slices.iter().map(|slice| slice.len()).sum();
+                match std::mem::take(&mut once) {
+                    0 => Poll::Pending,
+                    _ => Poll::Ready(Ok((all - 1).max(1))),
+                }
+            });
+            most = most.max(sender.line.len());
+            if step.unwrap() == Step::Done {
+                break;
+            }
+        }
+        assert!(source.0.is_empty(), "{} pieces are left", source.0.len());
+        assert!(most < 3 * GATHER_LIMIT, "{most} bytes of lines");
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Download<B> {
     sent: bool,
     timeouts: Timeouts,
     waiting: Waiting,
+    /// The endpoint is waited for. It is not while the client takes what there is.
+    starved: bool,
 }
 
 impl<B: RequestBody> Download<B> {
@@ -47,6 +49,7 @@ impl<B: RequestBody> Download<B> {
             sent,
             timeouts,
             waiting,
+            starved: false,
         }
     }
 
@@ -77,7 +80,10 @@ impl<B: RequestBody> Download<B> {
                 endpoint,
                 source: source.into(),
             })? {
-                Next::Data(count) => break count,
+                Next::Data(count) => {
+                    self.starved = false;
+                    break count;
+                }
                 Next::End => {
                     self.finish(now);
                     return Poll::Ready(Ok(None));
@@ -180,6 +186,11 @@ impl<B: RequestBody> Download<B> {
                 source: Some(error),
             })),
             Poll::Pending => {
+                if !self.starved {
+                    self.starved = true;
+                    let limit = self.timeouts.of(self.waiting);
+                    connection.deadline.set(now + limit);
+                }
                 if connection.deadline.poll(cx).is_ready() {
                     return Poll::Ready(Err(timeout(endpoint, self.waiting)));
                 }

@@ -14,9 +14,13 @@ use super::{
     response::{self, read_head},
 };
 use crate::{
-    http1::{Body, Fields},
+    http1::{Body, Fields, HeadError},
     net::{Inbound, Socket},
 };
+
+/// Most bytes of interim responses (1xx) to one request. Their number has no limit of its own, and an
+/// endpoint that sends them faster than they are read keeps its deadline from being looked at.
+const INTERIM_LIMIT: usize = 64 * 1024;
 
 /// How long a request may stand still. Each counts from the last byte that moved.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +54,10 @@ pub(crate) struct Exchange<B> {
     waiting: Waiting,
     /// All of the request is sent, or the endpoint wants no more of it.
     sent: bool,
-    /// Sending failed: the connection carries no other request.
-    broken: bool,
+    /// Sending failed: the connection carries no other request. Boxed, for it is rare and large.
+    failure: Option<Box<ForwardError>>,
+    /// Bytes of interim responses so far.
+    interim: usize,
 }
 
 impl<B: RequestBody> Exchange<B> {
@@ -64,7 +70,8 @@ impl<B: RequestBody> Exchange<B> {
             ask,
             waiting: Waiting::Socket,
             sent: false,
-            broken: false,
+            failure: None,
+            interim: 0,
         }
     }
 
@@ -104,7 +111,6 @@ impl<B: RequestBody> Exchange<B> {
         let endpoint = self.address();
         let before = self.waiting;
         let mut progress = false;
-        let mut failure = None;
         if !self.sent {
             let socket = &self.lease.connection.socket;
             match self
@@ -114,35 +120,39 @@ impl<B: RequestBody> Exchange<B> {
                 Poll::Ready(Ok(())) => {
                     (self.sent, self.waiting, progress) = (true, Waiting::Response, true)
                 }
-                // The endpoint may have answered before it stopped reading.
-                Poll::Ready(Err(error @ ForwardError::Unanswered { .. })) => failure = Some(error),
+                // The endpoint may have answered before it stopped reading. What it sent may be there
+                // before the runtime says so: it is read up to its end.
+                Poll::Ready(Err(error @ ForwardError::Unanswered { .. })) => {
+                    (self.sent, self.waiting, progress) = (true, Waiting::Response, true);
+                    self.failure = Some(Box::new(error));
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {}
             }
         }
-        match (self.poll_receive_head(cx), failure) {
-            (Poll::Ready(Ok(head)), None) => Poll::Ready(Ok(head)),
-            (Poll::Ready(Ok(head)), Some(_)) => {
-                (self.sent, self.broken) = (true, true);
-                Poll::Ready(Ok(head))
-            }
-            (_, Some(error)) | (Poll::Ready(Err(error)), None) => Poll::Ready(Err(error)),
-            (Poll::Pending, None) => {
-                let deadline = &mut self.lease.connection.deadline;
-                if progress || before != self.waiting || !deadline.is_set() {
-                    deadline.set(now + self.ask.timeouts.of(self.waiting));
-                }
-                if deadline.poll(cx).is_ready() {
-                    return Poll::Ready(Err(timeout(endpoint, self.waiting)));
-                }
-                self.request
-                    .poll_gone(self.waiting, cx)
-                    .map(|()| Err(ForwardError::ClientGone))
-            }
+        if let Poll::Ready(head) = self.poll_receive_head(&mut progress, cx) {
+            return Poll::Ready(
+                head.map_err(|error| self.failure.take().map_or(error, |first| *first)),
+            );
         }
+        let deadline = &mut self.lease.connection.deadline;
+        if progress || before != self.waiting || !deadline.is_set() {
+            deadline.set(now + self.ask.timeouts.of(self.waiting));
+        }
+        if deadline.poll(cx).is_ready() {
+            return Poll::Ready(Err(timeout(endpoint, self.waiting)));
+        }
+        self.request
+            .poll_gone(self.waiting, cx)
+            .map(|()| Err(ForwardError::ClientGone))
     }
 
-    fn poll_receive_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, ForwardError>> {
+    /// Reads the final head; an interim one that comes before it counts as `progress`.
+    fn poll_receive_head(
+        &mut self,
+        progress: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Head, ForwardError>> {
         let endpoint = self.address();
         let context = response::Context {
             head: self.ask.head,
@@ -160,6 +170,12 @@ impl<B: RequestBody> Exchange<B> {
                 .map_err(|source| ForwardError::Response { endpoint, source })?;
                 match head {
                     Some(head) if head.is_interim() => {
+                        *progress = true;
+                        self.interim += head.length;
+                        if self.interim > INTERIM_LIMIT {
+                            let source = HeadError::TooLarge.into();
+                            return Poll::Ready(Err(ForwardError::Response { endpoint, source }));
+                        }
                         let bytes = connection
                             .inbound
                             .data()
@@ -218,18 +234,17 @@ impl<B: RequestBody> Exchange<B> {
     pub(crate) fn into_download(mut self, head: &Head, now: Instant) -> Download<B> {
         self.lease.connection.inbound.consume(head.length);
         let Self {
-            mut lease,
+            lease,
             request,
             ask,
             waiting,
             sent,
-            broken,
+            failure,
+            ..
         } = self;
-        lease.connection.deadline.set(now + ask.timeouts.read);
-        let idle_time = if broken {
-            Duration::ZERO
-        } else {
-            head.idle_time
+        let idle_time = match failure {
+            Some(_) => Duration::ZERO,
+            None => head.idle_time,
         };
         let mut download = Download::new(
             lease,
@@ -270,7 +285,7 @@ impl Timeouts {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, rc::Rc};
+    use std::{future::poll_fn, io::Write, rc::Rc};
 
     use socket2::SockRef;
     use tokio::{io::AsyncWriteExt, net::TcpListener};
@@ -384,5 +399,73 @@ mod tests {
                 answered_early(response, request(b"GET / HTTP/1.1\r\n\r\n", None)).await;
             assert_eq!(pool.idle(), 1, "a request that was sent whole");
         }
+    }
+
+    /// An endpoint on a thread of its own, and a connection to it.
+    async fn connected() -> (Lease, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Pool::default().endpoint(Peer {
+            address: listener.local_addr().unwrap(),
+            protocol: Protocol::Http1,
+        });
+        let lease = endpoint.connect(Duration::from_secs(5)).await.unwrap();
+        (lease, listener.accept().unwrap().0)
+    }
+
+    fn ask(limit: Duration) -> Ask {
+        Ask {
+            head: false,
+            upgrade: false,
+            timeouts: Timeouts {
+                read: limit,
+                send: limit,
+                body: limit,
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_came_before_a_reset_is_not_lost() {
+        let (lease, mut server) = connected().await;
+        let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
+        server.write_all(answer).unwrap();
+        SockRef::from(&server)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(server);
+        // The runtime has not looked at the socket since then: writing tells first.
+        let request = request(b"POST / HTTP/1.1\r\n\r\n", Some(4 << 20));
+        let mut exchange = Exchange::new(lease, request, ask(Duration::from_secs(5)));
+        let now = Instant::now();
+        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await;
+        assert_eq!(head.unwrap().status, 413);
+    }
+
+    #[tokio::test]
+    async fn the_time_that_a_client_takes_is_not_the_endpoints() {
+        let limit = Duration::from_secs(1);
+        let (lease, mut server) = connected().await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok";
+        server.write_all(answer).unwrap();
+        let request = request(b"GET / HTTP/1.1\r\n\r\n", None);
+        let mut exchange = Exchange::new(lease, request, ask(limit));
+        let now = Instant::now();
+        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+        let mut download = exchange.into_download(&head, now);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut poll = |download: &mut Download<Whole>| {
+            let polled = download.poll_data(Instant::now(), &mut cx);
+            polled.map_ok(|data| data.map(<[u8]>::len))
+        };
+        assert!(matches!(poll(&mut download), Poll::Ready(Ok(Some(2)))));
+        tokio::time::pause();
+        tokio::time::advance(2 * limit).await;
+        download.consume(2);
+        assert!(poll(&mut download).is_pending(), "it was not asked before");
+        tokio::time::advance(2 * limit).await;
+        assert!(matches!(
+            poll(&mut download),
+            Poll::Ready(Err(ForwardError::ReadTimeout { .. }))
+        ));
     }
 }

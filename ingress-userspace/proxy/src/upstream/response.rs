@@ -78,14 +78,14 @@ fn interpret(
     fields: Fields<'_>,
     context: Context,
 ) -> Result<Head, ResponseError> {
-    let mut framing = FramingFields::default();
+    let mut framing_fields = FramingFields::default();
     let mut keep_alive = line.version == Version::HTTP_11;
     let mut idle_time = IDLE_TIME;
     let (mut names_fields, mut websocket) = (false, false);
     for (kind, _, value) in fields.iter() {
         match kind {
-            Name::ContentLength => framing.take_length(value)?,
-            Name::TransferEncoding => framing.take_coding(value)?,
+            Name::ContentLength => framing_fields.take_length(value)?,
+            Name::TransferEncoding => framing_fields.take_coding(value)?,
             Name::Connection => {
                 for option in options(value) {
                     if option.eq_ignore_ascii_case(b"close") {
@@ -105,19 +105,22 @@ fn interpret(
     if line.status == 101 && !(context.upgrade && websocket) {
         return Err(ResponseError::Unasked);
     }
-    if framing.chunked && framing.length.is_some() {
+    if framing_fields.chunked && framing_fields.length.is_some() {
         // RFC 9112 section 6.3: the coding wins, and the sender is not to be trusted further.
         keep_alive = false;
     }
-    let declared = framing.length.filter(|_| !framing.chunked);
+    let declared = framing_fields.length.filter(|_| !framing_fields.chunked);
     let bodiless = context.head || matches!(line.status, 100..200 | 204 | 304);
-    let framing = match (bodiless, framing.chunked, declared) {
+    let framing = match (bodiless, framing_fields.chunked, declared) {
         (true, ..) => Framing::Length(0),
         (false, true, _) => Framing::Chunked,
         (false, false, Some(length)) => Framing::Length(length),
         (false, false, None) => Framing::Close,
     };
-    if framing == Framing::Close || !keep_alive {
+    // No body by the rules, and one by its own words: it may still come.
+    let is_doubtful =
+        line.status == 204 && (framing_fields.chunked || declared.is_some_and(|length| length > 0));
+    if framing == Framing::Close || !keep_alive || is_doubtful {
         idle_time = Duration::ZERO;
     }
     let StatusLine { status, reason, .. } = line;
@@ -206,6 +209,25 @@ mod tests {
             ),
             (PLAIN, "200 OK\r\n", Close, false),
             (PLAIN, "204 No Content\r\n", Length(0), true),
+            (
+                PLAIN,
+                "204 No Content\r\nContent-Length: 0\r\n",
+                Length(0),
+                true,
+            ),
+            // Where the endpoint means it, the body comes when another request is on its way.
+            (
+                PLAIN,
+                "204 No Content\r\nContent-Length: 5\r\n",
+                Length(0),
+                false,
+            ),
+            (
+                PLAIN,
+                "204 No Content\r\nTransfer-Encoding: chunked\r\n",
+                Length(0),
+                false,
+            ),
             (
                 PLAIN,
                 "304 Not Modified\r\nContent-Length: 7\r\n",

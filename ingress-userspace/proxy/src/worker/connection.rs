@@ -1,6 +1,7 @@
 //! A downstream connection's beginning: handshake, then the protocol that its client speaks.
 
 use std::{
+    cell::RefCell,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -86,6 +87,7 @@ async fn begin(
         inbound,
         deadline,
         member,
+        notice: RefCell::default(),
     }
     .serve()
     .await?)

@@ -70,6 +70,8 @@ pub(super) struct Connection {
     pub(super) inbound: Inbound,
     pub(super) deadline: Deadline,
     pub(super) member: Member,
+    /// Interim responses that are not sent yet; what is left of them goes before the final one.
+    pub(super) notice: RefCell<Vec<u8>>,
 }
 
 impl Connection {
@@ -115,6 +117,7 @@ impl Connection {
             inbound,
             deadline,
             member,
+            ..
         } = self;
         let worker = &client.worker;
         let settings = &worker.settings;
@@ -142,13 +145,12 @@ impl Connection {
                         None => {}
                     }
                     // What cannot become a request is not waited for: a TLS handshake, say.
-                    let is_hopeless = if finder.has_line() && !line_checked {
+                    if finder.has_line() && !line_checked {
                         line_checked = true;
-                        check_request_start(data).is_err()
-                    } else {
-                        !first.is_ascii_graphic() && *first != b'\r'
-                    };
-                    if is_hopeless {
+                        if let Err(error) = check_request_start(data) {
+                            return Poll::Ready(Ok(Awaited::Bad(status_of(error))));
+                        }
+                    } else if !first.is_ascii_graphic() && *first != b'\r' {
                         return Poll::Ready(Ok(Awaited::Bad(400)));
                     }
                 }
@@ -210,13 +212,7 @@ impl Connection {
         let slot = &self.client.worker.fields;
         let mut fields = slot.take();
         let decided = parse_request(head, &mut fields)
-            .map_err(|error| {
-                if error == HeadError::TooLarge {
-                    431
-                } else {
-                    400
-                }
-            })
+            .map_err(status_of)
             .map(|line| {
                 let fields = Fields {
                     head,
@@ -265,6 +261,7 @@ impl Connection {
         let keep_alive = terms.keep_alive && !reply.closes && is_read && !self.member.is_ending();
         let page = reply.page();
         let mut out = Outbound::new();
+        out.put(&[&self.notice.take()]);
         phases::own(&self.client, reply, &page, record, &mut Http1Head(&mut out));
         end_head(&mut out, terms.version, keep_alive, false);
         if !terms.is_head {
@@ -301,12 +298,11 @@ impl Connection {
         body: &mut Body,
         record: &mut Record,
     ) -> Result<After, Box<Detour>> {
-        let notice = RefCell::new(Vec::new());
         let client_body = ClientBody {
             stream: &self.stream,
             inbound: &mut self.inbound,
             body: &mut *body,
-            notice: &notice,
+            notice: &self.notice,
             expects_continue: terms.expects_continue,
             takes_interim: terms.version == Version::HTTP_11,
             takes_trailers: plan.trailers,
@@ -314,7 +310,15 @@ impl Connection {
         let client = Rc::clone(&self.client);
         let forwarded = phases::forward(&client, plan, client_body, record).await;
         let is_ending = self.member.is_ending();
-        let mut begun = Begun::new(forwarded, &client, plan, &notice, terms, is_ending, record);
+        let mut begun = Begun::new(
+            forwarded,
+            &client,
+            plan,
+            &self.notice,
+            terms,
+            is_ending,
+            record,
+        );
         let relayed = match &mut begun {
             Begun::Response { sender, source, .. } => {
                 let (worker, stream) = (&client.worker, &self.stream);
@@ -322,7 +326,7 @@ impl Connection {
             }
             Begun::Switched { .. } | Begun::Failed(_) => Ok(()),
         };
-        let keeps = begun.end(relayed)?;
+        let keeps = begun.end(relayed, &self.notice)?;
         record.complete();
         let is_read = matches!(body.next(&mut self.inbound), Ok(Next::End));
         Ok(match is_read {
@@ -471,6 +475,8 @@ enum Begun<'w, B> {
         keeps: bool,
         /// The response has no other end than that of the connection.
         ends_with_connection: bool,
+        /// How much of what is sent first is interim responses, in bytes.
+        noticed: u32,
     },
     /// The endpoint speaks another protocol from here on.
     Switched {
@@ -517,6 +523,7 @@ impl<'w, B: RequestBody> Begun<'w, B> {
         };
         let mut out = Outbound::new();
         out.put(&[&notice.take()]);
+        let noticed = u32::try_from(out.len()).unwrap_or(u32::MAX);
         phases::response(client, plan, &forwarded, record, &mut Http1Head(&mut out));
         let Forwarded { exchange, head } = forwarded;
         if head.status == 101 {
@@ -548,17 +555,31 @@ impl<'w, B: RequestBody> Begun<'w, B> {
             },
             keeps,
             ends_with_connection,
+            noticed,
         }
     }
 
     /// Lets go of the endpoint, and tells whether the client's connection stays open after its
     /// response.
-    fn end(self, relayed: Result<(), SendError<ForwardError>>) -> Result<bool, Detour> {
+    ///
+    /// Interim responses that were to go along with one that failed are put back into `notice`.
+    fn end(
+        self,
+        relayed: Result<(), SendError<ForwardError>>,
+        notice: &RefCell<Vec<u8>>,
+    ) -> Result<bool, Detour> {
         Err(match (self, relayed) {
             (Self::Response { keeps, .. }, Ok(())) => return Ok(keeps),
-            (Self::Response { sender, .. }, Err(SendError::Source(error)))
-                if sender.is_unsent() =>
-            {
+            (
+                Self::Response {
+                    sender, noticed, ..
+                },
+                Err(SendError::Source(error)),
+            ) if sender.is_unsent() => {
+                let unsent = sender.unsent().get(..noticed as usize);
+                notice
+                    .borrow_mut()
+                    .extend_from_slice(unsent.unwrap_or_default());
                 Detour::Failed(error)
             }
             (
@@ -632,6 +653,14 @@ async fn relay<S: Source>(
     .await
 }
 
+/// What answers a head that cannot be read.
+fn status_of(error: HeadError) -> u16 {
+    match error {
+        HeadError::TooLarge => 431,
+        HeadError::Syntax => 400,
+    }
+}
+
 /// RFC 9112 section 2.2: empty lines before a request are no part of it.
 fn skip_empty_lines(inbound: &mut Inbound) {
     loop {
@@ -673,20 +702,20 @@ impl Terms {
             keep_alive: version == Version::HTTP_11,
             expects_continue: false,
         };
+        let mut closes = false;
         for (kind, _, value) in request.fields.iter() {
             match kind {
                 Name::Connection => {
-                    if options(value).any(|option| option.eq_ignore_ascii_case(b"close")) {
-                        terms.keep_alive = false;
-                        return terms;
+                    for option in options(value) {
+                        closes |= option.eq_ignore_ascii_case(b"close");
+                        terms.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                     }
-                    terms.keep_alive |=
-                        options(value).any(|option| option.eq_ignore_ascii_case(b"keep-alive"));
                 }
                 Name::Expect => terms.expects_continue = version == Version::HTTP_11,
                 _ => {}
             }
         }
+        terms.keep_alive &= !closes;
         terms
     }
 }

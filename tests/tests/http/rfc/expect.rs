@@ -26,6 +26,18 @@ fn a_client_that_waits_is_told_once_to_go_on() {
         ),
         (chunked, "5\r\nhello\r\n0\r\n\r\n", "POST /x chunked hello"),
     ];
+    let last = [
+        "Connection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n",
+        "Expect: 100-continue\r\nConnection: close\r\nContent-Length: 5\r\n",
+    ];
+    check(last.map(|lines| {
+        dialogue(
+            "9110 10.1.1: on a connection that ends with it",
+            waits(lines, "hello"),
+        )
+        .end(End::Closed)
+        .arrives(&["POST /x length hello"])
+    }));
     check(cases.map(|(lines, body, arrives)| {
         dialogue("9110 10.1.1", waits(lines, body))
             .arrives(&[arrives])

@@ -71,3 +71,14 @@ fn early_hints_reach_clients_that_know_them() {
         .end(End::Closed),
     ]);
 }
+
+#[test]
+fn interim_responses_without_end_are_a_bad_gateway() {
+    let endless = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100_000);
+    let old = b"GET /x HTTP/1.0\r\nHost: a\r\n\r\n".to_vec();
+    check([
+        dialogue("9110 15.2", [Step::Send(old), Step::Answer("502")])
+            .replies([&endless, OK].concat())
+            .end(End::Any),
+    ]);
+}

@@ -17,6 +17,8 @@ fn a_request_without_one_valid_host_is_refused() {
         ("9112 3.2: repeated", b"Host: a\r\nX: y\r\nHost: a\r\n"),
         ("9112 3.2: repeated", b"Host: a\r\nhOST: a\r\n"),
         ("9112 3.2: repeated", b"Host:\r\nHost: a\r\n"),
+        ("9112 3.2: empty", b"Host:\r\n"),
+        ("9112 3.2: empty", b"Host: \t \r\n"),
         ("9112 3.2: a list", b"Host: a, b\r\n"),
         ("9112 3.2: empty, which no URI of http has", b"Host:\r\n"),
         ("9112 3.2: empty, which no URI of http has", b"Host: \t\r\n"),
@@ -84,5 +86,6 @@ fn an_old_client_need_not_name_a_host_and_may_not_name_two() {
         refuse("9112 3.2: two", "400", old("Host: a\r\nHost: a\r\n")),
         refuse("9112 3.2: empty", "400", old("Host:\r\n")),
         refuse("9112 3.2: not a host", "400", old("Host: a b\r\n")),
+        refuse("9112 3.2: empty", "400", old("Host:\r\n")),
     ]);
 }

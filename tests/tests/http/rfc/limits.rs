@@ -1,7 +1,7 @@
 //! How much of a head is read.
 
 use super::{
-    case::{forward, get, refuse},
+    case::{End, Step, dialogue, forward, get, refuse},
     check::check,
 };
 
@@ -36,6 +36,11 @@ fn a_head_over_the_limits_is_too_large() {
             "x".repeat(100 * 1024),
         ),
     ]);
+    let open = format!("GET /x HTTP/1.1\r\nHost: a\r\n{}", fields(100));
+    let too_many = [Step::Send(open.into()), Step::Answer("431")];
+    check([dialogue("6585 5: too many before the end", too_many)
+        .end(End::Closed)
+        .arrives(&[])]);
     check([
         forward("6585 5: one value", get(field(30 * 1024)), "GET /x none -"),
         forward(

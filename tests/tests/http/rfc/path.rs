@@ -3,6 +3,7 @@
 use super::{
     case::{forward, refuse},
     check::check,
+    message::text,
 };
 
 fn of(target: impl AsRef<[u8]>) -> Vec<u8> {
@@ -31,6 +32,9 @@ fn paths_on_which_readers_differ_are_refused() {
         ("3986 2: no control character", b"/a\x1b"),
         ("3986 2: no control character", b"/a\x7f"),
         ("9112 3.2: no fragment", b"/a#b"),
+        ("3986 2: raw bytes that are no text", b"/caf\xe9"),
+        ("3986 2: raw bytes that are no text", b"/a?b=\xe9"),
+        ("3986 2: raw bytes that are no text", b"/\xc0\xaf"),
         ("3986 5.2.4: not above the root", b"/.."),
         ("3986 5.2.4: not above the root", b"/../a"),
         ("3986 5.2.4: not above the root", b"/a/../../b"),
@@ -70,9 +74,10 @@ fn other_paths_pass_unchanged() {
         ("3986 3.4: a question mark in a query", "/a?b?c"),
         ("3986 3.4: escapes of a query", "/a?b=%00%zz%"),
         ("3986 3.4: what browsers send raw", "/a?b={c}|[d]"),
+        ("3987 3.1: what old browsers send raw", "/caf\u{e9}?\u{e9}"),
     ];
     check(cases.map(|(section, target)| {
-        let arrives: &'static str = format!("GET {target} none -").leak();
+        let arrives: &'static str = format!("GET {} none -", text(target.as_bytes())).leak();
         forward(section, of(target), arrives)
     }));
 }

@@ -1,7 +1,7 @@
 //! Heads that endpoints send: taken, or answered with 502.
 
 use super::{
-    case::{Step, answer, dialogue, get},
+    case::{Step, answer, dialogue, get, post},
     check::check,
     recorder::Reply,
 };
@@ -99,6 +99,39 @@ fn an_answer_that_ends_within_its_head_is_a_bad_gateway() {
 }
 
 #[test]
+fn an_answer_that_breaks_off_on_a_used_connection_is_answered_or_asked_for_again() {
+    let first = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let cuts = [
+        "",
+        "H",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\nA: b\r\n",
+    ];
+    // A body that has gone is not sent again, nor is what may not be done twice.
+    let requests = [
+        (get(""), "200 /x|502"),
+        (post("Content-Length: 2\r\n", "hi"), "502"),
+        (post("", ""), "502"),
+    ];
+    for (request, statuses) in requests {
+        check(cuts.map(|cut| {
+            dialogue(
+                "9112 9.3.1",
+                [
+                    Step::Send(get("")),
+                    Step::Answer("200 ok"),
+                    Step::Send(request.clone()),
+                    Step::Answer(statuses),
+                ],
+            )
+            .replies(first)
+            .replies(cut)
+            .hangs_up()
+        }));
+    }
+}
+
+#[test]
 fn a_head_is_the_same_however_it_comes() {
     let reply = "HTTP/1.1 200 OK\r\nX: y\r\nTransfer-Encoding: chunked\r\n\r\n2;a\r\nok\r\n0\r\nT: u\r\n\r\n";
     let asked = || [Step::Send(get("")), Step::Answer("200 ok")];
@@ -130,7 +163,7 @@ fn a_head_is_the_same_however_it_comes() {
     ];
     check(lines.map(|(section, line)| answer(section, [line, REST].concat(), "200 ok")));
     let statuses = [
-        "201", "299", "400", "404", "418", "429", "500", "503", "599",
+        "201", "299", "400", "404", "418", "429", "500", "503", "599", "600", "799", "999",
     ];
     check(statuses.map(|status| {
         answer(

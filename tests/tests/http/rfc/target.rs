@@ -77,6 +77,7 @@ fn targets_of_other_forms_are_refused() {
             "9112 3.2: Host is no host",
             "GET http://b/ HTTP/1.1\r\nHost: a b",
         ),
+        ("9112 3.2: Host is empty", "GET http://b/ HTTP/1.1\r\nHost:"),
         (
             "9110 4.2.1: empty host",
             "GET http:///y HTTP/1.1\r\nHost: a",
@@ -156,12 +157,6 @@ fn options_for_the_server_are_answered_by_the_proxy() {
         .arrives(&[])
         .told(&[allowed]),
         dialogue(
-            "9112 3.2.4: a URI without a path",
-            options("OPTIONS http://b HTTP/1.1\r\nHost: a\r\n\r\n"),
-        )
-        .arrives(&[])
-        .told(&[allowed]),
-        dialogue(
             "9112 9.3.2: the next request follows",
             [
                 Step::Send([head, head].concat().into()),
@@ -171,4 +166,20 @@ fn options_for_the_server_are_answered_by_the_proxy() {
         )
         .arrives(&[]),
     ]);
+}
+
+#[test]
+fn options_for_the_server_behind_the_proxy_reach_it_as_such() {
+    let cases = [
+        ("OPTIONS http://b HTTP/1.1", "OPTIONS * none -"),
+        ("OPTIONS http://b:80 HTTP/1.1", "OPTIONS * none -"),
+        ("OPTIONS http://b/ HTTP/1.1", "OPTIONS / none -"),
+        ("OPTIONS http://b?q HTTP/1.1", "OPTIONS /?q none -"),
+        ("OPTIONS http://b? HTTP/1.1", "OPTIONS /? none -"),
+        ("GET http://b HTTP/1.1", "GET / none -"),
+    ];
+    check(cases.map(|(line, arrives)| {
+        let request = format!("{line}\r\nHost: a\r\n\r\n");
+        forward("9112 3.2.4", request, arrives)
+    }));
 }

@@ -146,3 +146,13 @@ fn an_endpoint_may_decline_and_may_not_switch_to_anything_else() {
         .untold(&["upgrade"]),
     ]);
 }
+
+#[test]
+fn a_switch_announces_no_body() {
+    let switched = SWITCHED.replace("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\n");
+    let asked = [Step::Send(websocket("")), Step::Answer("101")];
+    check([dialogue("9110 8.6", asked)
+        .replies(switched)
+        .end(End::Any)
+        .untold(&["content-length"])]);
+}

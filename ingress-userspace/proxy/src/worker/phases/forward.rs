@@ -47,7 +47,12 @@ pub(super) fn plan(
 ) -> Plan {
     let mut out = Outbound::new();
     let path = entry.upstream_path(request.raw_path, &request.path);
-    out.put(&[head.method, b" ", path.as_bytes()]);
+    let path: &[u8] = if request.is_for_endpoint {
+        b"*"
+    } else {
+        path.as_bytes()
+    };
+    out.put(&[head.method, b" ", path]);
     if let Some(query) = request.query {
         out.put(&[b"?", query.as_bytes()]);
     }

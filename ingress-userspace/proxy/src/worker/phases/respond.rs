@@ -36,7 +36,8 @@ pub(in crate::worker) fn response<B: crate::upstream::RequestBody>(
     writer.start(head.status, head.reason.of_head(fields.head));
     let has_date = pass_fields(client, head, fields, writer);
     common(client, has_date, writer);
-    if let Some(length) = head.declared.filter(|_| head.status != 204) {
+    // Neither may have one (RFC 9110 section 8.6).
+    if let Some(length) = head.declared.filter(|_| !matches!(head.status, 101 | 204)) {
         writer.field(b"Content-Length", decimal(length, &mut [0; 20]));
     }
     if let Some(node) = &client.worker.settings.trace_node {

@@ -28,7 +28,7 @@ pub(in crate::worker) struct RequestHead<'h> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Target<'h> {
     pub(in crate::worker) authority: Option<&'h str>,
-    /// As it was sent; `*` for the server as a whole.
+    /// As it was sent; `*` for the server as a whole, empty where a URI has none.
     pub(in crate::worker) path: &'h str,
     pub(in crate::worker) query: Option<&'h str>,
 }
@@ -46,6 +46,8 @@ pub(super) struct Sanitized<'r> {
     pub(super) query: Option<&'r str>,
     /// `OPTIONS *`: about the server, not about a resource.
     pub(super) is_for_server: bool,
+    /// OPTIONS for a URI without a path, which goes on as `OPTIONS *` (RFC 9112 section 3.2.4).
+    pub(super) is_for_endpoint: bool,
     /// Fields that go no further because `Connection` names them.
     pub(super) named: Named<'r>,
     /// A WebSocket is asked for, in all the ways that RFC 6455 section 4.1 wants.
@@ -139,19 +141,11 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
     let target = head.target?;
     let mut fields = Read::of(head)?;
     let authority = authority(target, fields.host, head.version)?;
-    let Target {
-        path: raw_path,
-        query,
-        ..
-    } = target;
-    // `OPTIONS http://host` asks about the server too (RFC 9112 section 3.2.4).
-    let is_for_server =
-        head.method == b"OPTIONS" && (raw_path == "*" || raw_path.is_empty() && query.is_none());
-    let path = if is_for_server || raw_path.is_empty() {
-        "/"
-    } else {
-        raw_path
-    };
+    let Target { path, query, .. } = target;
+    let is_options = head.method == b"OPTIONS";
+    let is_for_server = path == "*" && is_options;
+    let is_for_endpoint = path.is_empty() && query.is_none() && is_options;
+    let raw_path = if path.is_empty() { "/" } else { path };
     let framing = fields
         .framing
         .of_request(head.version == Version::HTTP_10)?;
@@ -164,10 +158,12 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
     Ok(Sanitized {
         authority,
         host: CanonicalHost::parse(authority).map_err(|_| Rejection::Host)?,
-        path: CanonicalPath::parse(path).map_err(|_| Rejection::Target)?,
-        raw_path: path,
+        path: CanonicalPath::parse(if is_for_server { "/" } else { raw_path })
+            .map_err(|_| Rejection::Target)?,
+        raw_path,
         query,
         is_for_server,
+        is_for_endpoint,
         named: std::mem::take(&mut fields.named),
         upgrade,
         framing,
@@ -231,7 +227,10 @@ impl<'r> Read<'r> {
                 return Err(Rejection::Field);
             }
             match kind {
-                Name::Host if read.host.is_some() => return Err(Rejection::Host),
+                // An empty one says that the target has no authority, which none here can be without.
+                Name::Host if read.host.is_some() || value.is_empty() => {
+                    return Err(Rejection::Host);
+                }
                 Name::Host => read.host = Some(value),
                 Name::ContentLength => read.framing.take_length(value)?,
                 Name::TransferEncoding if head.version == Version::HTTP_10 => {
