@@ -70,7 +70,12 @@ const NO_TRAILER: [&str; 8] = [
 impl Wanted {
     /// What the client means that sent `request` by HTTP/1; `None` where its target is no path.
     pub fn of(request: &Request) -> Option<Self> {
-        let (authority, target) = target(&request.target)?;
+        let (authority, mut target) = target(&request.target)?;
+        if target.is_empty() && request.method == b"OPTIONS" {
+            target = b"*".to_vec();
+        } else if !target.starts_with(b"/") && target != b"*" {
+            target.insert(0, b'/');
+        }
         let host = request.head.values("host").next().unwrap_or_default();
         Some(Self {
             method: request.method.clone(),
@@ -265,6 +270,5 @@ pub fn target(text: &[u8]) -> Option<(Option<Vec<u8>>, Vec<u8>)> {
     let rest = &text[start..];
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
     let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
-    let slash: &[u8] = if path.starts_with(b"/") { b"" } else { b"/" };
-    Some((Some(authority.to_vec()), [slash, path].concat()))
+    Some((Some(authority.to_vec()), path.to_vec()))
 }

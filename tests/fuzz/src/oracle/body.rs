@@ -169,7 +169,8 @@ fn size(bytes: &[u8], manner: Manner, at: &mut usize) -> Read<u64> {
     if manner == Manner::Strict && !rest.is_empty() {
         return Read::Bad("something behind a chunk's size");
     }
-    if !matches!(extension.first(), None | Some(b';')) {
+    // White space only comes before an extension (RFC 9112 section 7.1.1).
+    if !rest.is_empty() && extension.first() != Some(&b';') {
         return Read::Bad("something behind a chunk's size that is no extension");
     }
     if extension
@@ -184,6 +185,7 @@ fn size(bytes: &[u8], manner: Manner, at: &mut usize) -> Read<u64> {
     });
     match size {
         _ if digits.is_empty() => Read::Bad("a chunk without a size"),
+        _ if digits.len() > 16 => Read::Bad("a chunk's size has more digits than 64 bits"),
         None => Read::Bad("a chunk's size is too great"),
         Some(size) => {
             *at += length;
