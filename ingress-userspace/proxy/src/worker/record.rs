@@ -16,7 +16,7 @@ pub(super) struct Record {
     route: Option<Route>,
     /// Of the response's head, once it was given to the client's side.
     status: Option<u16>,
-    /// Of the response's body.
+    /// Of the response: over HTTP/1.1 with head and framing, over HTTP/2 of its body alone.
     bytes: u64,
     /// Tries at endpoints.
     pub(super) attempts: u8,
@@ -66,7 +66,7 @@ impl Record {
         self.status = None;
     }
 
-    /// Notes bytes of the response's body.
+    /// Notes bytes of the response.
     pub(super) fn sent(&mut self, bytes: u64) {
         self.bytes += bytes;
     }
