@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What came of a request that was sent to an endpoint.
-#[expect(
+#[allow(
     clippy::large_enum_variant,
     reason = "the large one is the one that nearly every request comes to"
 )]
