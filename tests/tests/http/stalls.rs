@@ -102,6 +102,44 @@ fn a_client_that_takes_little_at_a_time_is_slow_and_not_stalled() {
 }
 
 #[test]
+fn an_endpoint_that_takes_little_at_a_time_is_slow_and_not_stalled() {
+    let (took, taken) = mpsc::channel();
+    let endpoint = Endpoint::start(move |_, mut stream| {
+        // As of a pod that works on what it reads.
+        set_socket_recv_buffer_size(&stream, 128 * 1024).unwrap();
+        read_head(&mut stream);
+        let mut piece = vec![0; 32 * 1024];
+        let began = Instant::now();
+        while began.elapsed() < 10 * BRIEF {
+            std::thread::sleep(BRIEF / 20);
+            if stream.read_exact(&mut piece).is_err() {
+                return;
+            }
+        }
+        took.send(()).unwrap();
+    });
+    let policy = Policy {
+        route: RoutePolicy {
+            body_limit: None,
+            ..RoutePolicy::default()
+        },
+        upstream: UpstreamPolicy {
+            send_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
+    };
+    let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
+    let mut wire = Wire::connect(proxy.http);
+    wire.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
+    let upload = wire.stream().try_clone().unwrap();
+    std::thread::spawn(move || {
+        let piece = vec![b'x'; 64 * 1024];
+        while (&upload).write_all(&piece).is_ok() {}
+    });
+    assert!(taken.recv_timeout(20 * BRIEF).is_ok(), "it was let go");
+}
+
+#[test]
 fn an_endpoint_that_takes_nothing_times_out() {
     let (hold, _held) = mpsc::channel();
     let endpoint = Endpoint::start(move |_, stream| drop(hold.send(stream)));

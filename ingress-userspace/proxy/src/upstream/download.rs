@@ -151,10 +151,8 @@ impl<B: RequestBody> Download<B> {
             Poll::Pending => {}
         }
         if progress {
-            lease
-                .connection
-                .deadline
-                .set(now + self.timeouts.of(self.waiting));
+            let limit = self.timeouts.of(self.waiting);
+            lease.connection.wait(self.waiting, now, limit);
         }
         Ok(())
     }
@@ -186,12 +184,12 @@ impl<B: RequestBody> Download<B> {
                 source: Some(error),
             })),
             Poll::Pending => {
+                let limit = self.timeouts.of(self.waiting);
                 if !self.starved {
                     self.starved = true;
-                    let limit = self.timeouts.of(self.waiting);
-                    connection.deadline.set(now + limit);
+                    connection.wait(self.waiting, now, limit);
                 }
-                if connection.deadline.poll(cx).is_ready() {
+                if connection.poll_over(self.waiting, limit, cx).is_ready() {
                     return Poll::Ready(Err(timeout(endpoint, self.waiting)));
                 }
                 self.request

@@ -135,11 +135,12 @@ impl<B: RequestBody> Exchange<B> {
                 head.map_err(|error| self.failure.take().map_or(error, |first| *first)),
             );
         }
-        let deadline = &mut self.lease.connection.deadline;
-        if progress || before != self.waiting || !deadline.is_set() {
-            deadline.set(now + self.ask.timeouts.of(self.waiting));
+        let connection = &mut self.lease.connection;
+        let limit = self.ask.timeouts.of(self.waiting);
+        if progress || before != self.waiting || !connection.deadline.is_set() {
+            connection.wait(self.waiting, now, limit);
         }
-        if deadline.poll(cx).is_ready() {
+        if connection.poll_over(self.waiting, limit, cx).is_ready() {
             return Poll::Ready(Err(timeout(endpoint, self.waiting)));
         }
         self.request
