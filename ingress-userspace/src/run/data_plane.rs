@@ -106,6 +106,11 @@ impl DataPlane {
         transport: Transport,
         address: SocketAddr,
     ) -> Result<(), UsageError> {
+        // A flag may name it twice: this process would ask itself for its sockets.
+        let is_served = |own: &Address| own.role == role && own.address == address;
+        if self.addresses.iter().any(is_served) {
+            return Ok(());
+        }
         let inheritance = handover::inherit(role, address).unwrap_or_else(|error| {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(

@@ -250,6 +250,21 @@ fn a_worker_without_connections_accepts_while_another_has_some() {
 }
 
 #[test]
+fn an_address_that_is_given_twice_is_served_once() {
+    let pods = pods();
+    let site = site(&pods);
+    let port = site.serve().http_addr().to_string();
+    let forebay = Launch::new(&["--http", &port, "--http", &port, "--https", "127.0.0.1:0"])
+        .args(&["--admin", "127.0.0.1:0"])
+        .args(&["--manifests", site.path().to_str().unwrap()])
+        .start()
+        .unwrap();
+    let status = forebay.status().unwrap();
+    assert!(status["data_plane"]["degraded"].is_null(), "{status}");
+    assert_eq!(status["listeners"].as_array().unwrap().len(), 3, "{status}");
+}
+
+#[test]
 fn a_websocket_outlives_its_process_until_the_grace_ends() {
     const GRACE: Duration = Duration::from_secs(2);
     let pods = pods();
