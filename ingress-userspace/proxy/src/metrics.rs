@@ -419,7 +419,7 @@ fn expose_routes(
     exposition.family(
         name,
         Kind::Counter,
-        "Response bytes sent to clients, including heads and framing.",
+        "Response bytes sent to clients: for HTTP/1.1 with heads and framing, for HTTP/2 bodies alone.",
     );
     for (labels, sum) in &sums {
         exposition.sample(name, &labels.pairs(), sum.bytes);
