@@ -1,6 +1,6 @@
 //! What the requests of one connection have in common.
 
-use std::{io::Write, net::SocketAddr, rc::Rc};
+use std::{cell::RefCell, io::Write, net::SocketAddr, rc::Rc};
 
 use super::state::Worker;
 
@@ -11,6 +11,9 @@ pub(super) struct Client {
     pub(super) secure: bool,
     /// The lines of the forwarded head that are the same for every request of the connection.
     pub(super) forwarded: Box<[u8]>,
+    /// Interim responses that are not sent yet; what is left of them goes before the final one. Here
+    /// and not in the connection, whose task holds the space for its fields several times over.
+    pub(super) notice: RefCell<Vec<u8>>,
 }
 
 impl Client {
@@ -34,6 +37,7 @@ impl Client {
             worker,
             secure,
             forwarded: lines.into_boxed_slice(),
+            notice: RefCell::default(),
         }
     }
 }

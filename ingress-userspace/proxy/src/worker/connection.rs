@@ -1,7 +1,6 @@
 //! A downstream connection's beginning: handshake, then the protocol that its client speaks.
 
 use std::{
-    cell::RefCell,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -87,7 +86,6 @@ async fn begin(
         inbound,
         deadline,
         member,
-        notice: RefCell::default(),
     }
     .serve()
     .await?)
@@ -176,9 +174,11 @@ mod tests {
 
     #[test]
     fn the_task_of_an_idle_connection_is_small() {
+        // With some hundred bytes of the runtime's: a multiple of 128, which an allocator rounds up to
+        // the next of few sizes.
         let size = future_size(serve);
         assert!(
-            size <= 1024,
+            size <= 1024 - 104,
             "{size} bytes: what only a request needs belongs into a box of its own"
         );
     }

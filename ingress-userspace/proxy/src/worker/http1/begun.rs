@@ -66,12 +66,11 @@ pub(super) enum Detour {
 }
 
 impl<'w, B: RequestBody> Begun<'w, B> {
-    /// Writes the head for the client, behind the interim responses that are left in `notice`.
+    /// Writes the head for the client, behind the interim responses that are left.
     pub(super) fn new(
         forwarded: Result<Forwarded<B>, ForwardError>,
         client: &'w Rc<Client>,
         plan: &Plan,
-        notice: &RefCell<Vec<u8>>,
         terms: Terms,
         is_ending: bool,
         record: &mut Record,
@@ -81,7 +80,7 @@ impl<'w, B: RequestBody> Begun<'w, B> {
             Err(error) => return Self::Failed(error),
         };
         let mut out = Outbound::new();
-        out.put(&[&notice.take()]);
+        out.put(&[&client.notice.take()]);
         let noticed = u32::try_from(out.len()).unwrap_or(u32::MAX);
         phases::response(client, plan, &forwarded, record, &mut Http1Head(&mut out));
         let Forwarded { exchange, head } = forwarded;

@@ -1,6 +1,6 @@
 //! A client's connection, as the phases of a request share it.
 
-use std::{cell::RefCell, rc::Rc};
+use std::rc::Rc;
 
 use crate::{
     net::{Deadline, Inbound},
@@ -14,8 +14,6 @@ pub(in crate::worker) struct Connection {
     pub(in crate::worker) inbound: Inbound,
     pub(in crate::worker) deadline: Deadline,
     pub(in crate::worker) member: Member,
-    /// Interim responses that are not sent yet; what is left of them goes before the final one.
-    pub(in crate::worker) notice: RefCell<Vec<u8>>,
 }
 
 impl Connection {

@@ -32,7 +32,7 @@ impl Connection {
             stream: &self.stream,
             inbound: &mut self.inbound,
             body: &mut *body,
-            notice: &self.notice,
+            notice: &self.client.notice,
             expects_continue: terms.expects_continue,
             takes_interim: terms.version == Version::HTTP_11,
             takes_trailers: plan.trailers,
@@ -40,15 +40,7 @@ impl Connection {
         let client = Rc::clone(&self.client);
         let forwarded = phases::forward(&client, plan, client_body, record).await;
         let is_ending = self.member.is_ending();
-        let mut begun = Begun::new(
-            forwarded,
-            &client,
-            plan,
-            &self.notice,
-            terms,
-            is_ending,
-            record,
-        );
+        let mut begun = Begun::new(forwarded, &client, plan, terms, is_ending, record);
         let relayed = match &mut begun {
             Begun::Response { sender, source, .. } => {
                 let (worker, stream) = (&client.worker, &self.stream);
@@ -56,7 +48,7 @@ impl Connection {
             }
             Begun::Switched { .. } | Begun::Failed(_) => Ok(()),
         };
-        let keeps = begun.end(relayed, &self.notice)?;
+        let keeps = begun.end(relayed, &client.notice)?;
         record.complete();
         let is_read = matches!(body.next(&mut self.inbound), Ok(Next::End));
         Ok(match is_read {

@@ -105,7 +105,7 @@ impl Connection {
         let keep_alive = terms.keep_alive && !reply.closes && is_read && !self.member.is_ending();
         let page = reply.page();
         let mut out = Outbound::new();
-        out.put(&[&self.notice.take()]);
+        out.put(&[&self.client.notice.take()]);
         phases::own(&self.client, reply, &page, record, &mut Http1Head(&mut out));
         end_head(&mut out, terms.version, keep_alive, false);
         if !terms.is_head {
