@@ -4,6 +4,9 @@ use std::{cell::RefCell, io::Write, net::SocketAddr, rc::Rc};
 
 use super::state::Worker;
 
+/// How a connection ended, where not as it should.
+pub(super) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
 /// One client's connection, as far as its requests depend on it.
 pub(super) struct Client {
     pub(super) worker: Rc<Worker>,

@@ -12,7 +12,12 @@ use std::{
 use tokio::time::timeout;
 
 use super::{
-    Transport, client::Client, drain::Member, http1, http2, state::Worker, stream::Stream,
+    Transport,
+    client::{Client, Ended},
+    drain::Member,
+    http1, http2,
+    state::Worker,
+    stream::Stream,
 };
 use crate::{
     net::{Deadline, Inbound, Socket},
@@ -21,9 +26,6 @@ use crate::{
 
 /// The preface of a client that speaks HTTP/2 by prior knowledge (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How a connection ended, where not as it should.
-pub(super) type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(

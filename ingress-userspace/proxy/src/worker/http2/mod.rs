@@ -24,8 +24,7 @@ use self::{
     streams::{Progress, Streams},
 };
 use super::{
-    client::Client,
-    connection::Ended,
+    client::{Client, Ended},
     drain::Member,
     http1::HEAD_LIMIT,
     phases::{self, Decision, Forwarded, HeadWriter, Rejection, Reply, RequestHead, Target},
