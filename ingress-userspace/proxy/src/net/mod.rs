@@ -7,6 +7,7 @@ mod listener;
 mod memory;
 #[cfg(not(fuzzing))]
 mod socket;
+mod stall;
 #[expect(unsafe_code, reason = "promises about descriptors")]
 mod sys;
 
@@ -19,3 +20,4 @@ pub use memory::{End, Far};
 pub(crate) use memory::{Socket, connected, pair};
 #[cfg(not(fuzzing))]
 pub(crate) use socket::Socket;
+pub(crate) use stall::Stall;

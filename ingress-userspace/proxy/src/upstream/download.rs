@@ -152,7 +152,7 @@ impl<B: RequestBody> Download<B> {
         }
         if progress {
             let limit = self.timeouts.of(self.waiting);
-            lease.connection.wait(self.waiting, now, limit);
+            lease.connection.wait(now, limit);
         }
         Ok(())
     }
@@ -187,9 +187,12 @@ impl<B: RequestBody> Download<B> {
                 let limit = self.timeouts.of(self.waiting);
                 if !self.starved {
                     self.starved = true;
-                    connection.wait(self.waiting, now, limit);
+                    connection.wait(now, limit);
                 }
-                if connection.poll_over(self.waiting, limit, cx).is_ready() {
+                if connection
+                    .poll_over(self.waiting, now, limit, cx)
+                    .is_ready()
+                {
                     return Poll::Ready(Err(timeout(endpoint, self.waiting)));
                 }
                 self.request

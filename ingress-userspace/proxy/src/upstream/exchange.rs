@@ -138,9 +138,12 @@ impl<B: RequestBody> Exchange<B> {
         let connection = &mut self.lease.connection;
         let limit = self.ask.timeouts.of(self.waiting);
         if progress || before != self.waiting || !connection.deadline.is_set() {
-            connection.wait(self.waiting, now, limit);
+            connection.wait(now, limit);
         }
-        if connection.poll_over(self.waiting, limit, cx).is_ready() {
+        if connection
+            .poll_over(self.waiting, now, limit, cx)
+            .is_ready()
+        {
             return Poll::Ready(Err(timeout(endpoint, self.waiting)));
         }
         self.request

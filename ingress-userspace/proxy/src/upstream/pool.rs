@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{ForwardError, peer::Peer, request::Waiting};
 use crate::{
     http1::{Field, HeadFinder},
-    net::{Deadline, Inbound, Socket},
+    net::{Deadline, Inbound, Socket, Stall},
 };
 
 /// Idle connections one worker keeps to one endpoint.
@@ -23,9 +23,6 @@ const ENDPOINT_LIMIT: usize = 320;
 const WORKER_LIMIT: usize = 4096;
 /// How long a connection may stay unused where its endpoint does not say; the default of ingress-nginx.
 pub(super) const IDLE_TIME: Duration = Duration::from_secs(60);
-
-/// What an endpoint has to take of a request within its time, at least, in order not to stand still.
-const LEAST: u32 = 16 * 1024;
 
 /// One connection to an endpoint, between two requests or in one.
 #[derive(Debug)]
@@ -37,41 +34,34 @@ pub(crate) struct Connection {
     /// Of the head that was parsed last; kept for its memory.
     pub(super) fields: Vec<Field>,
     pub(super) deadline: Deadline,
-    /// What the endpoint had not acknowledged when the deadline was set, where its socket took no
-    /// more; in bytes.
-    unacknowledged: u32,
+    /// Of the deadline, where the endpoint's socket takes no more.
+    stall: Stall,
     /// When the endpoint may close it for being idle.
     expires: Instant,
 }
 
 impl Connection {
     /// Gives whoever is waited for `limit` from now on.
-    pub(super) fn wait(&mut self, waiting: Waiting, now: Instant, limit: Duration) {
+    pub(super) fn wait(&mut self, now: Instant, limit: Duration) {
         self.deadline.set(now + limit);
-        if waiting == Waiting::Socket {
-            self.unacknowledged = self.socket.unacknowledged();
-        }
+        self.stall.clear();
     }
 
-    /// Ready once that time is over. An endpoint that takes little at a time gets it again: the kernel
-    /// says that a socket may be written to only when a third of its queue is free, and that queue
-    /// grows to megabytes.
+    /// Ready once that time is over. An endpoint that takes little at a time gets it again.
     pub(super) fn poll_over(
         &mut self,
         waiting: Waiting,
+        now: Instant,
         limit: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        while self.deadline.poll(cx).is_ready() {
-            let before = self.unacknowledged;
-            if waiting != Waiting::Socket
-                || before.saturating_sub(self.socket.unacknowledged()) < LEAST
-            {
-                return Poll::Ready(());
-            }
-            self.wait(waiting, Instant::now(), limit);
+        if waiting != Waiting::Socket {
+            return self.deadline.poll(cx);
         }
-        Poll::Pending
+        let socket = &self.socket;
+        let unacknowledged = || socket.unacknowledged();
+        self.stall
+            .poll(unacknowledged, &mut self.deadline, now, limit, cx)
     }
 }
 
@@ -133,7 +123,7 @@ impl EndpointPool {
             finder: HeadFinder::default(),
             fields: Vec::with_capacity(16),
             deadline: Deadline::default(),
-            unacknowledged: 0,
+            stall: Stall::default(),
             expires: Instant::now(),
         });
         Lease {

@@ -20,7 +20,6 @@ mod client;
 mod drain;
 mod record;
 mod route;
-mod stall;
 mod state;
 mod stream;
 

@@ -1,12 +1,12 @@
 //! Sends a message to the client, at the pace at which it takes it.
 
-use std::{future::poll_fn, task::Poll};
+use std::{future::poll_fn, io, task::Poll};
 
 use super::connection::Connection;
 use crate::{
     http1::{SendError, Sender, Source, Step},
-    net::Deadline,
-    worker::{record::Record, stall::Stall, state::Worker, stream::Stream},
+    net::{Deadline, Stall},
+    worker::{record::Record, state::Worker, stream::Stream},
 };
 
 impl Connection {
@@ -65,8 +65,14 @@ pub(super) async fn relay<S: Source>(
         }
         let limit = worker.settings.write_timeout;
         stall
-            .poll(stream, deadline, worker.now(), limit, cx)
-            .map(|error| Err(SendError::Socket(error)))
+            .poll(
+                || stream.unacknowledged(),
+                deadline,
+                worker.now(),
+                limit,
+                cx,
+            )
+            .map(|()| Err(SendError::Socket(io::ErrorKind::TimedOut.into())))
     })
     .await
 }

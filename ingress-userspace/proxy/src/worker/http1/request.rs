@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_fits_into_what_an_allocator_takes_for_a_small_object() {
+    fn the_future_of_a_request_stays_small() {
         // 1,024 is the bound of the fast path; compilers differ by a few dozen bytes.
         let size = future_size(Connection::request);
         assert!(

@@ -14,8 +14,8 @@ use tokio::{
 
 use super::{crossing::Crossing, streams::Streams};
 use crate::{
-    net::{Deadline, Inbound},
-    worker::{stall::Stall, stream::Stream},
+    net::{Deadline, Inbound, Stall},
+    worker::stream::Stream,
 };
 
 /// Up to this size, parts of a write are copied together: a copy costs less than `writev` does.
@@ -82,9 +82,16 @@ impl Io {
         }
         self.streams.blocked();
         let limit = self.write_timeout;
+        let unacknowledged = || self.stream.unacknowledged();
         self.stall
-            .poll(&self.stream, &mut self.deadline, Instant::now(), limit, cx)
-            .map(Err)
+            .poll(
+                unacknowledged,
+                &mut self.deadline,
+                Instant::now(),
+                limit,
+                cx,
+            )
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
