@@ -8,21 +8,33 @@ mod certificate;
 mod endpoint;
 mod host;
 mod host_map;
+mod host_rules;
 mod object;
 mod path;
 mod policy;
 mod problem;
+mod regex;
 mod route;
+mod rule;
 mod snapshot;
+mod update;
+mod upstream;
 
 pub use backend::{Backend, BackendKey, ServicePort};
 pub use certificate::{Certificate, PrivateKey};
 pub use endpoint::Endpoint;
 pub use host::{HostPattern, HostPatternError};
 pub use host_map::HostMap;
-pub use object::ObjectName;
+pub use host_rules::{HostPolicy, HostRules};
+pub use object::{ObjectName, ObjectRef};
 pub use path::{PathKind, PathPattern, PathPatternError};
 pub use policy::{Policy, RetryCauses, RetryPolicy, RoutePolicy, TlsRedirect, UpstreamPolicy};
 pub use problem::{Problem, Severity, Subject};
-pub use route::{Action, Origin, Route, Seniority};
+pub use regex::{PathRegex, PathRegexError, literal_start};
+pub use route::{Origin, Route, RouteAction, Seniority};
+pub use rule::{
+    Action, Condition, Conditions, Redirect, RedirectError, Rule, Split, SplitError, Target,
+};
 pub use snapshot::Snapshot;
+pub use update::Update;
+pub use upstream::UpstreamKey;

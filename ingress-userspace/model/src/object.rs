@@ -1,6 +1,8 @@
-//! Names a namespaced Kubernetes object.
+//! Names Kubernetes objects.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
+
+use serde::Serialize;
 
 /// Namespace and name of a Kubernetes object; ordered by namespace, then name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,36 @@ impl fmt::Display for ObjectName {
             write!(f, "{}/", self.namespace)?;
         }
         f.write_str(&self.name)
+    }
+}
+
+/// One object of a kind, as Events refer to it; ordered by kind, then name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectRef {
+    /// `kind`, such as `Ingress`.
+    pub kind: Cow<'static, str>,
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// `metadata.uid`; empty where a manifest has none.
+    pub uid: Box<str>,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+impl Serialize for ObjectRef {
+    /// As a map of `kind`, `namespace`, `name` and `uid`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut map = serializer.serialize_struct("ObjectRef", 4)?;
+        map.serialize_field("kind", &self.kind)?;
+        map.serialize_field("namespace", &self.name.namespace)?;
+        map.serialize_field("name", &self.name.name)?;
+        map.serialize_field("uid", &self.uid)?;
+        map.end()
     }
 }
 

@@ -15,7 +15,7 @@ pub enum Origin {
 
 /// What happens to requests that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum RouteAction {
     /// They go to the backend.
     Forward,
     /// They get 503: the route needs protection that Forebay does not support. Holds the reason, in
@@ -39,7 +39,7 @@ pub struct Route {
     /// The target. Always a key of [`Snapshot::backends`](super::Snapshot::backends).
     pub backend: BackendKey,
     /// Forward or deny.
-    pub action: Action,
+    pub action: RouteAction,
     /// How.
     pub policy: Policy,
 }

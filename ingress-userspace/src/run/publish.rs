@@ -283,8 +283,8 @@ mod tests {
 
     use super::*;
     use ingress_model::{
-        Action, Backend, BackendKey, Endpoint, ObjectName, Origin, PathKind, PathPattern, Policy,
-        Route, ServicePort,
+        Backend, BackendKey, Endpoint, ObjectName, Origin, PathKind, PathPattern, Policy, Route,
+        RouteAction, ServicePort,
     };
 
     fn key(service: &str) -> BackendKey {
@@ -302,7 +302,7 @@ mod tests {
             host: "a.test".parse().unwrap(),
             path: PathPattern::new(PathKind::Prefix, "/").unwrap(),
             backend: key(service),
-            action: Action::Forward,
+            action: RouteAction::Forward,
             policy: Policy::default(),
         }
     }
@@ -325,7 +325,7 @@ mod tests {
             ..Snapshot::default()
         };
         let denied = Route {
-            action: Action::Deny("no".into()),
+            action: RouteAction::Deny("no".into()),
             ..route("a")
         };
         for (what, next, compiles, port) in [
@@ -397,7 +397,7 @@ mod tests {
     #[test]
     fn denied_routes_are_counted_and_problems_outlive_a_change_of_endpoints() {
         let denied = Route {
-            action: Action::Deny("no".into()),
+            action: RouteAction::Deny("no".into()),
             ..route("a")
         };
         let first = Snapshot {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{claim::Claim, routes::Translated};
-use ingress_model::{Action, HostPattern, Problem};
+use ingress_model::{HostPattern, Problem, RouteAction};
 
 /// Denies what shares a host with an Ingress that asks so.
 ///
@@ -28,7 +28,7 @@ pub(super) fn spread(ingresses: &mut [(&Claim<'_>, Translated)], problems: &mut 
     for (claim, translated) in ingresses {
         for (route, _) in &mut translated.routes {
             let asked = asked.get(&route.host).map_or(&[][..], Vec::as_slice);
-            if route.action != Action::Forward || asked.is_empty() {
+            if route.action != RouteAction::Forward || asked.is_empty() {
                 continue;
             }
             let closes = |asked: &&Asked<'_>| {
@@ -41,7 +41,7 @@ pub(super) fn spread(ingresses: &mut [(&Claim<'_>, Translated)], problems: &mut 
                     asked.by.name, route.host
                 );
                 problems.push(claim.subject().error("spec.rules", message));
-                route.action = Action::Deny(asked.reason.clone());
+                route.action = RouteAction::Deny(asked.reason.clone());
             } else {
                 problems.extend(asked.iter().map(|asked| {
                     let message = format!(

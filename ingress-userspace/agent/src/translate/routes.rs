@@ -9,8 +9,8 @@ use super::{
     claim::Claim,
 };
 use ingress_model::{
-    Action, BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem,
-    Route, ServicePort, TlsRedirect,
+    BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem, Route,
+    RouteAction, ServicePort, TlsRedirect,
 };
 
 /// Bytes that mean something in a regex and are no part of an everyday path; `.` is both.
@@ -59,7 +59,9 @@ pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Trans
         action: reading
             .denials
             .first()
-            .map_or(Action::Forward, |denial| Action::Deny(reason(denial))),
+            .map_or(RouteAction::Forward, |denial| {
+                RouteAction::Deny(reason(denial))
+            }),
         policy: reading.policy,
         problems,
         written: Vec::new(),
@@ -82,7 +84,7 @@ pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Trans
 
 struct Writer<'a> {
     claim: &'a Claim<'a>,
-    action: Action,
+    action: RouteAction,
     policy: Policy,
     problems: &'a mut Vec<Problem>,
     written: Vec<Written>,
@@ -169,7 +171,7 @@ impl Writer<'_> {
     /// What a path that cannot be written may have meant, where the Ingress is denied: if the rule
     /// fell away, another one could open what it was to protect.
     fn closed(&self, path: &str) -> Option<PathPattern> {
-        if self.action == Action::Forward {
+        if self.action == RouteAction::Forward {
             return None;
         }
         let odd = |c: char| c.is_control() || " ?#".contains(c) || REGEX_CHARACTERS.contains(&c);
@@ -238,7 +240,7 @@ impl Writer<'_> {
             Ok((key, field)) => (key, Some(field)),
             Err((field, message)) => {
                 self.refuse(field, message);
-                if self.action == Action::Forward {
+                if self.action == RouteAction::Forward {
                     return;
                 }
                 // Nothing is sent there.

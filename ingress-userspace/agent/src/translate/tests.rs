@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{super::watch::index_of, *};
-use ingress_model::{Action, HostPattern, PathKind, Route, TlsRedirect};
+use ingress_model::{HostPattern, PathKind, Route, RouteAction, TlsRedirect};
 
 fn settings() -> Settings {
     Settings {
@@ -261,8 +261,8 @@ fn one_bad_rule_harms_no_other() {
 /// `ingress host: reason` of each route that is denied.
 fn denied(snapshot: &Snapshot) -> Vec<String> {
     let denied = |route: &Route| match &route.action {
-        Action::Forward => None,
-        Action::Deny(reason) => Some(format!("{} {}: {reason}", route.ingress, route.host)),
+        RouteAction::Forward => None,
+        RouteAction::Deny(reason) => Some(format!("{} {}: {reason}", route.ingress, route.host)),
     };
     snapshot.routes.iter().filter_map(denied).collect()
 }

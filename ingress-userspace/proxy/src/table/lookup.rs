@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use ahash::AHashMap;
 use regex::bytes::Regex;
 
-use ingress_model::{Action, HostMap, Route};
+use ingress_model::{HostMap, Route, RouteAction};
 
 use super::{host::CanonicalHost, path::CanonicalPath};
 use crate::{metrics::RouteMetrics, upstream::Upstream};
@@ -156,8 +156,8 @@ impl Entry {
     /// Why requests get 503, before any redirect, where the route is denied.
     pub fn denied(&self) -> Option<&str> {
         match &self.route.action {
-            Action::Forward => None,
-            Action::Deny(reason) => Some(reason),
+            RouteAction::Forward => None,
+            RouteAction::Deny(reason) => Some(reason),
         }
     }
 

@@ -7,7 +7,8 @@ use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ast;
 
 use ingress_model::{
-    Action, HostMap, HostPattern, Origin, PathKind, Problem, Route, Snapshot, Subject, TlsRedirect,
+    HostMap, HostPattern, Origin, PathKind, Problem, Route, RouteAction, Snapshot, Subject,
+    TlsRedirect,
 };
 
 use super::lookup::{Entry, HostRoutes, RouteTable};
@@ -142,8 +143,8 @@ impl Compiler<'_> {
         };
         let mut message = format!("path is not a usable regex: {error}");
         let closed = match route.action {
-            Action::Forward => None,
-            Action::Deny(_) => {
+            RouteAction::Forward => None,
+            RouteAction::Deny(_) => {
                 let start = literal_start(path);
                 message.push_str(&format!("; all paths that begin with {start:?} get 503"));
                 compile_regex(&regex::escape(start)).ok()

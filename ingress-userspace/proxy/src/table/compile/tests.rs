@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::table::{CanonicalHost, CanonicalPath};
 use ingress_model::{
-    Action, Backend, BackendKey, Endpoint, ObjectName, PathPattern, Policy, RoutePolicy,
+    Backend, BackendKey, Endpoint, ObjectName, PathPattern, Policy, RouteAction, RoutePolicy,
     ServicePort, Severity, TlsRedirect,
 };
 
@@ -22,7 +22,7 @@ fn rule(ingress: &str, created: i64, host: &str, kind: PathKind, path: &str) -> 
             service: ObjectName::new("default", ingress),
             port: ServicePort::Number(80),
         },
-        action: Action::Forward,
+        action: RouteAction::Forward,
         policy: Policy::default(),
     }
 }
@@ -213,7 +213,7 @@ fn an_entry_knows_its_place_its_counters_and_why_it_is_denied() {
         rule("web", 0, "a.b", PathKind::Prefix, "/"),
         rule("api", 1, "a.b", PathKind::Prefix, "/api"),
         Route {
-            action: Action::Deny("not here".into()),
+            action: RouteAction::Deny("not here".into()),
             ..rule("closed", 2, "a.b", PathKind::Prefix, "/closed")
         },
     ]);
@@ -272,7 +272,7 @@ fn default_backend_answers_when_no_rule_does() {
 fn a_denied_default_backend_needs_no_endpoints_to_answer() {
     let mut snapshot = snapshot(vec![
         Route {
-            action: Action::Deny("no".into()),
+            action: RouteAction::Deny("no".into()),
             ..default_backend("denied", 1, "a.b")
         },
         default_backend("open", 2, "a.b"),
@@ -500,7 +500,7 @@ fn a_denied_rule_whose_regex_is_unusable_closes_all_that_it_could_have_matched()
         ("/a[", PathKind::Prefix, &["/a[", "/a"], &["/b"]),
     ] {
         let denied = Route {
-            action: Action::Deny("no".into()),
+            action: RouteAction::Deny("no".into()),
             ..rule("denied", 0, "a.b", kind, path)
         };
         let (table, problems) = compile(&snapshot(vec![

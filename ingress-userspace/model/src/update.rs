@@ -1,0 +1,32 @@
+//! What the agent tells the proxy: a whole state, or what changed since one.
+
+use std::sync::Arc;
+
+use super::{BackendKey, Certificate, Endpoint, HostPattern, HostRules, ObjectName};
+
+/// One step from one complete state to the next; never a part of one.
+///
+/// `None` as a value means that the key is gone. A key occurs at most once per list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Update {
+    /// Number of the state after it. Counts from 1 in each agent.
+    pub epoch: u64,
+    /// Number of the state that it changes; `None` for a whole state, which replaces everything.
+    pub base: Option<u64>,
+    /// Endpoints by backend, sorted by address, without duplicates.
+    pub endpoints: Vec<(BackendKey, Option<Arc<[Endpoint]>>)>,
+    /// Certificates by Secret.
+    pub certificates: Vec<(ObjectName, Option<Arc<Certificate>>)>,
+    /// Rules by host.
+    pub hosts: Vec<(HostPattern, Option<Arc<HostRules>>)>,
+}
+
+impl Update {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.base.is_some()
+            && self.endpoints.is_empty()
+            && self.certificates.is_empty()
+            && self.hosts.is_empty()
+    }
+}
