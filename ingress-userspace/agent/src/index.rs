@@ -1,9 +1,12 @@
 //! What is known of the cluster or folder now, and what a source says of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::kind::{Changed, Objects};
-use ingress_model::Problem;
+use super::kind::{Changed, Key, Objects};
+use ingress_model::{ObjectName, Problem};
+
+/// The label by which an EndpointSlice belongs to a Service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// What a source says.
 #[derive(Debug)]
@@ -23,29 +26,90 @@ pub(super) struct Index {
     pub(super) problems: Vec<Problem>,
     /// Objects of kinds that are not used, by `apiVersion/kind`.
     pub(super) skipped: BTreeMap<String, u64>,
+    slices: Slices,
+}
+
+/// Which EndpointSlices belong to which Service.
+#[derive(Clone, Debug, Default)]
+struct Slices {
+    service: BTreeMap<ObjectName, ObjectName>,
+    slices: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
 }
 
 impl Index {
-    /// Takes one event of a source.
-    pub(super) fn apply(&mut self, event: Event) {
-        match event {
+    /// Takes one event of a source, and names what differs from before: for an EndpointSlice the
+    /// Service that it belongs to, or belonged to.
+    pub(super) fn apply(&mut self, event: Event) -> BTreeSet<Key> {
+        let changed = match event {
             Event::Changed(changed) => self.objects.apply(changed),
             Event::Whole(index) => {
-                *self = *index;
+                let Self {
+                    objects,
+                    problems,
+                    skipped,
+                    ..
+                } = *index;
+                self.problems = problems;
+                self.skipped = skipped;
                 self.objects.mark_listed();
+                self.objects.replace_by(objects)
+            }
+        };
+        let mut dirty = BTreeSet::new();
+        for key in changed {
+            match key {
+                Key::EndpointSlice(slice) => {
+                    let services = self.move_slice(slice);
+                    dirty.extend(services.into_iter().flatten().map(Key::Service));
+                }
+                key => drop(dirty.insert(key)),
             }
         }
+        dirty
     }
 
-    /// Tells whether every kind was listed once: before, a snapshot would be partial.
+    /// The EndpointSlices of a Service, by name.
+    pub(super) fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &ObjectName> {
+        self.slices.slices.get(service).into_iter().flatten()
+    }
+
+    /// Tells whether every kind was listed once: before, a state would be partial.
     pub(super) fn complete(&self) -> bool {
         self.objects.complete()
+    }
+
+    /// Notes which Service `slice` belongs to now; gives the one before and the one now.
+    fn move_slice(&mut self, slice: ObjectName) -> [Option<ObjectName>; 2] {
+        let item = self.objects.slices.find(&slice);
+        let labels = item.and_then(|item| item.object.metadata.labels.as_ref());
+        let now = labels
+            .and_then(|labels| labels.get(SERVICE_LABEL))
+            .map(|service| ObjectName::new(slice.namespace.clone(), service.clone()));
+        let Slices { service, slices } = &mut self.slices;
+        let before = match &now {
+            Some(now) => service.insert(slice.clone(), now.clone()),
+            None => service.remove(&slice),
+        };
+        if before != now {
+            if let Some(before) = &before
+                && let Some(theirs) = slices.get_mut(before)
+            {
+                theirs.remove(&slice);
+                if theirs.is_empty() {
+                    slices.remove(before);
+                }
+            }
+            if let Some(now) = &now {
+                slices.entry(now.clone()).or_default().insert(slice);
+            }
+        }
+        [before, now]
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
     use super::{
         super::{
@@ -54,7 +118,6 @@ mod tests {
         },
         *,
     };
-    use ingress_model::ObjectName;
 
     /// An empty list of each kind.
     #[derive(Default)]
@@ -67,11 +130,15 @@ mod tests {
         }
     }
 
+    fn name(name: &str) -> ObjectName {
+        ObjectName::new("default", name)
+    }
+
     #[test]
     fn index_is_complete_only_when_every_kind_was_listed() {
         let mut lists = Lists::default();
         kind::visit_all(&mut lists);
-        assert_eq!(lists.0.len(), 5);
+        assert!(lists.0.len() >= 5);
         let mut index = Index::default();
         for list in lists.0 {
             assert!(!index.complete());
@@ -82,7 +149,6 @@ mod tests {
 
     #[test]
     fn a_second_list_replaces_the_first_in_one_step() {
-        let name = |name: &str| ObjectName::new("default", name);
         let mut index = Index::default();
         for change in [
             Change::Listed(vec![
@@ -101,5 +167,55 @@ mod tests {
             .map(|(name, _)| name.name.clone())
             .collect();
         assert_eq!(names, ["b"]);
+    }
+
+    #[test]
+    fn only_what_differs_is_dirty() {
+        let service = |version: &str| {
+            let mut service = Service::default();
+            service.metadata.uid = Some("u".to_owned());
+            service.metadata.resource_version = Some(version.to_owned());
+            service
+        };
+        let mut index = Index::default();
+        let mut dirty = |change| {
+            let keys = index.apply(Event::Changed(Kind::changed(change)));
+            let name = |key| match key {
+                Key::Service(name) => name.name,
+                other => panic!("{other:?}"),
+            };
+            keys.into_iter().map(name).collect::<Vec<_>>()
+        };
+        let list = |names: &[(&str, &str)]| {
+            let object = |(of, version): &(&str, &str)| (name(of), service(version));
+            Change::Listed(names.iter().map(object).collect())
+        };
+        assert_eq!(dirty(list(&[("a", "1"), ("b", "1")])), ["a", "b"]);
+        assert_eq!(dirty(list(&[("b", "1"), ("c", "1")])), ["a", "c"]);
+        let applied = |of, version| Change::Applied(name(of), Box::new(service(version)));
+        assert!(dirty(applied("b", "1")).is_empty());
+        assert_eq!(dirty(applied("b", "2")), ["b"]);
+        assert_eq!(dirty(Change::Deleted(name("b"))), ["b"]);
+        assert!(dirty(Change::Deleted(name("b"))).is_empty());
+    }
+
+    #[test]
+    fn a_slice_makes_its_service_dirty_and_the_one_it_leaves() {
+        let slice = |service: &str| {
+            let mut slice = EndpointSlice::default();
+            slice.metadata.labels = Some([(SERVICE_LABEL.to_owned(), service.to_owned())].into());
+            Change::Applied(name("s"), Box::new(slice))
+        };
+        let mut index = Index::default();
+        for (change, dirty, of_a) in [
+            (slice("a"), &["a"][..], true),
+            (slice("b"), &["a", "b"], false),
+            (Change::Deleted(name("s")), &["b"], false),
+        ] {
+            let keys = index.apply(Event::Changed(Kind::changed(change)));
+            let expected = dirty.iter().map(|service| Key::Service(name(service)));
+            assert_eq!(keys, expected.collect());
+            assert_eq!(index.slices_of(&name("a")).count() == 1, of_a);
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use ingress_model::ObjectName;
+use ingress_model::{ObjectName, ObjectRef};
+use kube::Resource;
 
 /// One change of one kind of objects.
 #[derive(Debug)]
@@ -18,13 +19,30 @@ pub(super) enum Change<T> {
     Deleted(ObjectName),
 }
 
-/// One object and the file it was read from.
-#[derive(Clone, Debug)]
+/// One object and the file it was read from. Copies share the object.
+#[derive(Debug)]
 pub(super) struct Item<T> {
     /// The object as it was written.
     pub(super) object: Arc<T>,
     /// `path:line` in a folder; `None` in a cluster.
     pub(super) file: Option<Arc<str>>,
+}
+
+impl<T> Clone for Item<T> {
+    fn clone(&self) -> Self {
+        Self {
+            object: Arc::clone(&self.object),
+            file: self.file.clone(),
+        }
+    }
+}
+
+impl<T: Resource<DynamicType = ()>> Item<T> {
+    /// What Events and problems call the object, which has this name.
+    pub(super) fn reference(&self, name: &ObjectName) -> ObjectRef {
+        let uid = self.object.meta().uid.as_deref().unwrap_or_default();
+        ObjectRef::new(T::kind(&()), name.clone(), uid)
+    }
 }
 
 /// The objects of one kind.
@@ -73,26 +91,62 @@ impl<T> Kept<T> {
             }
         }
     }
+}
 
-    pub(super) fn apply(&mut self, change: Change<T>) {
+impl<T: Resource + PartialEq> Kept<T> {
+    /// Takes a change, and names the objects that differ from before.
+    pub(super) fn apply(&mut self, change: Change<T>) -> Vec<ObjectName> {
         let item = |object| Item {
             object: Arc::new(object),
             file: None,
         };
         match change {
             Change::Listed(objects) => {
-                self.items = objects
-                    .into_iter()
-                    .map(|(name, object)| (name, item(object)))
-                    .collect();
                 self.listed = true;
+                let objects = objects.into_iter();
+                self.replace(objects.map(|(name, object)| (name, item(object))).collect())
             }
             Change::Applied(name, object) => {
-                self.items.insert(name, item(*object));
+                let item = item(*object);
+                let before = self.items.get(&name);
+                if before.is_some_and(|before| same(before, &item)) {
+                    return Vec::new();
+                }
+                self.items.insert(name.clone(), item);
+                vec![name]
             }
-            Change::Deleted(name) => {
-                self.items.remove(&name);
-            }
+            Change::Deleted(name) => self.items.remove(&name).map(|_| name).into_iter().collect(),
         }
     }
+
+    /// Puts another set of objects in place of this one, and names those that differ.
+    pub(super) fn replace_by(&mut self, other: Self) -> Vec<ObjectName> {
+        self.replace(other.items)
+    }
+
+    fn replace(&mut self, items: BTreeMap<ObjectName, Item<T>>) -> Vec<ObjectName> {
+        let before = std::mem::replace(&mut self.items, items);
+        let gone = before.keys().filter(|name| !self.items.contains_key(name));
+        let mut changed: Vec<_> = gone.cloned().collect();
+        for (name, item) in &mut self.items {
+            match before.get(name) {
+                Some(before) if same(before, item) => *item = before.clone(),
+                _ => changed.push(name.clone()),
+            }
+        }
+        changed
+    }
+}
+
+/// Whether nothing that is read differs. A version says so without looking at the rest.
+fn same<T: Resource + PartialEq>(before: &Item<T>, now: &Item<T>) -> bool {
+    let version = |item: &Item<T>| {
+        let meta = item.object.meta();
+        meta.uid.clone().zip(meta.resource_version.clone())
+    };
+    before.file == now.file
+        && match (version(before), version(now)) {
+            (Some(before), Some(now)) => before == now,
+            _ => Arc::ptr_eq(&before.object, &now.object) || before.object == now.object,
+        }
 }

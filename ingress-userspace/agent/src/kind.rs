@@ -18,7 +18,14 @@ use ingress_model::ObjectName;
 
 /// A type whose objects are read.
 pub(super) trait Kind:
-    kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+    kube::Resource<DynamicType = ()>
+    + DeserializeOwned
+    + Clone
+    + Debug
+    + PartialEq
+    + Send
+    + Sync
+    + 'static
 {
     /// Field selector of the objects that an API server is asked for; all of them without one.
     const SELECTOR: Option<&'static str> = None;
@@ -71,6 +78,12 @@ macro_rules! kinds {
             $($(#[$doc])* $kind(Change<$kind>),)*
         }
 
+        /// Names one object of any kind.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub(super) enum Key {
+            $($(#[$doc])* $kind(ObjectName),)*
+        }
+
         $(impl Kind for $kind {
             $(const SELECTOR: Option<&'static str> = Some($selector);)?
 
@@ -80,10 +93,20 @@ macro_rules! kinds {
         })*
 
         impl Objects {
-            pub(super) fn apply(&mut self, changed: Changed) {
+            /// Takes a change, and names the objects that differ from before.
+            pub(super) fn apply(&mut self, changed: Changed) -> Vec<Key> {
                 match changed {
-                    $(Changed::$kind(change) => self.$objects.apply(change),)*
+                    $(Changed::$kind(change) => {
+                        self.$objects.apply(change).into_iter().map(Key::$kind).collect()
+                    })*
                 }
+            }
+
+            /// Puts everything of `other` in place of this, and names the objects that differ.
+            pub(super) fn replace_by(&mut self, other: Self) -> Vec<Key> {
+                let mut changed = Vec::new();
+                $(changed.extend(self.$objects.replace_by(other.$objects).into_iter().map(Key::$kind));)*
+                changed
             }
 
             /// Keeps `object` unless its name is taken; then gives back where the owner was read.

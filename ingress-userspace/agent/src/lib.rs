@@ -1,4 +1,4 @@
-//! EVENT: turns the objects of a cluster, or of a folder of manifests, into snapshots.
+//! EVENT: turns the objects of a cluster, or of a folder of manifests, into updates.
 //!
 //! `watch` → `index` (`kind`, `kept`) → `annotation`, `translate` → `publish`; [`kernel`] loads the
 //! BPF programs and updates their maps. This package never reads bytes from clients.
@@ -19,52 +19,103 @@ mod publish;
 mod settings;
 mod source;
 
+mod report;
+
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch as channel};
+use tokio::sync::{mpsc, oneshot, watch as channel};
 
-use ingress_model::Snapshot;
+use ingress_model::Update;
+pub use report::Report;
 pub use settings::Settings;
 pub use source::{AgentError, Source, SourceState};
 
 /// The agent's output; dropping it stops the agent.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Feed {
-    /// `None` until the first lists are complete; then always a complete state.
-    pub snapshots: channel::Receiver<Option<Arc<Snapshot>>>,
+    /// What changed, in the order of its epochs; the first is a whole state, and none comes before
+    /// the first lists are complete. Closed when the agent has ended, which it never should.
+    pub updates: mpsc::Receiver<Arc<Update>>,
+    /// Asks for a whole state as the next update.
+    pub resync: mpsc::Sender<()>,
     /// Whether the source is in sync.
     pub state: channel::Receiver<SourceState>,
+    /// What is wrong with the objects.
+    pub report: Report,
 }
 
-/// Starts watching `source`; its tasks run in the caller's tokio runtime until the feed is dropped.
+/// Starts watching `source`, on a thread of its own that ends when the feed is dropped.
 ///
 /// # Errors
 /// The source is unusable. Later failures appear in the feed's state.
 pub async fn start(source: Source, settings: Settings) -> Result<Feed, AgentError> {
+    let (started, result) = oneshot::channel();
+    let agent = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(source) => return drop(started.send(Err(AgentError::Thread { source }))),
+        };
+        runtime.block_on(async {
+            match begin(source, settings).await {
+                // Nobody waits any more when the process is about to stop.
+                Err(error) => drop(started.send(Err(error))),
+                Ok((feed, publish)) => {
+                    if started.send(Ok(feed)).is_ok() {
+                        publish.run().await;
+                    }
+                }
+            }
+        });
+        runtime.shutdown_background();
+    };
+    std::thread::Builder::new()
+        .name("agent".to_owned())
+        .spawn(agent)
+        .map_err(|source| AgentError::Thread { source })?;
+    result.await.unwrap_or_else(|_| {
+        Err(AgentError::Thread {
+            source: std::io::Error::other("it ended at once"),
+        })
+    })
+}
+
+async fn begin(
+    source: Source,
+    settings: Settings,
+) -> Result<(Feed, publish::Publisher), AgentError> {
     let (events, inbox) = mpsc::channel(256);
     let (state, state_feed) = channel::channel(SourceState::Starting);
     match source {
         Source::Folder(path) => watch::folder::start(path, events, state)?,
         Source::Cluster { kubeconfig } => watch::cluster::start(kubeconfig, events, state).await?,
     }
-    let (snapshots, snapshot_feed) = channel::channel(None);
-    tokio::spawn(publish::run(inbox, settings, snapshots));
-    Ok(Feed {
-        snapshots: snapshot_feed,
+    let (publisher, updates, resync, report) = publish::Publisher::new(inbox, settings);
+    let feed = Feed {
+        updates,
+        resync,
         state: state_feed,
-    })
+        report,
+    };
+    Ok((feed, publisher))
 }
 
 /// What a folder with one file of that text comes to: the way of a fuzz target to the parsers of
 /// manifests.
 #[cfg(fuzzing)]
-pub fn snapshot_of(text: &str) -> Snapshot {
+pub fn update_of(text: &str) -> Update {
     let settings = Settings {
         classes: Vec::new(),
+        controllers: Vec::new(),
+        default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,
     };
-    translate::snapshot(&watch::index_of(text), &settings)
+    let mut index = index::Index::default();
+    let keys = index.apply(index::Event::Whole(Box::new(watch::index_of(text))));
+    translate::State::new(settings).apply(&index, keys)
 }
 
 #[cfg(test)]

@@ -1,59 +1,132 @@
-//! Events → snapshots: waits for a burst to end, translates, and sends what differs.
+//! Events → updates: the first at once, those of a burst together.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch as channel},
+    sync::mpsc,
     time::{Instant, timeout_at},
 };
 
 use super::{
     index::{Event, Index},
+    kind::Key,
+    report::Report,
     settings::Settings,
-    translate,
+    translate::State,
 };
-use ingress_model::Snapshot;
+use ingress_model::Update;
 
-/// A burst of events has ended when nothing came for this long.
-const QUIET: Duration = Duration::from_millis(50);
-/// A burst is cut when it lasts this long, so that no event waits longer.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Two updates are at least this far apart: what comes in between becomes one. Nothing waits after
+/// a pause.
+const GAP: Duration = Duration::from_millis(5);
 
-/// Runs until the source or the last receiver of snapshots is gone.
-pub(super) async fn run(
-    mut events: mpsc::Receiver<Event>,
-    settings: Settings,
-    snapshots: channel::Sender<Option<Arc<Snapshot>>>,
-) {
-    let mut index = Index::default();
-    loop {
-        let event = tokio::select! {
-            event = events.recv() => event,
-            () = snapshots.closed() => return,
+/// Events that one update takes at most, so that a flood does not keep it back.
+const BURST: usize = 4096;
+
+/// Turns events into updates.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    events: mpsc::Receiver<Event>,
+    updates: mpsc::Sender<Arc<Update>>,
+    resync: mpsc::Receiver<()>,
+    index: Index,
+    dirty: BTreeSet<Key>,
+    state: State,
+    report: Report,
+    /// When the last update began.
+    last: Option<Instant>,
+}
+
+impl Publisher {
+    /// Of the channels that it gives, the second asks for a whole state.
+    pub(super) fn new(
+        events: mpsc::Receiver<Event>,
+        settings: Settings,
+    ) -> (Self, mpsc::Receiver<Arc<Update>>, mpsc::Sender<()>, Report) {
+        // A proxy that lags takes fewer and larger updates: events wait in their channel meanwhile.
+        let (updates, update_feed) = mpsc::channel(4);
+        let (resync, resync_requests) = mpsc::channel(1);
+        let state = State::new(settings);
+        let report = Report::new(state.book());
+        let publisher = Self {
+            events,
+            updates,
+            resync: resync_requests,
+            index: Index::default(),
+            dirty: BTreeSet::new(),
+            state,
+            report: report.clone(),
+            last: None,
         };
-        let Some(event) = event else { return };
-        index.apply(event);
-        let cut = Instant::now() + PATIENCE;
-        while Instant::now() < cut {
-            let quiet = Instant::now() + QUIET;
-            let Ok(Some(event)) = timeout_at(quiet.min(cut), events.recv()).await else {
-                break;
-            };
-            index.apply(event);
-        }
-        if !index.complete() {
-            continue;
-        }
-        let next = translate::snapshot(&index, &settings);
-        snapshots.send_if_modified(|snapshot| {
-            let changed = snapshot.as_deref() != Some(&next);
-            if changed {
-                *snapshot = Some(Arc::new(next));
+        (publisher, update_feed, resync, report)
+    }
+
+    /// Runs until the source or the receiver of updates is gone.
+    pub(super) async fn run(mut self) {
+        loop {
+            tokio::select! {
+                event = self.events.recv() => {
+                    let Some(event) = event else { return };
+                    self.dirty.extend(self.index.apply(event));
+                    self.gather().await;
+                    if self.publish().await.is_err() {
+                        return;
+                    }
+                }
+                Some(()) = self.resync.recv() => {
+                    if self.last.is_some() && self.send(self.state.whole()).await.is_err() {
+                        return;
+                    }
+                }
+                () = self.updates.closed() => return,
             }
-            changed
-        });
+        }
+    }
+
+    /// Takes what else has arrived, and until the gap is over what arrives.
+    async fn gather(&mut self) {
+        let until = self.last.map_or_else(Instant::now, |last| last + GAP);
+        for _ in 0..BURST {
+            let event = if let Ok(event) = self.events.try_recv() {
+                event
+            } else if let Ok(Some(event)) = timeout_at(until, self.events.recv()).await {
+                event
+            } else {
+                return;
+            };
+            self.dirty.extend(self.index.apply(event));
+        }
+    }
+
+    async fn publish(&mut self) -> Result<(), Gone> {
+        if !self.index.complete() {
+            return Ok(());
+        }
+        self.last = Some(Instant::now());
+        let update = self
+            .state
+            .apply(&self.index, std::mem::take(&mut self.dirty));
+        let mut skipped = self.index.skipped.clone();
+        if let foreign @ 1.. = self.state.foreign() {
+            let kind = "networking.k8s.io/v1/Ingress of another class".to_owned();
+            *skipped.entry(kind).or_default() += u64::try_from(foreign).unwrap_or(u64::MAX);
+        }
+        self.report.set_skipped(skipped);
+        if update.is_empty() {
+            return Ok(());
+        }
+        self.send(update).await
+    }
+
+    async fn send(&self, update: Update) -> Result<(), Gone> {
+        let sent = self.updates.send(Arc::new(update)).await;
+        sent.map_err(|_| Gone)
     }
 }
+
+/// Nobody takes updates any more.
+#[derive(Debug)]
+struct Gone;
 
 #[cfg(test)]
 mod tests {
@@ -73,6 +146,8 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             classes: Vec::new(),
+            controllers: Vec::new(),
+            default_certificate: None,
             watch_without_class: true,
             allow_loopback_endpoints: false,
         }
@@ -117,84 +192,100 @@ mod tests {
 
     struct Run {
         events: mpsc::Sender<Event>,
-        snapshots: channel::Receiver<Option<Arc<Snapshot>>>,
+        updates: mpsc::Receiver<Arc<Update>>,
+        resync: mpsc::Sender<()>,
     }
 
     fn start() -> Run {
         let (events, inbox) = mpsc::channel(1000);
-        let (sender, snapshots) = channel::channel(None);
-        tokio::spawn(run(inbox, settings(), sender));
-        Run { events, snapshots }
+        let (publisher, updates, resync, _) = Publisher::new(inbox, settings());
+        tokio::spawn(publisher.run());
+        Run {
+            events,
+            updates,
+            resync,
+        }
+    }
+
+    /// Default backends of the one host that the tests know.
+    fn fallbacks(update: &Update) -> usize {
+        let rules = update.hosts.iter().filter_map(|(_, rules)| rules.as_ref());
+        rules.map(|rules| rules.fallbacks.len()).sum()
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_published_before_every_list_is_complete() {
-        let Run {
-            events,
-            mut snapshots,
-        } = start();
+        let mut run = start();
         let mut lists = Lists(Vec::new());
         kind::visit_all(&mut lists);
         let last = lists.0.pop().unwrap();
-        events.send(applied("old")).await.unwrap();
+        run.events.send(applied("old")).await.unwrap();
         for list in lists.0 {
-            events.send(list).await.unwrap();
+            run.events.send(list).await.unwrap();
         }
-        events.send(applied("a")).await.unwrap();
+        run.events.send(applied("a")).await.unwrap();
         // The clock is paused: this passes once every task has nothing to do.
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(!snapshots.has_changed().unwrap());
-        events.send(last).await.unwrap();
-        snapshots.changed().await.unwrap();
-        assert_eq!(snapshots.borrow().as_ref().unwrap().routes.len(), 1);
+        assert!(run.updates.try_recv().is_err());
+        run.events.send(last).await.unwrap();
+        let update = run.updates.recv().await.unwrap();
+        assert_eq!((update.base, fallbacks(&update)), (None, 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_one_snapshot_and_what_changes_nothing_is_none() {
-        let Run {
-            events,
-            mut snapshots,
-        } = start();
-        events.send(Event::Whole(Box::default())).await.unwrap();
-        snapshots.changed().await.unwrap();
-        snapshots.borrow_and_update();
+    async fn a_burst_is_one_update_and_what_changes_nothing_is_none() {
+        let mut run = start();
+        run.events.send(Event::Whole(Box::default())).await.unwrap();
+        assert_eq!(run.updates.recv().await.unwrap().base, None);
         for number in 0..100 {
-            events.send(applied(&number.to_string())).await.unwrap();
+            run.events.send(applied(&number.to_string())).await.unwrap();
         }
-        snapshots.changed().await.unwrap();
+        let update = run.updates.recv().await.unwrap();
         assert_eq!(
-            snapshots.borrow_and_update().as_ref().unwrap().routes.len(),
-            100
+            (update.base, update.epoch, fallbacks(&update)),
+            (Some(1), 2, 100)
         );
-        events.send(applied("7")).await.unwrap();
+        run.events.send(applied("7")).await.unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(!snapshots.has_changed().unwrap());
+        assert!(run.updates.try_recv().is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn events_that_never_pause_do_not_keep_a_change_back() {
-        let Run {
-            events,
-            mut snapshots,
-        } = start();
-        events.send(Event::Whole(Box::default())).await.unwrap();
-        snapshots.changed().await.unwrap();
-        snapshots.borrow_and_update();
+    async fn a_change_after_a_pause_is_published_at_once_and_others_within_the_gap() {
+        let mut run = start();
+        run.events.send(Event::Whole(Box::default())).await.unwrap();
+        run.updates.recv().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let started = Instant::now();
+        run.events.send(applied("a")).await.unwrap();
+        run.updates.recv().await.unwrap();
+        assert_eq!(started.elapsed(), Duration::ZERO);
         let sender = tokio::spawn(async move {
             for number in 0.. {
-                if events.send(applied(&number.to_string())).await.is_err() {
+                if run.events.send(applied(&number.to_string())).await.is_err() {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         });
-        let started = Instant::now();
-        snapshots.changed().await.unwrap();
-        assert!(
-            started.elapsed() <= PATIENCE + QUIET,
-            "{:?}",
-            started.elapsed()
-        );
+        for _ in 0..10 {
+            let before = Instant::now();
+            run.updates.recv().await.unwrap();
+            assert!(before.elapsed() <= GAP, "{:?}", before.elapsed());
+        }
         sender.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_has_missed_an_update_can_ask_for_the_whole_state() {
+        let mut run = start();
+        run.events.send(Event::Whole(Box::default())).await.unwrap();
+        run.updates.recv().await.unwrap();
+        run.events.send(applied("a")).await.unwrap();
+        let missed = run.updates.recv().await.unwrap();
+        run.resync.send(()).await.unwrap();
+        let whole = run.updates.recv().await.unwrap();
+        assert_eq!((whole.base, whole.epoch), (None, missed.epoch));
+        assert_eq!(fallbacks(&whole), 1);
     }
 }

@@ -1,10 +1,16 @@
 //! The operator's settings for Ingresses.
 
+use ingress_model::ObjectName;
+
 /// Which Ingresses to serve and which endpoints to accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Names of `--ingress-class`: of an IngressClass, or in `kubernetes.io/ingress.class`.
     pub classes: Vec<String>,
+    /// Values of `spec.controller` of the IngressClasses that are ours.
+    pub controllers: Vec<String>,
+    /// The Secret whose certificate is served where no other fits; a self-signed one if `None`.
+    pub default_certificate: Option<ObjectName>,
     /// Serve Ingresses without a class.
     pub watch_without_class: bool,
     /// Accept loopback and link-local endpoints; meant for a folder, never for a shared cluster.

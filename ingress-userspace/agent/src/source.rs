@@ -56,6 +56,12 @@ impl SourceState {
 /// The source cannot be used at all; nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
+    /// The agent's thread or its runtime cannot be made.
+    #[error("cannot start the agent's thread")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
     /// The folder of `--manifests` does not exist or may not be read.
     #[error("manifests folder {path}")]
     Folder {

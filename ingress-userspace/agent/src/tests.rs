@@ -9,10 +9,13 @@ use std::{
 use tokio::time::timeout;
 
 use super::*;
+use ingress_model::Problem;
 
 fn settings() -> Settings {
     Settings {
         classes: vec!["nginx".into()],
+        controllers: Vec::new(),
+        default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,
     }
@@ -31,20 +34,26 @@ async fn follow(folder: &Path) -> Feed {
         .unwrap()
 }
 
-/// Waits for a snapshot whose first host is `host`, and tells how long it took.
+/// Waits for the update that brings `host`, and tells how long it took.
 async fn host(feed: &mut Feed, host: &str) -> Duration {
     let started = Instant::now();
-    let is = |snapshot: &Option<Arc<Snapshot>>| {
-        let route = snapshot
-            .as_ref()
-            .and_then(|snapshot| snapshot.routes.first());
-        route.is_some_and(|route| route.host.to_string() == host)
+    let brings = |update: &Update| {
+        let mut hosts = update.hosts.iter();
+        hosts.any(|(of, rules)| of.to_string() == host && rules.is_some())
     };
-    timeout(Duration::from_secs(10), feed.snapshots.wait_for(is))
-        .await
-        .unwrap()
-        .unwrap();
+    let wait = async { while !brings(&feed.updates.recv().await.unwrap()) {} };
+    timeout(Duration::from_secs(10), wait).await.unwrap();
     started.elapsed()
+}
+
+/// Waits until a problem of the report is like this.
+async fn problem(feed: &Feed, is: impl Fn(&Problem) -> bool) {
+    let wait = async {
+        while !feed.report.problems().iter().any(&is) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), wait).await.unwrap();
 }
 
 #[tokio::test]
@@ -65,20 +74,15 @@ async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_th
         "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: [",
     )
     .unwrap();
-    let named = |snapshot: &Option<Arc<Snapshot>>| {
-        let problems = snapshot.iter().flat_map(|snapshot| &snapshot.problems);
-        problems.into_iter().any(|problem| {
-            problem
-                .file
-                .as_ref()
-                .is_some_and(|file| file.ends_with("web.yaml:3"))
-        })
+    let named = |problem: &Problem| {
+        let file = problem.file.as_ref();
+        file.is_some_and(|file| file.ends_with("web.yaml:3"))
     };
-    timeout(Duration::from_secs(1), feed.snapshots.wait_for(named))
-        .await
-        .unwrap()
-        .unwrap();
-    host(&mut feed, "b.test").await;
+    problem(&feed, named).await;
+    assert!(
+        feed.updates.try_recv().is_err(),
+        "the last good version stays"
+    );
 
     // As editors do: another file takes the name.
     let other = folder.path().join(".web.yaml.new");
@@ -87,11 +91,8 @@ async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_th
     assert!(host(&mut feed, "c.test").await < Duration::from_secs(1));
     assert!(
         !feed
-            .snapshots
-            .borrow()
-            .as_ref()
-            .unwrap()
-            .problems
+            .report
+            .problems()
             .iter()
             .any(|problem| problem.file.is_none())
     );
@@ -107,14 +108,13 @@ async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_th
 async fn empty_folder_is_a_whole_state() {
     let folder = tempfile::tempdir().unwrap();
     let mut feed = follow(folder.path()).await;
-    let snapshot = timeout(
-        Duration::from_secs(10),
-        feed.snapshots.wait_for(Option::is_some),
-    )
-    .await
-    .unwrap()
-    .unwrap();
-    assert_eq!(snapshot.as_deref(), Some(&Snapshot::default()));
+    let update = timeout(Duration::from_secs(10), feed.updates.recv());
+    let update = update.await.unwrap().unwrap();
+    let empty = Update {
+        epoch: 1,
+        ..Update::default()
+    };
+    assert_eq!(*update, empty);
 }
 
 #[tokio::test]
@@ -131,7 +131,10 @@ async fn folder_that_vanishes_degrades_and_one_that_takes_its_place_is_followed(
         .await
         .unwrap()
         .unwrap();
-    host(&mut feed, "a.test").await;
+    assert!(
+        feed.updates.try_recv().is_err(),
+        "the last good state stays"
+    );
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("web.yaml"), ingress("b.test")).unwrap();
     // Found by polling, which gives way on a busy machine: no time is promised.

@@ -38,6 +38,14 @@ impl HostPattern {
             Self::Any => true,
         }
     }
+
+    /// The wildcard that an exact host falls under.
+    pub fn wildcard_above(&self) -> Option<Self> {
+        match self {
+            Self::Exact(name) => parent(name).map(|parent| Self::Wildcard(parent.into())),
+            Self::Wildcard(_) | Self::Any => None,
+        }
+    }
 }
 
 /// What follows the first label of `host`: the only suffix whose wildcard stands for it.

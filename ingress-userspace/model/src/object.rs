@@ -43,6 +43,21 @@ pub struct ObjectRef {
     pub uid: Box<str>,
 }
 
+impl ObjectRef {
+    /// Refers to one object of `kind`.
+    pub fn new(
+        kind: impl Into<Cow<'static, str>>,
+        name: ObjectName,
+        uid: impl Into<Box<str>>,
+    ) -> Self {
+        Self {
+            kind: kind.into(),
+            name,
+            uid: uid.into(),
+        }
+    }
+}
+
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::ObjectName;
+use super::ObjectRef;
 
 /// How much of the object still works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -24,6 +24,9 @@ pub struct Problem {
     pub severity: Severity,
     /// `Ingress shop/web`, or empty if no object could be read.
     pub object: String,
+    /// The same for a program, where the object is one that Forebay serves.
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ObjectRef>,
     /// Path of the field, such as `spec.rules[0].host`; may be empty.
     pub field: String,
     /// File (and line) of a folder of manifests; `None` for a cluster.
@@ -36,14 +39,16 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     object: String,
+    reference: Option<ObjectRef>,
     file: Option<String>,
 }
 
 impl Subject {
-    /// The object `name` of a kind.
-    pub fn object(kind: &str, name: &ObjectName) -> Self {
+    /// One object.
+    pub fn object(object: &ObjectRef) -> Self {
         Self {
-            object: format!("{kind} {name}"),
+            object: object.to_string(),
+            reference: Some(object.clone()),
             file: None,
         }
     }
@@ -52,6 +57,7 @@ impl Subject {
     pub fn file(file: impl Into<String>) -> Self {
         Self {
             object: String::new(),
+            reference: None,
             file: Some(file.into()),
         }
     }
@@ -86,6 +92,7 @@ impl Subject {
         Problem {
             severity,
             object: self.object.clone(),
+            reference: self.reference.clone(),
             field,
             file: self.file.clone(),
             message,
@@ -109,11 +116,15 @@ impl fmt::Display for Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::ObjectName, *};
 
     #[test]
     fn a_problem_reads_as_file_object_field_and_message() {
-        let web = Subject::object("Ingress", &ObjectName::new("shop", "web"));
+        let web = Subject::object(&ObjectRef::new(
+            "Ingress",
+            ObjectName::new("shop", "web"),
+            "",
+        ));
         let file = Subject::file("a.yaml:7");
         for (problem, text) in [
             (

@@ -26,7 +26,8 @@ pub struct PathRegex {
     /// What every path that matches begins with, in whatever case: most rules of a host are told
     /// apart by it, without running a regex.
     literal: usize,
-    compiled: Arc<Regex>,
+    /// `None` for a literal: nothing is left to be matched.
+    compiled: Option<Arc<Regex>>,
 }
 
 /// Why a path cannot be used as a regex.
@@ -55,8 +56,22 @@ impl PathRegex {
         Ok(Self {
             text: path.into(),
             literal: literal_start(bare).len(),
-            compiled: Arc::new(compiled),
+            compiled: Some(Arc::new(compiled)),
         })
+    }
+
+    /// A regex for every path that begins with `start`, a [`literal_start`].
+    pub fn literal(start: &str) -> Self {
+        Self {
+            text: start.into(),
+            literal: start.len(),
+            compiled: None,
+        }
+    }
+
+    /// Whether somebody else has what was compiled.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.text) > 1
     }
 
     /// The path as written in the rule.
@@ -67,19 +82,27 @@ impl PathRegex {
     /// Heap bytes of what was compiled, shared by all copies; scratch space of the threads that
     /// use it comes on top.
     pub fn memory(&self) -> usize {
-        self.compiled.memory_usage()
+        self.compiled
+            .as_ref()
+            .map_or(0, |regex| regex.memory_usage())
     }
 
     /// Whether `path` matches.
     pub fn is_match(&self, path: &[u8]) -> bool {
-        self.may_match(path) && self.compiled.is_match(input(path))
+        self.may_match(path)
+            && self
+                .compiled
+                .as_ref()
+                .is_none_or(|regex| regex.is_match(input(path)))
     }
 
-    /// The whole match and the groups `$0` to `$9` of `path`, as ranges; `None` without a match.
+    /// The whole match and the groups `$0` to `$9` of `path`, as ranges; `None` without a match,
+    /// and for a [`literal`](Self::literal), which has no groups.
     pub fn captures(&self, path: &[u8]) -> Option<Captures> {
-        let mut captures = self.compiled.create_captures();
+        let regex = self.compiled.as_ref()?;
+        let mut captures = regex.create_captures();
         if self.may_match(path) {
-            self.compiled.captures(input(path), &mut captures);
+            regex.captures(input(path), &mut captures);
         }
         captures.is_match().then_some(captures)
     }

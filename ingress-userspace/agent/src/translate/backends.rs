@@ -1,74 +1,82 @@
 //! Service ports that routes name → endpoints that may be sent requests.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use k8s_openapi::{
     api::{
         core::v1::{Service, ServicePort as Port, ServiceSpec},
-        discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice},
+        discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice},
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
 use super::super::{index::Index, kept::Item, settings::Settings};
-use ingress_model::{Backend, BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
+use ingress_model::{BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
-/// The label by which an EndpointSlice belongs to a Service.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// What became of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolved {
+    /// Sorted by address, without duplicates. The ready ones; if there are none, those that are
+    /// terminating but still serving (KEP-1669).
+    pub(super) endpoints: Arc<[Endpoint]>,
+    /// Why there can be none, told to whoever names the backend.
+    pub(super) missing: Option<String>,
+    /// What is wrong with its slices.
+    pub(super) problems: Vec<Problem>,
+}
 
-/// Backends that routes name, each with the object and field that named it first.
-pub(super) type Named = BTreeMap<BackendKey, (Subject, String)>;
-
-/// Finds the endpoints of every backend; one that has none answers 503.
-pub(super) fn resolve(
-    index: &Index,
-    settings: &Settings,
-    named: Named,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<BackendKey, Backend> {
-    let slices = by_service(index);
-    let mut resolve = |key: &BackendKey, route: &Subject, field: &str| {
-        let target = match target(index, key) {
-            Ok(target) => target,
-            Err(message) => {
-                problems.push(route.warning(field, format!("{message}; requests get 503")));
-                return Vec::new();
-            }
-        };
-        let slices = slices
-            .get(&key.service)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        endpoints(slices, &target, settings.allow_loopback_endpoints, problems)
+/// Finds the endpoints of one backend; without any, requests get 503.
+pub(super) fn resolve(index: &Index, settings: &Settings, key: &BackendKey) -> Resolved {
+    let mut problems = Vec::new();
+    let (endpoints, missing) = match target(index, key) {
+        Ok(target) => {
+            let slices: Slices<'_> = index
+                .slices_of(&key.service)
+                .filter_map(|name| Some((name, index.objects.slices.find(name)?)))
+                .collect();
+            let loopback = settings.allow_loopback_endpoints;
+            let endpoints = endpoints(&slices, &target, loopback, &mut problems);
+            (of_one_family(index, key, endpoints), None)
+        }
+        Err(message) => (Vec::new(), Some(format!("{message}; requests get 503"))),
     };
-    let backend = |(key, (route, field)): (BackendKey, (Subject, String))| {
-        let endpoints = resolve(&key, &route, &field);
-        (key.clone(), Backend { key, endpoints })
-    };
-    named.into_iter().map(backend).collect()
+    Resolved {
+        endpoints: endpoints.into(),
+        missing,
+        problems,
+    }
+}
+
+/// Of a Service with both families, the endpoints of its first one: each pod has an address in
+/// both, and a node that lacks one of them must not waste its tries on it.
+fn of_one_family(index: &Index, key: &BackendKey, mut endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    let service = index.objects.services.find(&key.service);
+    let spec = service.and_then(|item| item.object.spec.as_ref());
+    let families = spec.and_then(|spec| spec.ip_families.as_deref());
+    let first = families.and_then(<[_]>::first);
+    let wants_v6 = first.is_some_and(|family| family == "IPv6");
+    let wanted = |endpoint: &Endpoint| endpoint.address.is_ipv6() == wants_v6;
+    if endpoints.iter().any(wanted) {
+        endpoints.retain(wanted);
+    }
+    endpoints
 }
 
 type Slices<'a> = Vec<(&'a ObjectName, &'a Item<EndpointSlice>)>;
 
-fn by_service(index: &Index) -> BTreeMap<ObjectName, Slices<'_>> {
-    let mut slices: BTreeMap<_, Slices<'_>> = BTreeMap::new();
-    for (name, item) in index.objects.slices.iter() {
-        let labels = item.object.metadata.labels.as_ref();
-        if let Some(service) = labels.and_then(|labels| labels.get(SERVICE_LABEL)) {
-            let service = ObjectName::new(name.namespace.clone(), service.clone());
-            slices.entry(service).or_default().push((name, item));
-        }
-    }
-    slices
-}
-
 /// Which port of a slice is meant.
 enum Target {
-    /// The port with the Service port's name; empty where the Service's only port has none.
-    Named(String),
+    /// A port of the Service.
+    Port {
+        /// Its name; empty where the Service's only port has none.
+        name: String,
+        /// Its target port, if that is a number.
+        number: Option<u16>,
+    },
     /// A headless Service without ports: the number of the Ingress itself, as in ingress-nginx.
     Number(u16),
 }
@@ -114,7 +122,13 @@ fn target(index: &Index, key: &BackendKey) -> Result<Target, String> {
         .find(declared)
         .or_else(|| ports.iter().filter(tcp).find(aimed));
     match found {
-        Some(port) => Ok(Target::Named(port.name.clone().unwrap_or_default())),
+        Some(port) => Ok(Target::Port {
+            name: port.name.clone().unwrap_or_default(),
+            number: match &port.target_port {
+                Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
+                _ => None,
+            },
+        }),
         None => Err(format!(
             "Service {} has no TCP port {}",
             key.service, key.port
@@ -139,7 +153,7 @@ fn endpoints(
 ) -> Vec<Endpoint> {
     let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
     for (name, item) in slices {
-        let subject = Subject::object("EndpointSlice", name).read_from(item.file.as_deref());
+        let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
         if !matches!(item.object.address_type.as_str(), "IPv4" | "IPv6") {
             let message = format!(
                 "{:?} is neither IPv4 nor IPv6; the slice is ignored",
@@ -186,23 +200,30 @@ fn endpoints(
     endpoints
 }
 
+/// The port of a slice, found as ingress-nginx finds it: by its name; any, where the Service's port
+/// has none; else the number that the Service aims at, for slices that somebody else writes.
 fn port(slice: &EndpointSlice, target: &Target) -> Option<u16> {
-    let name = match target {
+    let (name, number) = match target {
         Target::Number(number) => return Some(*number),
-        Target::Named(name) => name,
+        Target::Port { name, number } => (name, number),
     };
-    let mut ports = slice.ports.iter().flatten();
-    let found = ports.find(|port| {
-        port.name.as_deref().unwrap_or_default() == name
-            && port
-                .protocol
-                .as_deref()
-                .is_none_or(|protocol| protocol == "TCP")
-    });
-    found
-        .and_then(|port| port.port)
-        .and_then(|port| u16::try_from(port).ok())
-        .filter(|port| *port > 0)
+    let fits = |port: &&EndpointPort| {
+        port.protocol
+            .as_deref()
+            .is_none_or(|protocol| protocol == "TCP")
+    };
+    let ports = || slice.ports.iter().flatten().filter(fits);
+    let named = |port: &&EndpointPort| port.name.as_deref().unwrap_or_default() == name;
+    let found = ports()
+        .find(named)
+        .or_else(|| ports().next().filter(|_| name.is_empty()));
+    match found {
+        Some(port) => port
+            .port
+            .and_then(|port| u16::try_from(port).ok())
+            .filter(|port| *port > 0),
+        None => *number,
+    }
 }
 
 /// Whether an endpoint may be sent requests.

@@ -1,129 +1,260 @@
-//! `spec.tls` → which Secret's certificate serves which host, and which hosts have TLS at all.
+//! Secrets → certificates that can be served, and which of them serves a host.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use k8s_openapi::api::networking::v1::{IngressSpec, IngressTLS};
+use k8s_openapi::api::core::v1::Secret;
+use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-use super::{super::index::Index, claim::Claim};
-use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem};
+use super::{
+    super::kept::Item,
+    claim::{Claim, TlsEntry},
+};
+use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem, Subject};
 
-/// The only type of Secret that is read, so that the ClusterRole's watch can be narrowed to it.
-const SECRET_TYPE: &str = "kubernetes.io/tls";
+/// Largest chain, in bytes of PEM: a Secret may be 1 MiB, a sensible chain is a few KiB.
+const CHAIN_LIMIT: usize = 256 * 1024;
 
-/// The certificates, and all hosts that have a TLS entry, also where no certificate could be had.
-///
-/// Of the Ingresses that name a host the oldest whose Secret can be used wins it.
-pub(super) fn collect(
-    index: &Index,
-    oldest_first: &[Claim<'_>],
-    problems: &mut Vec<Problem>,
-) -> (Vec<Certificate>, Vec<HostPattern>) {
-    let mut tls_hosts = BTreeSet::new();
-    let mut won = BTreeSet::new();
-    let mut certificates = Vec::<Certificate>::new();
-    let mut place = BTreeMap::<ObjectName, usize>::new();
-    for claim in oldest_first {
-        let Some(spec) = &claim.item.object.spec else {
-            continue;
+/// Why a Secret's content cannot be served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CertificateError {
+    /// There is no such Secret, or it may not be read.
+    #[error("does not exist")]
+    Absent,
+    /// A part is missing.
+    #[error("has no {0}")]
+    Part(&'static str),
+    #[error("tls.crt is larger than 256 KiB")]
+    TooLarge,
+    #[error("tls.crt has no PEM certificate")]
+    NoCertificate,
+    #[error("tls.crt is not valid PEM")]
+    ChainPem,
+    #[error("tls.key has no PEM private key")]
+    Key,
+    #[error("the leaf in tls.crt is not an X.509 certificate")]
+    Leaf,
+    #[error("tls.key does not match tls.crt, or its key type is not supported")]
+    Mismatch,
+}
+
+/// A certificate that can be served, and what it says about itself.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Readable {
+    pub(super) certificate: Arc<Certificate>,
+    /// Its DNS names; the common name where it has none.
+    pub(super) names: Vec<HostPattern>,
+    /// End of its validity, in seconds since the Unix epoch.
+    pub(super) not_after: i64,
+}
+
+impl fmt::Debug for Readable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Readable({})", self.certificate.secret)
+    }
+}
+
+impl Readable {
+    /// Reads and checks what a Secret holds, whatever its type: ingress-nginx takes any that has
+    /// both parts.
+    pub(super) fn read(name: &ObjectName, secret: &Secret) -> Result<Self, CertificateError> {
+        let part = |key: &'static str| {
+            let data = secret.data.as_ref().and_then(|data| data.get(key));
+            let bytes = data.map(|bytes| bytes.0.as_slice());
+            bytes
+                .filter(|bytes| !bytes.is_empty())
+                .ok_or(CertificateError::Part(key))
         };
-        for (number, entry) in spec.tls.iter().flatten().enumerate() {
-            let hosts = hosts(claim, spec, entry, number, problems);
-            tls_hosts.extend(hosts.iter().cloned());
-            let Some(secret) = entry.secret_name.as_ref().filter(|name| !name.is_empty()) else {
-                continue;
-            };
-            // Its own namespace only: a name is never looked up elsewhere.
-            let secret = ObjectName::new(claim.name.namespace.clone(), secret.clone());
-            let certificate = match certificate(index, &secret) {
-                Ok(certificate) => certificate,
-                Err(message) => {
-                    let field = format!("spec.tls[{number}].secretName");
-                    problems.push(
-                        claim
-                            .subject()
-                            .warning(field, format!("{message}; the default certificate is used")),
-                    );
-                    continue;
-                }
-            };
-            let hosts: Vec<_> = hosts
-                .into_iter()
-                .filter(|host| won.insert(host.clone()))
-                .collect();
-            let at = *place.entry(secret).or_insert_with(|| {
-                certificates.push(certificate);
-                certificates.len() - 1
-            });
-            if let Some(certificate) = certificates.get_mut(at) {
-                certificate.hosts.extend(hosts);
-            }
+        let (chain_pem, key_pem) = (part("tls.crt")?, part("tls.key")?);
+        if chain_pem.len() > CHAIN_LIMIT {
+            return Err(CertificateError::TooLarge);
+        }
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain_pem)
+            .collect::<Result<_, _>>()
+            .map_err(|_| CertificateError::ChainPem)?;
+        let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
+        let (names, not_after) = describe(leaf)?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| CertificateError::Key)?;
+        CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+            .map_err(|_| CertificateError::Mismatch)?;
+        Ok(Self {
+            certificate: Arc::new(Certificate {
+                secret: name.clone(),
+                hosts: Vec::new(),
+                chain_pem: chain_pem.to_vec(),
+                key: PrivateKey::from_pem(key_pem.to_vec()),
+            }),
+            names,
+            not_after,
+        })
+    }
+
+    /// Whether a client that asks for `host` would take this certificate's names.
+    pub(super) fn covers(&self, host: &HostPattern) -> bool {
+        match host {
+            HostPattern::Exact(name) => self.names.iter().any(|own| own.matches(name)),
+            HostPattern::Wildcard(_) => self.names.contains(host),
+            HostPattern::Any => false,
         }
     }
-    certificates.retain(|certificate| !certificate.hosts.is_empty());
-    (certificates, tls_hosts.into_iter().collect())
 }
 
-/// The entry's hosts; an entry without any is for those of the Ingress's rules.
-fn hosts(
-    claim: &Claim<'_>,
-    spec: &IngressSpec,
-    entry: &IngressTLS,
-    number: usize,
+fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<HostPattern>, i64), CertificateError> {
+    let (_, leaf) = parse_x509_certificate(leaf).map_err(|_| CertificateError::Leaf)?;
+    let alternatives = leaf
+        .subject_alternative_name()
+        .map_err(|_| CertificateError::Leaf)?;
+    let mut names: Vec<HostPattern> = alternatives
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => name.parse().ok(),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() {
+        let common = leaf
+            .subject()
+            .iter_common_name()
+            .filter_map(|name| name.as_str().ok());
+        names.extend(common.filter_map(|name| name.parse::<HostPattern>().ok()));
+    }
+    names.retain(|name| *name != HostPattern::Any);
+    Ok((names, leaf.validity().not_after.timestamp()))
+}
+
+/// What is known of a Secret that somebody names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its last good content.
+    pub(super) good: Option<Readable>,
+    /// What is wrong with it now.
+    pub(super) error: Option<CertificateError>,
+}
+
+impl Known {
+    /// Reads a Secret; one with unusable new content keeps its certificate from `before`, one that
+    /// is gone does not.
+    pub(super) fn read(
+        name: &ObjectName,
+        item: Option<&Item<Secret>>,
+        before: Option<Self>,
+    ) -> Self {
+        let Some(item) = item else {
+            return Self {
+                good: None,
+                error: Some(CertificateError::Absent),
+            };
+        };
+        match Readable::read(name, &item.object) {
+            Ok(good) => Self {
+                good: Some(good),
+                error: None,
+            },
+            Err(error) => Self {
+                good: before.and_then(|before| before.good),
+                error: Some(error),
+            },
+        }
+    }
+
+    /// What the owner of the Secret should know.
+    pub(super) fn problems(&self, item: &Item<Secret>, name: &ObjectName) -> Vec<Problem> {
+        let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
+        let mut problems = Vec::new();
+        if let Some(error) = &self.error {
+            let served = if self.good.is_some() {
+                "its last good content"
+            } else {
+                "the default certificate"
+            };
+            problems.push(subject.error("data", format!("{error}; {served} is served")));
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let has_expired = |good: &Readable| good.not_after < i64::try_from(now).unwrap_or(i64::MAX);
+        if self.good.as_ref().is_some_and(has_expired) {
+            problems.push(subject.warning("data", "the certificate has expired"));
+        }
+        problems
+    }
+}
+
+/// What TLS a host has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Served {
+    /// Whether it has any, with or without a usable Secret.
+    pub(super) tls: bool,
+    /// The Secret of its certificate.
+    pub(super) secret: Option<ObjectName>,
+}
+
+/// Which certificate serves `host`; `claims` are all that name it, the oldest first.
+///
+/// As in ingress-nginx, the oldest Ingress that has a TLS section and a rule for the host decides:
+/// by the entry that lists the host, else by the first whose certificate names it. Younger ones
+/// have a say only while its Secret cannot be used.
+pub(super) fn serve<'k>(
+    host: &HostPattern,
+    claims: &[&Claim],
+    known: impl Fn(&ObjectName) -> Option<&'k Known>,
     problems: &mut Vec<Problem>,
-) -> BTreeSet<HostPattern> {
-    let named = entry.hosts.as_deref().unwrap_or_default();
-    if named.is_empty() {
-        let rules = spec.rules.iter().flatten();
-        let mut hosts: BTreeSet<_> = rules
-            .filter_map(|rule| rule.host.as_deref().unwrap_or_default().parse().ok())
-            .collect();
-        if hosts.is_empty() {
-            hosts.insert(HostPattern::Any);
+) -> Served {
+    let mut served = Served::default();
+    for claim in claims {
+        if claim.content.tls.is_empty() || !claim.content.hosts.contains_key(host) {
+            continue;
         }
-        return hosts;
-    }
-    let mut hosts = BTreeSet::new();
-    for (at, host) in named.iter().enumerate() {
-        match host.parse() {
-            Ok(host) => {
-                hosts.insert(host);
-            }
-            Err(error) => {
-                let field = format!("spec.tls[{number}].hosts[{at}]");
-                problems.push(claim.subject().error(field, format!("{error}; ignored")));
-            }
+        served.tls = true;
+        if *host == HostPattern::Any {
+            return served;
         }
+        let entries = claim.content.tls.iter();
+        let good = |name: &ObjectName| known(name).and_then(|known| known.good.as_ref());
+        let lists_none = |entry: &&TlsEntry| entry.lists_none;
+        let listed = claim
+            .content
+            .tls
+            .iter()
+            .find(|entry| entry.hosts.contains(host));
+        let by_name = || {
+            entries.clone().find(|entry| {
+                let secret = entry.secret.as_ref().and_then(good);
+                secret.is_some_and(|secret| secret.covers(host))
+            })
+        };
+        let Some(entry) = listed
+            .or_else(by_name)
+            .or_else(|| claim.content.tls.iter().find(lists_none))
+        else {
+            return served;
+        };
+        let Some(secret) = &entry.secret else {
+            return served;
+        };
+        let message = match good(secret) {
+            Some(good) if good.covers(host) => {
+                served.secret = Some(secret.clone());
+                return served;
+            }
+            Some(_) => format!(
+                "the certificate of Secret {secret} does not name {host}; the default certificate is used"
+            ),
+            None => match known(secret).and_then(|known| known.error.as_ref()) {
+                Some(error) => {
+                    format!("Secret {secret}: {error}; the default certificate is used")
+                }
+                None => return served,
+            },
+        };
+        let field = format!("{}.secretName", entry.field);
+        problems.push(claim.subject().warning(field, message));
     }
-    hosts
-}
-
-fn certificate(index: &Index, name: &ObjectName) -> Result<Certificate, String> {
-    let Some(item) = index.objects.secrets.find(name) else {
-        return Err(format!(
-            "Secret {name} of type {SECRET_TYPE} does not exist"
-        ));
-    };
-    let type_ = item.object.type_.as_deref().unwrap_or("Opaque");
-    if type_ != SECRET_TYPE {
-        return Err(format!(
-            "Secret {name} is of type {type_}, not {SECRET_TYPE}"
-        ));
-    }
-    let part = |key: &str| {
-        let bytes = item
-            .object
-            .data
-            .as_ref()
-            .and_then(|data| data.get(key))
-            .map(|bytes| bytes.0.clone());
-        bytes
-            .filter(|bytes| !bytes.is_empty())
-            .ok_or_else(|| format!("Secret {name} has no {key}"))
-    };
-    Ok(Certificate {
-        secret: name.clone(),
-        hosts: Vec::new(),
-        chain_pem: part("tls.crt")?,
-        key: PrivateKey::from_pem(part("tls.key")?),
-    })
+    served
 }

@@ -1,33 +1,123 @@
-//! An Ingress that is ours to serve.
+//! What one Ingress claims: rules by host, TLS entries, and what is wrong with it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::networking::v1::Ingress;
 
 use super::super::kept::Item;
-use ingress_model::{ObjectName, Seniority, Subject};
+use ingress_model::{
+    Action, BackendKey, HostPattern, ObjectName, ObjectRef, PathPattern, Problem, RoutePolicy,
+    Seniority, Subject,
+};
 
-/// An Ingress that is ours to serve.
-pub(super) struct Claim<'a> {
-    pub(super) name: &'a ObjectName,
+/// An Ingress that is ours to serve, translated by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) source: Arc<ObjectRef>,
     /// Seconds since the Unix epoch; 0 where a manifest does not say.
     pub(super) created: i64,
-    pub(super) item: &'a Item<Ingress>,
+    /// `path:line` in a folder.
+    pub(super) file: Option<Arc<str>>,
+    pub(super) content: Content,
 }
 
-impl<'a> Claim<'a> {
-    pub(super) fn new(name: &'a ObjectName, item: &'a Item<Ingress>) -> Self {
+/// What an Ingress says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Content {
+    /// Its rules by host. A host without rules is one whose rules cannot be served: it is kept, so
+    /// that nobody's wildcard answers for it.
+    pub(super) hosts: BTreeMap<HostPattern, Vec<Draft>>,
+    /// `spec.defaultBackend` for the hosts of its rules.
+    pub(super) fallback: Option<Draft>,
+    /// `spec.defaultBackend` for hosts that nobody names.
+    pub(super) catch_all: Option<Draft>,
+    pub(super) tls: Vec<TlsEntry>,
+    /// Why all of its hosts must be denied, not only its own rules.
+    pub(super) denies_hosts: Option<Box<str>>,
+    /// The backends of its rules, and the first field that names each.
+    pub(super) backends: BTreeMap<BackendKey, String>,
+}
+
+/// A rule before the rules of its host are ranked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Draft {
+    pub(super) path: PathPattern,
+    pub(super) policy: Arc<RoutePolicy>,
+    pub(super) action: Action,
+    /// Where it is written.
+    pub(super) field: Box<str>,
+}
+
+/// One entry of `spec.tls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TlsEntry {
+    /// The hosts that it lists and the Ingress has rules for.
+    pub(super) hosts: BTreeSet<HostPattern>,
+    /// It lists no host: it is meant for all of the Ingress.
+    pub(super) lists_none: bool,
+    /// In the Ingress's own namespace: a name is never looked up elsewhere.
+    pub(super) secret: Option<ObjectName>,
+    /// Where it is written.
+    pub(super) field: String,
+}
+
+impl Content {
+    /// Keeps the hosts and nothing else: nobody's wildcard shall answer for them.
+    pub(super) fn serve_nothing(&mut self) {
+        let mut hosts = std::mem::take(&mut self.hosts);
+        hosts.values_mut().for_each(Vec::clear);
+        *self = Self {
+            hosts,
+            ..Self::default()
+        };
+    }
+}
+
+impl Claim {
+    /// An Ingress of which nothing is known but that it is ours.
+    pub(super) fn empty(name: &ObjectName, item: &Item<Ingress>) -> Self {
         let created = item.object.metadata.creation_timestamp.as_ref();
         Self {
-            name,
+            source: Arc::new(item.reference(name)),
             created: created.map_or(0, |time| time.0.as_second()),
-            item,
+            file: item.file.clone(),
+            content: Content::default(),
         }
     }
 
     pub(super) fn seniority(&self) -> Seniority {
-        Seniority::new(self.created, self.name.clone())
+        Seniority::new(self.created, self.source.name.clone())
     }
 
     pub(super) fn subject(&self) -> Subject {
-        Subject::object("Ingress", self.name).read_from(self.item.file.as_deref())
+        Subject::object(&self.source).read_from(self.file.as_deref())
     }
+
+    /// The hosts whose rules depend on it.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostPattern> {
+        let any = self.content.catch_all.as_ref().map(|_| &HostPattern::Any);
+        self.content.hosts.keys().chain(any)
+    }
+
+    /// The Secrets that it names, each once.
+    pub(super) fn secrets(&self) -> BTreeSet<&ObjectName> {
+        let entries = self.content.tls.iter();
+        entries.filter_map(|entry| entry.secret.as_ref()).collect()
+    }
+
+    /// Its rules for `host`.
+    pub(super) fn rules(&self, host: &HostPattern) -> &[Draft] {
+        self.content.hosts.get(host).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What became of one Ingress.
+pub(super) struct Translated {
+    pub(super) claim: Claim,
+    pub(super) problems: Vec<Problem>,
+    /// It has a value for which no default would be safe: its last good version stays in force.
+    pub(super) spoiled: bool,
 }

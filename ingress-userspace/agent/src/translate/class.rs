@@ -5,12 +5,14 @@ use k8s_openapi::api::networking::v1::Ingress;
 use super::super::{index::Index, settings::Settings};
 use ingress_model::ObjectName;
 
-/// Values of `spec.controller` of the IngressClasses that are ours: our own, and that of the
-/// controller whose place we take.
-const CONTROLLERS: [&str; 2] = ["forebay.dev/ingress", "k8s.io/ingress-nginx"];
-
 /// The annotation that named the class before there was a field for it.
 const LEGACY_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
+/// The IngressClass on which it depends whose `ingress` is.
+pub(super) fn class(ingress: &Ingress) -> Option<&str> {
+    let field = ingress.spec.as_ref()?.ingress_class_name.as_deref();
+    field.filter(|class| !class.is_empty())
+}
 
 /// Tells whether `ingress` asks for us.
 ///
@@ -31,8 +33,10 @@ pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> b
     let by_name = |class: &str| settings.classes.iter().any(|name| name == class);
     let named = |class: &&str| !class.is_empty();
     match (field.filter(named), annotation.filter(named)) {
-        (Some(class), _) => controller(class, index)
-            .map_or_else(|| by_name(class), |name| CONTROLLERS.contains(&name)),
+        (Some(class), _) => controller(class, index).map_or_else(
+            || by_name(class),
+            |name| settings.controllers.iter().any(|ours| ours == name),
+        ),
         (None, Some(class)) => by_name(class),
         (None, None) => settings.watch_without_class,
     }

@@ -1,73 +1,457 @@
-//! Index → snapshot. Pure: the same index gives the same snapshot, and each object stands alone.
+//! Index → updates. The same objects give the same state, whatever way they came, and each object
+//! stands alone.
 //!
-//! `class` (whose is it?) → `claim` → `routes` → `denial` → `backends` and `certificates`.
+//! `class` (whose is it?) → `ingress` (one `claim`) → `host`, with `patterns` and `certificates`;
+//! `backends` apart. `State` knows what depends on what, so that a change costs what it touches;
+//! `book` keeps what is wrong.
 
 mod backends;
+mod book;
 mod certificates;
 mod claim;
 mod class;
-mod denial;
-mod routes;
+mod host;
+mod ingress;
+mod patterns;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use self::claim::Claim;
-use super::{index::Index, settings::Settings};
-use ingress_model::{Backend, Snapshot};
+use self::{
+    backends::Resolved,
+    book::Topic,
+    certificates::Known,
+    claim::{Claim, Translated},
+    patterns::Patterns,
+};
+use super::{index::Index, kind::Key, settings::Settings};
+use ingress_model::{
+    BackendKey, HostPattern, HostPolicy, HostRules, ObjectName, Problem, Seniority, Subject, Update,
+};
 
-/// Translates everything known.
-pub(super) fn snapshot(index: &Index, settings: &Settings) -> Snapshot {
-    let mut skipped = index.skipped.clone();
-    let mut problems = index.problems.clone();
-    let mut ours = Vec::new();
-    for (name, item) in index.objects.ingresses.iter() {
-        if class::serves(&item.object, index, settings) {
-            ours.push(Claim::new(name, item));
-        } else {
-            *skipped
-                .entry("networking.k8s.io/v1/Ingress of another class".to_owned())
-                .or_default() += 1;
+pub(super) use book::Book;
+
+/// Everything that is served now, and what it depends on.
+#[derive(Debug)]
+pub(super) struct State {
+    settings: Settings,
+    epoch: u64,
+    /// Ours, by name.
+    claims: BTreeMap<ObjectName, Arc<Claim>>,
+    /// Those who have a say in the rules of a host, the oldest first.
+    claims_of: BTreeMap<HostPattern, BTreeMap<Seniority, Arc<Claim>>>,
+    hosts: BTreeMap<HostPattern, Served>,
+    /// Every backend that a claim names, and who does.
+    backends: BTreeMap<BackendKey, Used<Resolved>>,
+    /// Every Secret that a claim names, and who does.
+    secrets: BTreeMap<ObjectName, Used<Known>>,
+    patterns: Patterns,
+    /// Ingresses of other classes.
+    foreign: BTreeSet<ObjectName>,
+    /// What is wrong; read by others when somebody asks.
+    book: Arc<Mutex<Book>>,
+}
+
+/// A host as it is served.
+#[derive(Debug)]
+struct Served {
+    rules: Arc<HostRules>,
+    /// It has a TLS entry of its own, not only the wildcard above it.
+    tls: bool,
+}
+
+/// A thing that claims name.
+#[derive(Debug)]
+struct Used<T> {
+    by: BTreeSet<ObjectName>,
+    /// `None` before it was looked up.
+    found: Option<T>,
+}
+
+impl<T> Default for Used<T> {
+    fn default() -> Self {
+        Self {
+            by: BTreeSet::new(),
+            found: None,
         }
     }
-    ours.sort_by_cached_key(Claim::seniority);
+}
 
-    let mut translated: Vec<_> = ours
-        .iter()
-        .map(|claim| (claim, routes::translate(claim, &mut problems)))
-        .collect();
-    denial::spread(&mut translated, &mut problems);
-    let mut routes = Vec::new();
-    let mut named = BTreeMap::new();
-    let mut nameless = Vec::new();
-    for (claim, translated) in translated {
-        for (route, field) in translated.routes {
-            match field {
-                Some(field) => {
-                    named
-                        .entry(route.backend.clone())
-                        .or_insert_with(|| (claim.subject(), field));
+/// What has to be looked at again.
+#[derive(Debug, Default)]
+struct Dirty {
+    hosts: BTreeSet<HostPattern>,
+    backends: BTreeSet<BackendKey>,
+    secrets: BTreeSet<ObjectName>,
+}
+
+impl State {
+    /// Nothing is served yet.
+    pub(super) fn new(settings: Settings) -> Self {
+        let mut state = Self {
+            settings,
+            epoch: 0,
+            claims: BTreeMap::new(),
+            claims_of: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            patterns: Patterns::default(),
+            foreign: BTreeSet::new(),
+            book: Arc::default(),
+        };
+        if let Some(secret) = &state.settings.default_certificate {
+            state.secrets.entry(secret.clone()).or_default();
+        }
+        state
+    }
+
+    /// What is wrong with the objects, for whoever asks.
+    pub(super) fn book(&self) -> Arc<Mutex<Book>> {
+        Arc::clone(&self.book)
+    }
+
+    /// How many Ingresses are left to others.
+    pub(super) fn foreign(&self) -> usize {
+        self.foreign.len()
+    }
+
+    /// Takes what changed in `index`, and says what that changes for the proxy.
+    pub(super) fn apply(&mut self, index: &Index, changed: BTreeSet<Key>) -> Update {
+        let mut dirty = Dirty::default();
+        if self.epoch == 0
+            && let Some(secret) = &self.settings.default_certificate
+        {
+            dirty.secrets.insert(secret.clone());
+            dirty.hosts.insert(HostPattern::Any);
+        }
+        let mut ingresses = BTreeSet::new();
+        for key in changed {
+            match key {
+                Key::Ingress(name) => drop(ingresses.insert(name)),
+                Key::IngressClass(class) => ingresses.extend(of_class(index, &class)),
+                Key::Service(service) => dirty.backends.extend(self.backends_of(&service)),
+                // Told as their Services.
+                Key::EndpointSlice(_) => {}
+                Key::Secret(name) => {
+                    if self.secrets.contains_key(&name) {
+                        dirty.secrets.insert(name);
+                    }
                 }
-                None => nameless.push(route.backend.clone()),
             }
-            routes.push(route);
+        }
+        for name in ingresses {
+            self.ingress(index, &name, &mut dirty);
+        }
+        let mut update = Update {
+            epoch: self.epoch + 1,
+            base: (self.epoch > 0).then_some(self.epoch),
+            ..Update::default()
+        };
+        self.look_up_backends(index, &dirty, &mut update);
+        self.look_up_secrets(index, &mut dirty, &mut update);
+        self.rank_hosts(&mut dirty, &mut update);
+        self.note(Topic::Source, index.problems.clone());
+        if !update.is_empty() {
+            self.epoch = update.epoch;
+        }
+        update
+    }
+
+    /// The whole state, for a proxy that has none or has missed an update.
+    pub(super) fn whole(&self) -> Update {
+        let endpoints = |(key, used): (&BackendKey, &Used<Resolved>)| {
+            let found = used.found.as_ref()?;
+            Some((key.clone(), Some(Arc::clone(&found.endpoints))))
+        };
+        let certificates = |(name, used): (&ObjectName, &Used<Known>)| {
+            let good = used.found.as_ref()?.good.as_ref()?;
+            Some((name.clone(), Some(Arc::clone(&good.certificate))))
+        };
+        let hosts = self.hosts.iter();
+        Update {
+            epoch: self.epoch,
+            base: None,
+            endpoints: self.backends.iter().filter_map(endpoints).collect(),
+            certificates: self.secrets.iter().filter_map(certificates).collect(),
+            hosts: hosts
+                .map(|(host, served)| (host.clone(), Some(Arc::clone(&served.rules))))
+                .collect(),
         }
     }
-    let mut backends = backends::resolve(index, settings, named, &mut problems);
-    backends.extend(nameless.into_iter().map(|key| {
-        let endpoints = Vec::new();
-        (key.clone(), Backend { key, endpoints })
-    }));
-    let (certificates, tls_hosts) = certificates::collect(index, &ours, &mut problems);
-    problems.sort();
-    problems.dedup();
-    Snapshot {
-        routes,
-        backends,
-        certificates,
-        tls_hosts,
-        problems,
-        skipped,
+
+    fn note(&self, topic: Topic, problems: Vec<Problem>) {
+        // A panic elsewhere leaves the book whole: each topic is written in one step.
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.set(topic, problems);
     }
+
+    fn backends_of(&self, service: &ObjectName) -> Vec<BackendKey> {
+        let first = BackendKey {
+            service: service.clone(),
+            port: ingress_model::ServicePort::Number(0),
+        };
+        self.backends
+            .range(first..)
+            .map(|(key, _)| key)
+            .take_while(|key| key.service == *service)
+            .cloned()
+            .collect()
+    }
+
+    /// Translates one Ingress again, or forgets it.
+    fn ingress(&mut self, index: &Index, name: &ObjectName, dirty: &mut Dirty) {
+        let item = index.objects.ingresses.find(name);
+        let is_ours = |item: &&_| class::serves(item, index, &self.settings);
+        let ours = item.filter(|item| is_ours(&&*item.object));
+        if item.is_some() && ours.is_none() {
+            self.foreign.insert(name.clone());
+        } else {
+            self.foreign.remove(name);
+        }
+        let before = self.claims.remove(name);
+        let Some(item) = ours else {
+            if let Some(before) = before {
+                self.withdraw(&before, dirty);
+            }
+            return self.note(Topic::Ingress(name.clone()), Vec::new());
+        };
+        // One object that meets a bug must not stop the others.
+        let translated = catch_unwind(AssertUnwindSafe(|| ingress::translate(name, item)));
+        let Translated {
+            mut claim,
+            mut problems,
+            spoiled,
+        } = translated.unwrap_or_else(|_| {
+            let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
+            Translated {
+                claim: Claim::empty(name, item),
+                problems: vec![subject.error("", "cannot be translated: this is a bug in Forebay")],
+                spoiled: true,
+            }
+        });
+        if spoiled {
+            let same = |before: &&Arc<Claim>| before.source.uid == claim.source.uid;
+            let message = match before.as_ref().filter(same) {
+                Some(good) => {
+                    claim.content = good.content.clone();
+                    "its last good version stays in force"
+                }
+                None => {
+                    claim.content.serve_nothing();
+                    "it is not served; there is no earlier version"
+                }
+            };
+            problems.push(claim.subject().error("", message));
+        }
+        self.note(Topic::Ingress(name.clone()), problems);
+        if let Some(before) = before {
+            if *before == claim {
+                self.claims.insert(name.clone(), before);
+                return;
+            }
+            self.withdraw(&before, dirty);
+        }
+        self.enter(Arc::new(claim), dirty);
+    }
+
+    fn enter(&mut self, claim: Arc<Claim>, dirty: &mut Dirty) {
+        let name = &claim.source.name;
+        for host in claim.hosts() {
+            let claims = self.claims_of.entry(host.clone()).or_default();
+            claims.insert(claim.seniority(), Arc::clone(&claim));
+            dirty.hosts.insert(host.clone());
+        }
+        for key in claim.content.backends.keys() {
+            let used = self.backends.entry(key.clone()).or_default();
+            used.by.insert(name.clone());
+            dirty.backends.insert(key.clone());
+        }
+        for secret in claim.secrets() {
+            let used = self.secrets.entry(secret.clone()).or_default();
+            used.by.insert(name.clone());
+            if used.found.is_none() {
+                dirty.secrets.insert(secret.clone());
+            }
+        }
+        self.claims.insert(name.clone(), claim);
+    }
+
+    fn withdraw(&mut self, claim: &Claim, dirty: &mut Dirty) {
+        let name = &claim.source.name;
+        for host in claim.hosts() {
+            if let Some(claims) = self.claims_of.get_mut(host) {
+                claims.remove(&claim.seniority());
+                if claims.is_empty() {
+                    self.claims_of.remove(host);
+                }
+            }
+            dirty.hosts.insert(host.clone());
+        }
+        for key in claim.content.backends.keys() {
+            if let Some(used) = self.backends.get_mut(key) {
+                used.by.remove(name);
+            }
+            dirty.backends.insert(key.clone());
+        }
+        for secret in claim.secrets() {
+            if let Some(used) = self.secrets.get_mut(secret) {
+                used.by.remove(name);
+            }
+            dirty.secrets.insert(secret.clone());
+        }
+    }
+
+    fn look_up_backends(&mut self, index: &Index, dirty: &Dirty, update: &mut Update) {
+        for key in &dirty.backends {
+            let topic = Topic::Backend(key.clone());
+            let Some(used) = self.backends.get_mut(key) else {
+                continue;
+            };
+            if used.by.is_empty() {
+                let found = self.backends.remove(key).and_then(|used| used.found);
+                if found.is_some() {
+                    update.endpoints.push((key.clone(), None));
+                }
+                self.note(topic, Vec::new());
+                continue;
+            }
+            let now = backends::resolve(index, &self.settings, key);
+            let before = used.found.as_ref().map(|found| &found.endpoints);
+            if before != Some(&now.endpoints) {
+                let endpoints = Arc::clone(&now.endpoints);
+                update.endpoints.push((key.clone(), Some(endpoints)));
+            }
+            let mut problems = now.problems.clone();
+            if let Some(message) = &now.missing {
+                let claims = used.by.iter().filter_map(|name| self.claims.get(name));
+                problems.extend(claims.filter_map(|claim| {
+                    let field = claim.content.backends.get(key)?;
+                    Some(claim.subject().warning(field.as_str(), message.as_str()))
+                }));
+            }
+            used.found = Some(now);
+            self.note(topic, problems);
+        }
+    }
+
+    fn look_up_secrets(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {
+        for name in std::mem::take(&mut dirty.secrets) {
+            let topic = Topic::Certificate(name.clone());
+            let is_default = self.settings.default_certificate.as_ref() == Some(&name);
+            let Some(used) = self.secrets.get_mut(&name) else {
+                continue;
+            };
+            let good = |known: &Option<Known>| {
+                let good = known.as_ref().and_then(|known| known.good.as_ref());
+                good.map(|good| Arc::clone(&good.certificate))
+            };
+            let before = good(&used.found);
+            if used.by.is_empty() && !is_default {
+                self.secrets.remove(&name);
+                if before.is_some() {
+                    update.certificates.push((name, None));
+                }
+                self.note(topic, Vec::new());
+                continue;
+            }
+            let item = index.objects.secrets.find(&name);
+            let known = Known::read(&name, item, used.found.take());
+            let problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
+            used.found = Some(known);
+            let now = good(&used.found);
+            // Whatever it says now may change who serves a host, or what is said of it.
+            let claims = used.by.iter().filter_map(|name| self.claims.get(name));
+            dirty
+                .hosts
+                .extend(claims.flat_map(|claim| claim.hosts()).cloned());
+            if is_default {
+                dirty.hosts.insert(HostPattern::Any);
+            }
+            if now != before {
+                update.certificates.push((name, now));
+            }
+            self.note(topic, problems);
+        }
+    }
+
+    /// Ranks the rules of each dirty host again. Wildcards go first: whether one has TLS matters
+    /// to the hosts below it.
+    fn rank_hosts(&mut self, dirty: &mut Dirty, update: &mut Update) {
+        let is_wildcard = |host: &HostPattern| matches!(host, HostPattern::Wildcard(_));
+        let hosts = std::mem::take(&mut dirty.hosts);
+        let (wildcards, mut others): (BTreeSet<_>, BTreeSet<_>) =
+            hosts.into_iter().partition(is_wildcard);
+        for host in wildcards {
+            let had_tls = self.has_own_tls(&host);
+            self.rank(&host, update);
+            if self.has_own_tls(&host) != had_tls {
+                let below = self.hosts.keys().filter(|below| match below {
+                    HostPattern::Exact(name) => host.matches(name),
+                    HostPattern::Wildcard(_) | HostPattern::Any => false,
+                });
+                others.extend(below.cloned());
+            }
+        }
+        for host in others {
+            self.rank(&host, update);
+        }
+        if !update.hosts.is_empty() {
+            self.patterns.forget_some();
+        }
+    }
+
+    fn has_own_tls(&self, host: &HostPattern) -> bool {
+        self.hosts.get(host).is_some_and(|served| served.tls)
+    }
+
+    fn rank(&mut self, host: &HostPattern, update: &mut Update) {
+        let topic = Topic::Host(host.clone());
+        let none = BTreeMap::new();
+        let claims = self.claims_of.get(host).unwrap_or(&none).values();
+        let claims: Vec<&Claim> = claims.map(|claim| &**claim).collect();
+        let default = self.settings.default_certificate.as_ref();
+        let default = default.filter(|_| *host == HostPattern::Any);
+        if claims.is_empty() && default.is_none() {
+            if self.hosts.remove(host).is_some() {
+                update.hosts.push((host.clone(), None));
+            }
+            return self.note(topic, Vec::new());
+        }
+        let mut problems = Vec::new();
+        let known = |name: &ObjectName| self.secrets.get(name)?.found.as_ref();
+        let served = certificates::serve(host, &claims, known, &mut problems);
+        let above = host.wildcard_above();
+        let policy = HostPolicy {
+            tls: served.tls || above.is_some_and(|above| self.has_own_tls(&above)),
+            certificate: served.secret.or_else(|| default.cloned()),
+        };
+        let rules = host::rules(host, &claims, policy, &mut self.patterns, &mut problems);
+        let before = self.hosts.get(host);
+        let rules = match before {
+            Some(before) if *before.rules == rules => Arc::clone(&before.rules),
+            _ => {
+                let rules = Arc::new(rules);
+                update.hosts.push((host.clone(), Some(Arc::clone(&rules))));
+                rules
+            }
+        };
+        let tls = served.tls;
+        self.hosts.insert(host.clone(), Served { rules, tls });
+        self.note(topic, problems);
+    }
+}
+
+/// The Ingresses that depend on an IngressClass.
+fn of_class<'i>(index: &'i Index, class: &'i ObjectName) -> impl Iterator<Item = ObjectName> + 'i {
+    let ingresses = index.objects.ingresses.iter();
+    let depends = |item: &super::kept::Item<_>| class::class(&item.object) == Some(&class.name);
+    ingresses
+        .filter(move |(_, item)| depends(item))
+        .map(|(name, _)| name.clone())
 }
 
 #[cfg(test)]

@@ -1,67 +1,126 @@
-//! Golden tables: manifests in, routes, backends, certificates and problems out.
+//! Golden tables: manifests in, rules, endpoints, certificates and problems out.
 
 use proptest::prelude::*;
 
-use super::{super::watch::index_of, *};
-use ingress_model::{HostPattern, PathKind, Route, RouteAction, TlsRedirect};
+use super::{
+    super::{index::Event, watch::index_of},
+    *,
+};
+use ingress_model::{Action, PathKind, Rule, TlsRedirect};
 
 fn settings() -> Settings {
     Settings {
         classes: vec!["forebay".into(), "nginx".into()],
+        controllers: vec!["forebay.dev/ingress".into(), "k8s.io/ingress-nginx".into()],
+        default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: false,
     }
 }
 
-fn translate(text: &str) -> Snapshot {
-    snapshot(&index_of(text), &settings())
+/// What manifests come to.
+struct View {
+    state: State,
+    update: Update,
+    problems: Vec<Problem>,
 }
 
-/// `ingress host path kind → backend`, `(default)` where it is the default backend.
-fn line(route: &Route) -> String {
-    let origin = if route.origin == ingress_model::Origin::DefaultBackend {
-        " (default)"
-    } else {
-        ""
+/// What is known after `text` was read, and that all of it is new.
+fn read(text: &str) -> (Index, BTreeSet<Key>) {
+    let mut index = Index::default();
+    let keys = index.apply(Event::Whole(Box::new(index_of(text))));
+    (index, keys)
+}
+
+fn translate(text: &str) -> View {
+    translate_with(text, settings())
+}
+
+fn translate_with(text: &str, settings: Settings) -> View {
+    let (index, keys) = read(text);
+    let mut state = State::new(settings);
+    let update = state.apply(&index, keys);
+    let whole = state.whole();
+    assert_eq!(sorted(&update), sorted(&whole));
+    let problems = state.book().lock().unwrap().all();
+    View {
+        state,
+        update,
+        problems,
+    }
+}
+
+/// The same in the order of its keys.
+fn sorted(update: &Update) -> Update {
+    let mut update = update.clone();
+    update.endpoints.sort();
+    update.certificates.sort_by(|(a, _), (b, _)| a.cmp(b));
+    update.hosts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    update
+}
+
+impl View {
+    fn hosts(&self) -> impl Iterator<Item = (&HostPattern, &HostRules)> {
+        let hosts = self.update.hosts.iter();
+        hosts.map(|(host, rules)| (host, &**rules.as_ref().unwrap()))
+    }
+
+    /// Every rule, and whether it is a default backend.
+    fn rules(&self) -> Vec<(&HostPattern, &Rule, bool)> {
+        let mut all = Vec::new();
+        for (host, of) in self.hosts() {
+            all.extend(of.rules.iter().map(|rule| (host, rule, false)));
+            all.extend(of.fallbacks.iter().map(|rule| (host, rule, true)));
+        }
+        all
+    }
+}
+
+/// `ingress host path kind backend`, `(default)` where it is a default backend.
+fn line((host, rule, is_default): (&HostPattern, &Rule, bool)) -> String {
+    let to = match &rule.action {
+        Action::Forward(split) => split.targets()[0].upstream.backend.to_string(),
+        Action::Deny(_) => "denied".to_owned(),
+        other => format!("{other:?}"),
     };
-    let path = &route.path;
     format!(
-        "{} {} {} {:?} {}{origin}",
-        route.ingress.name,
-        route.host,
-        path.as_str(),
-        path.kind(),
-        route.backend
+        "{} {host} {} {:?} {to}{}",
+        rule.source.name.name,
+        rule.path.as_str(),
+        rule.path.kind(),
+        if is_default { " (default)" } else { "" }
     )
 }
 
-fn lines(snapshot: &Snapshot) -> Vec<String> {
-    snapshot.routes.iter().map(line).collect()
+fn lines(view: &View) -> Vec<String> {
+    let mut lines: Vec<_> = view.rules().into_iter().map(line).collect();
+    lines.sort();
+    lines
 }
 
-fn problems(snapshot: &Snapshot) -> Vec<String> {
-    snapshot
-        .problems
-        .iter()
-        .map(|problem| format!("{:?} {problem}", problem.severity))
-        .collect()
+fn problems(view: &View) -> Vec<String> {
+    let line = |problem: &Problem| format!("{:?} {problem}", problem.severity);
+    view.problems.iter().map(line).collect()
 }
 
-fn endpoints(snapshot: &Snapshot) -> Vec<String> {
-    let list = |backend: &ingress_model::Backend| {
+fn endpoints(view: &View) -> Vec<String> {
+    let list = |(key, endpoints): (&BackendKey, &Arc<[ingress_model::Endpoint]>)| {
         let pod = |pod: &Option<Box<str>>| {
-            pod.as_deref()
-                .map(|pod| format!("={pod}"))
-                .unwrap_or_default()
+            let pod = pod.as_deref();
+            pod.map(|pod| format!("={pod}")).unwrap_or_default()
         };
-        let all: Vec<_> = backend
-            .endpoints
+        let all: Vec<_> = endpoints
             .iter()
             .map(|endpoint| format!("{}{}", endpoint.address, pod(&endpoint.pod)))
             .collect();
-        format!("{} [{}]", backend.key, all.join(" "))
+        format!("{key} [{}]", all.join(" "))
     };
-    snapshot.backends.values().map(list).collect()
+    let endpoints = view.update.endpoints.iter();
+    let mut all: Vec<_> = endpoints
+        .map(|(key, endpoints)| list((key, endpoints.as_ref().unwrap())))
+        .collect();
+    all.sort();
+    all
 }
 
 /// An Ingress `name` with `spec` as flow YAML, and a Service `s` with port 80.
@@ -103,17 +162,14 @@ spec:
     assert_eq!(
         lines(&snapshot),
         [
-            "fanout foo.bar.com /foos1 Prefix default/s1:80",
-            "fanout foo.bar.com /bars2 Prefix default/s2:80",
             "fanout bar.foo.com / Prefix default/s2:80",
+            "fanout foo.bar.com /bars2 Prefix default/s2:80",
+            "fanout foo.bar.com /foos1 Prefix default/s1:80",
         ]
     );
-    assert!(
-        snapshot
-            .routes
-            .iter()
-            .all(|route| route.policy.route.rewrite_target.as_deref() == Some("/"))
-    );
+    for (_, rule, _) in snapshot.rules() {
+        assert_eq!(rule.policy.rewrite_target.as_deref(), Some("/"));
+    }
     assert_eq!(
         endpoints(&snapshot),
         ["default/s1:80 []", "default/s2:80 []"]
@@ -177,11 +233,11 @@ fn path_types_become_kinds() {
             "{path_type} {path} {annotation}"
         );
         assert_eq!(
-            snapshot.routes[0].path.kind(),
+            snapshot.rules()[0].1.path.kind(),
             kind,
             "{path_type} {path} {annotation}"
         );
-        assert_eq!(snapshot.routes[0].host, HostPattern::Any);
+        assert_eq!(snapshot.rules()[0].0, &HostPattern::Any);
     }
 }
 
@@ -199,24 +255,27 @@ fn default_backend_serves_its_own_hosts_and_those_nobody_names() {
     assert_eq!(
         lines(&snapshot),
         [
-            "web a.test /x Exact default/s:80",
-            "web a.test / Prefix default/s:http (default)",
-            "web b.test / Prefix default/s:http (default)",
             "web * / Prefix default/s:http (default)",
+            "web a.test / Prefix default/s:http (default)",
+            "web a.test /x Exact default/s:80",
+            "web b.test / Prefix default/s:http (default)",
         ]
     );
-    let policy = |at: usize| &snapshot.routes[at].policy.route;
-    assert_eq!(policy(0).rewrite_target.as_deref(), Some("/y"));
-    assert_eq!(
-        policy(1).rewrite_target,
-        None,
-        "a catch-all does not rewrite"
-    );
-    assert_eq!(policy(1).tls_redirect, TlsRedirect::Always);
-    assert!(
-        policy(3).tls_redirect == TlsRedirect::Never,
-        "hosts that nobody names are not redirected"
-    );
+    for (host, is_default, target, redirect) in [
+        ("a.test", false, Some("/y"), TlsRedirect::Always),
+        // A catch-all does not rewrite.
+        ("a.test", true, None, TlsRedirect::Always),
+        // Hosts that nobody names are not redirected.
+        ("", true, None, TlsRedirect::Never),
+    ] {
+        let host: HostPattern = host.parse().unwrap();
+        let rules = snapshot.rules();
+        let mut rules = rules.iter();
+        let found = rules.find(|(of, _, default)| **of == host && *default == is_default);
+        let policy = &found.unwrap().1.policy;
+        let said = (policy.rewrite_target.as_deref(), policy.tls_redirect);
+        assert_eq!(said, (target, redirect), "{host} {is_default}");
+    }
 }
 
 #[test]
@@ -258,13 +317,15 @@ fn one_bad_rule_harms_no_other() {
     }
 }
 
-/// `ingress host: reason` of each route that is denied.
-fn denied(snapshot: &Snapshot) -> Vec<String> {
-    let denied = |route: &Route| match &route.action {
-        RouteAction::Forward => None,
-        RouteAction::Deny(reason) => Some(format!("{} {}: {reason}", route.ingress, route.host)),
+/// `ingress host: reason` of each rule that is denied.
+fn denied(view: &View) -> Vec<String> {
+    let denied = |(host, rule, _): (&HostPattern, &Rule, bool)| match &rule.action {
+        Action::Deny(reason) => Some(format!("{} {host}: {reason}", rule.source.name)),
+        _ => None,
     };
-    snapshot.routes.iter().filter_map(denied).collect()
+    let mut denied: Vec<_> = view.rules().into_iter().filter_map(denied).collect();
+    denied.sort();
+    denied
 }
 
 #[test]
@@ -291,12 +352,12 @@ fn an_ingress_that_restricts_access_is_denied_and_says_why() {
     assert_eq!(
         denied(&snapshot),
         [
-            format!("default/web a.test: {why}"),
-            format!("default/web a.test: {why}"),
             format!("default/web *: {why}"),
+            format!("default/web a.test: {why}"),
+            format!("default/web a.test: {why}"),
         ]
     );
-    assert_eq!(snapshot.routes.len(), 4);
+    assert_eq!(snapshot.rules().len(), 4);
     assert_eq!(
         problems(&snapshot),
         [
@@ -313,43 +374,43 @@ fn a_rule_that_cannot_be_written_stays_closed_where_its_ingress_is_denied() {
     for (rule, closed) in [
         (
             format!("{{path: /x/y, pathType: Exact, {resource}}}"),
-            "/x/y Exact default/b:0",
+            "/x/y Exact denied",
         ),
         (
             "{path: /x, pathType: Prefix, backend: {}}".into(),
-            "/x Prefix default/:0",
+            "/x Prefix denied",
         ),
         (
             "{path: /x, pathType: Prefix, backend: {service: {name: s, port: {number: 0}}}}".into(),
-            "/x Prefix default/s:0",
+            "/x Prefix denied",
         ),
         (
             format!("{{path: /x/y, pathType: Regex, {TO_S}}}"),
-            "/x/y Prefix default/s:80",
+            "/x/y Prefix denied",
         ),
         (
             format!("{{path: '/x/y(z', pathType: Regex, {TO_S}}}"),
-            "/x/ Prefix default/s:80",
+            "/x/ Prefix denied",
         ),
         (
             format!("{{path: '/x/y z/w', pathType: Prefix, {TO_S}}}"),
-            "/x/ Prefix default/s:80",
+            "/x/ Prefix denied",
         ),
         (
             format!("{{path: '/x/y?z', pathType: Exact, {TO_S}}}"),
-            "/x/ Prefix default/s:80",
+            "/x/ Prefix denied",
         ),
         (
             format!("{{path: '{long}', pathType: Exact, {TO_S}}}"),
-            "/x/ Prefix default/s:80",
+            "/x/ Prefix denied",
         ),
         (
             format!("{{path: x, pathType: Prefix, {TO_S}}}"),
-            "/ Prefix default/s:80",
+            "/ Prefix denied",
         ),
         (
             format!("{{path: x y, pathType: Prefix, {TO_S}}}"),
-            "/ Prefix default/s:80",
+            "/ Prefix denied",
         ),
     ] {
         let spec = format!("{{rules: [{{host: a.test, http: {{paths: [{rule}]}}}}]}}");
@@ -368,10 +429,6 @@ fn a_rule_that_cannot_be_written_stays_closed_where_its_ingress_is_denied() {
             1 + open.problems.len(),
             "{:?}",
             problems(&snapshot)
-        );
-        assert!(
-            snapshot.backends.contains_key(&snapshot.routes[0].backend),
-            "{rule}"
         );
     }
 }
@@ -401,16 +458,13 @@ fn a_canary_takes_no_request_past_the_access_control_of_its_main_ingress() {
         );
         let main = annotated("web", auth);
         let snapshot = translate(&format!("{main}{canary_text}{SERVICE}"));
-        let names: Vec<_> = snapshot
-            .routes
+        let rules = snapshot.rules();
+        let names: Vec<_> = rules
             .iter()
-            .map(|route| &*route.ingress.name)
+            .map(|(_, rule, _)| &*rule.source.name.name)
             .collect();
-        let expected: &[&str] = if served {
-            &["web-canary", "web"]
-        } else {
-            &["web"]
-        };
+        // Of two that claim one path the older has it.
+        let expected: &[&str] = if served { &["web-canary"] } else { &["web"] };
         assert_eq!(names, expected, "{canary} {annotations}");
         let said = problems(&snapshot).iter().any(|problem| {
             problem.contains("Error")
@@ -499,10 +553,10 @@ fn class_decides_whose_an_ingress_is() {
             watch_without_class: without,
             ..settings()
         };
-        let snapshot = snapshot(&index_of(&format!("{text}{classes}{SERVICE}")), &settings);
+        let snapshot = translate_with(&format!("{text}{classes}{SERVICE}"), settings);
         let case = format!("field {field:?}, annotation {annotation:?}, without class {without}");
-        assert_eq!(!snapshot.routes.is_empty(), serves, "{case}");
-        assert_eq!(snapshot.skipped.is_empty(), serves, "{case}");
+        assert_eq!(!snapshot.rules().is_empty(), serves, "{case}");
+        assert_eq!(snapshot.state.foreign() == 0, serves, "{case}");
     }
 }
 
@@ -559,23 +613,42 @@ fn endpoints_are_the_ready_ones_or_else_those_still_serving() {
 }
 
 #[test]
-fn slices_of_both_families_are_merged_sorted_and_free_of_duplicates() {
-    let text = format!(
-        "{}{SERVICE}{}{}{}",
-        rule(),
-        slice(
-            "a",
-            "IPv4",
-            "[{addresses: [192.0.2.9]}, {addresses: [192.0.2.1], targetRef: {kind: Pod, name: p1}}]",
-            HTTP
+fn endpoints_are_of_one_family_sorted_and_free_of_duplicates() {
+    let v4 =
+        "[{addresses: [192.0.2.9]}, {addresses: [192.0.2.1], targetRef: {kind: Pod, name: p1}}]";
+    let v6 = "[{addresses: ['2001:db8::1']}]";
+    for (families, v4, v6, expected) in [
+        ("", v4, v6, "192.0.2.1:8080=p1 192.0.2.9:8080"),
+        (
+            "ipFamilies: [IPv4, IPv6],",
+            v4,
+            v6,
+            "192.0.2.1:8080=p1 192.0.2.9:8080",
         ),
-        slice("b", "IPv6", "[{addresses: ['2001:db8::1']}]", HTTP),
-        slice("c", "IPv4", "[{addresses: [192.0.2.1]}]", HTTP),
-    );
-    assert_eq!(
-        endpoints(&translate(&text)),
-        ["default/s:80 [192.0.2.1:8080=p1 192.0.2.9:8080 [2001:db8::1]:8080]"]
-    );
+        ("ipFamilies: [IPv6, IPv4],", v4, v6, "[2001:db8::1]:8080"),
+        (
+            "ipFamilies: [IPv6, IPv4],",
+            v4,
+            "[]",
+            "192.0.2.1:8080=p1 192.0.2.9:8080",
+        ),
+        ("ipFamilies: [IPv4],", "[]", v6, "[2001:db8::1]:8080"),
+    ] {
+        let service = SERVICE.replace("spec: {", &format!("spec: {{{families} "));
+        let text = format!(
+            "{}{service}{}{}{}",
+            rule(),
+            slice("a", "IPv4", v4, HTTP),
+            slice("b", "IPv6", v6, HTTP),
+            slice("c", "IPv4", &v4.replace("192.0.2.9", "192.0.2.1"), HTTP),
+        );
+        let expected = format!("default/s:80 [{expected}]");
+        assert_eq!(
+            endpoints(&translate(&text)),
+            [expected],
+            "{families} {v4} {v6}"
+        );
+    }
 }
 
 #[test]
@@ -598,9 +671,8 @@ fn ports_are_found_as_the_service_declares_them() {
     ] {
         let spec = format!("{{defaultBackend: {{service: {{name: s, port: {{{port}}}}}}}}}");
         let snapshot = translate(&format!("{}{service}{slices}", ingress("web", &spec)));
-        let backend = snapshot.backends.values().next().unwrap();
-        let found = backend
-            .endpoints
+        let endpoints = snapshot.update.endpoints[0].1.as_ref().unwrap();
+        let found = endpoints
             .first()
             .map(|endpoint| endpoint.address.to_string());
         assert_eq!(found.as_deref(), expected, "{port}");
@@ -652,18 +724,14 @@ fn addresses_that_only_this_machine_reaches_are_refused_unless_allowed() {
     let strict = translate(&text);
     assert_eq!(endpoints(&strict), ["default/s:80 [192.0.2.1:8080]"]);
     assert_eq!(strict.problems.len(), 8, "{:?}", problems(&strict));
-    let loose = snapshot(
-        &index_of(&text),
-        &Settings {
-            allow_loopback_endpoints: true,
-            ..settings()
-        },
-    );
+    let settings = Settings {
+        allow_loopback_endpoints: true,
+        ..settings()
+    };
+    let loose = translate_with(&text, settings);
     assert_eq!(
         endpoints(&loose),
-        [
-            "default/s:80 [127.0.0.1:8080 127.0.0.2:8080 169.254.169.254:8080 192.0.2.1:8080 [::1]:8080 [fe80::1]:8080]"
-        ]
+        ["default/s:80 [127.0.0.1:8080 127.0.0.2:8080 169.254.169.254:8080 192.0.2.1:8080]"]
     );
     assert_eq!(loose.problems.len(), 3, "{:?}", problems(&loose));
 }
@@ -672,7 +740,7 @@ fn addresses_that_only_this_machine_reaches_are_refused_unless_allowed() {
 fn external_names_are_refused() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: ExternalName, externalName: a.test, ports: [{port: 80}]}\n";
     let snapshot = translate(&format!("{}{service}", rule()));
-    assert_eq!(snapshot.backends.len(), 1);
+    assert_eq!(endpoints(&snapshot), ["default/s:80 []"]);
     assert_eq!(
         problems(&snapshot),
         [
@@ -682,147 +750,392 @@ fn external_names_are_refused() {
     );
 }
 
-fn secret(name: &str, namespace: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
-         stringData: {{tls.crt: chain of {name}, tls.key: key}}\n---\n"
-    )
+/// A Secret with a certificate for these names.
+fn secret(name: &str, namespace: &str, hosts: &[&str]) -> String {
+    let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+    let data = serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": {"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()},
+    });
+    format!("{data}\n---\n")
 }
 
-fn dated(name: &str, year: u32, tls: &str) -> String {
+/// An Ingress with a rule for each of `hosts`.
+fn dated(name: &str, year: u32, hosts: &[&str], tls: &str) -> String {
+    let rule = |host: &&str| {
+        format!(
+            "{{host: '{host}', http: {{paths: [{{path: /{name}, pathType: Prefix, {TO_S}}}]}}}}"
+        )
+    };
+    let rules: Vec<_> = hosts.iter().map(rule).collect();
     ingress(
         name,
-        &format!("{{tls: {tls}, rules: [{{host: rule.test, http: {{paths: [{{pathType: Prefix, {TO_S}}}]}}}}]}}"),
+        &format!("{{tls: {tls}, rules: [{}]}}", rules.join(", ")),
     )
-    .replace(&format!("{{name: {name}}}"), &format!("{{name: {name}, creationTimestamp: '{year}-01-01T00:00:00Z'}}"))
+    .replace(
+        &format!("{{name: {name}}}"),
+        &format!("{{name: {name}, creationTimestamp: '{year}-01-01T00:00:00Z'}}"),
+    )
 }
 
-/// `secret: hosts` of each certificate.
-fn certificates(snapshot: &Snapshot) -> Vec<String> {
-    let hosts = |hosts: &[HostPattern]| {
-        hosts
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    snapshot
-        .certificates
-        .iter()
-        .map(|found| format!("{}: {}", found.secret, hosts(&found.hosts)))
-        .collect()
-}
-
-fn tls_hosts(snapshot: &Snapshot) -> String {
-    snapshot
-        .tls_hosts
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
+/// `host: secret` of each host that has TLS; `-` for the default certificate.
+fn tls(view: &View) -> Vec<String> {
+    let mut lines: Vec<_> = view
+        .hosts()
+        .filter(|(_, rules)| rules.policy.tls)
+        .map(|(host, rules)| match &rules.policy.certificate {
+            Some(secret) => format!("{host}: {}", secret.name),
+            None => format!("{host}: -"),
+        })
+        .collect();
+    lines.sort();
+    lines
 }
 
 #[test]
-fn the_oldest_ingress_wins_a_host_and_secrets_are_listed_once() {
-    let text = format!(
-        "{}{}{}{}{}{SERVICE}",
-        dated(
-            "young",
-            2026,
-            "[{hosts: [a.test, c.test], secretName: one}]"
-        ),
-        dated("old", 2020, "[{hosts: [b.test], secretName: one}]"),
-        dated(
-            "middle",
-            2023,
-            "[{hosts: [A.test, '*.test'], secretName: two}]"
-        ),
-        secret("one", "default"),
-        secret("two", "default"),
+fn the_oldest_ingress_with_tls_and_a_rule_for_a_host_decides_its_certificate() {
+    let one = secret(
+        "one",
+        "default",
+        &["a.test", "b.test", "c.test", "*.w.test"],
     );
-    let snapshot = translate(&text);
-    assert_eq!(
-        certificates(&snapshot),
-        ["default/one: b.test c.test", "default/two: a.test *.test"]
-    );
-    assert_eq!(tls_hosts(&snapshot), "a.test b.test c.test *.test");
-    let debug = format!("{:?}", snapshot.certificates);
-    assert!(debug.contains("[redacted]"), "{debug}");
-}
-
-#[test]
-fn secrets_that_cannot_be_used_are_named_and_their_hosts_still_have_tls() {
-    for (name, secret, why) in [
+    let two = secret("two", "default", &["a.test", "*.test"]);
+    for (ingresses, expected) in [
+        // The older wins, whatever its entry is called.
         (
-            "absent",
-            String::new(),
-            "Secret default/absent of type kubernetes.io/tls does not exist",
+            vec![
+                dated(
+                    "young",
+                    2026,
+                    &["a.test"],
+                    "[{hosts: [a.test], secretName: one}]",
+                ),
+                dated(
+                    "old",
+                    2020,
+                    &["a.test"],
+                    "[{hosts: [A.test], secretName: two}]",
+                ),
+            ],
+            &["a.test: two"][..],
         ),
-        // Never another namespace's.
+        // Without a rule for the host an entry says nothing: not to it, and not to its redirect.
         (
-            "foreign",
-            secret("foreign", "elsewhere"),
-            "Secret default/foreign of type kubernetes.io/tls does not exist",
+            vec![
+                dated(
+                    "old",
+                    2020,
+                    &["x.test"],
+                    "[{hosts: [a.test], secretName: one}, {secretName: two}]",
+                ),
+                dated("young", 2026, &["a.test"], "[]"),
+            ],
+            &["x.test: two"],
         ),
         (
-            "opaque",
-            secret("opaque", "default").replace("kubernetes.io/tls", "Opaque"),
-            "Secret default/opaque is of type Opaque, not kubernetes.io/tls",
+            vec![
+                dated(
+                    "old",
+                    2020,
+                    &["x.test"],
+                    "[{hosts: [a.test], secretName: two}]",
+                ),
+                dated(
+                    "young",
+                    2026,
+                    &["a.test"],
+                    "[{hosts: [a.test], secretName: one}]",
+                ),
+            ],
+            &["a.test: one", "x.test: two"],
+        ),
+        // Found by the certificate's names, where no entry lists the host.
+        (
+            vec![dated(
+                "web",
+                2020,
+                &["b.test", "z.other"],
+                "[{hosts: [c.test], secretName: one}]",
+            )],
+            &["b.test: one", "z.other: -"],
+        ),
+        // An entry without hosts is for all of the Ingress's rules.
+        (
+            vec![dated(
+                "web",
+                2020,
+                &["b.test", "z.other"],
+                "[{secretName: one}]",
+            )],
+            &["b.test: one", "z.other: -"],
         ),
         (
-            "empty",
-            secret("empty", "default").replace("tls.key: key", "tls.key: ''"),
-            "Secret default/empty has no tls.key",
+            vec![dated(
+                "web",
+                2020,
+                &["*.w.test", "*.x.test"],
+                "[{secretName: one}]",
+            )],
+            &["*.w.test: one", "*.x.test: -"],
+        ),
+        // A wildcard's entry turns the redirect on below it, and no other certificate.
+        (
+            vec![
+                dated(
+                    "wild",
+                    2026,
+                    &["*.test"],
+                    "[{hosts: ['*.test'], secretName: two}]",
+                ),
+                dated("web", 2020, &["a.test", "a.b.test"], "[]"),
+            ],
+            &["*.test: two", "a.test: -"],
+        ),
+        // A younger one has a say only where the Secret of the older cannot be used.
+        (
+            vec![
+                dated(
+                    "old",
+                    2020,
+                    &["a.test"],
+                    "[{hosts: [a.test], secretName: absent}]",
+                ),
+                dated(
+                    "young",
+                    2026,
+                    &["a.test"],
+                    "[{hosts: [a.test], secretName: one}]",
+                ),
+            ],
+            &["a.test: one"],
+        ),
+        (
+            vec![dated("web", 2020, &["a.test"], "[{hosts: [a.test]}]")],
+            &["a.test: -"],
+        ),
+        // Without a host nobody else's name can be taken.
+        (
+            vec![dated("web", 2020, &[""], "[{secretName: one}]")],
+            &["*: -"],
         ),
     ] {
-        let text = format!(
-            "{}{secret}{SERVICE}",
-            dated(
-                "web",
-                2026,
-                &format!("[{{hosts: [a.test], secretName: {name}}}]")
-            )
-        );
-        let snapshot = translate(&text);
-        assert_eq!(certificates(&snapshot), [] as [&str; 0], "{name}");
-        assert_eq!(tls_hosts(&snapshot), "a.test");
-        let expected = format!(
-            "Warning test.yaml:1: Ingress default/web: spec.tls[0].secretName: {why}; the default certificate is used"
-        );
-        assert_eq!(problems(&snapshot), [expected]);
+        let text = format!("{}{one}{two}{SERVICE}", ingresses.concat());
+        assert_eq!(tls(&translate(&text)), expected, "{ingresses:?}");
     }
 }
 
 #[test]
-fn an_unusable_secret_does_not_keep_a_host_from_a_younger_ingress() {
-    let text = format!(
-        "{}{}{}{SERVICE}",
-        dated("old", 2020, "[{hosts: [a.test], secretName: absent}]"),
-        dated("young", 2026, "[{hosts: [a.test], secretName: one}]"),
-        secret("one", "default"),
+fn the_default_certificate_is_that_of_requests_that_no_host_matches() {
+    let settings = |namespace: &str| Settings {
+        default_certificate: Some(ObjectName::new(namespace, "one")),
+        ..settings()
+    };
+    let text = secret("one", "default", &["any.test"]);
+    let view = translate_with(&text, settings("default"));
+    let hosts: Vec<_> = view.hosts().collect();
+    assert_eq!(hosts.len(), 1);
+    assert_eq!(*hosts[0].0, HostPattern::Any);
+    assert_eq!(
+        hosts[0].1.policy.certificate,
+        Some(ObjectName::new("default", "one"))
     );
-    assert_eq!(certificates(&translate(&text)), ["default/one: a.test"]);
+    assert_eq!(view.update.certificates.len(), 1);
+    assert_eq!(
+        translate_with(&text, settings("elsewhere"))
+            .update
+            .certificates,
+        []
+    );
 }
 
 #[test]
-fn tls_without_hosts_is_for_the_hosts_of_the_rules() {
-    let text = format!(
-        "{}{}{SERVICE}",
-        dated("web", 2026, "[{secretName: one}]"),
-        secret("one", "default")
+fn secrets_that_cannot_be_used_are_named_and_their_hosts_still_have_tls() {
+    let good = |name: &str, namespace: &str| secret(name, namespace, &["a.test"]);
+    for (name, secret, why, object_too) in [
+        ("absent", String::new(), "does not exist", false),
+        // Never another namespace's.
+        ("foreign", good("foreign", "elsewhere"), "does not exist", false),
+        (
+            "empty",
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: empty}\nstringData: {tls.crt: x}\n---\n".into(),
+            "has no tls.key",
+            true,
+        ),
+        (
+            "nonsense",
+            "apiVersion: v1\nkind: Secret\nmetadata: {name: nonsense}\nstringData: {tls.crt: x, tls.key: z}\n---\n".into(),
+            "tls.crt has no PEM certificate",
+            true,
+        ),
+    ] {
+        let entry = format!("[{{hosts: [a.test], secretName: {name}}}]");
+        let web = dated("web", 2026, &["a.test"], &entry);
+        let snapshot = translate(&format!("{web}{secret}{SERVICE}"));
+        assert_eq!(tls(&snapshot), ["a.test: -"], "{name}");
+        assert_eq!(snapshot.update.certificates, [], "{name}");
+        let expected = format!(
+            "Warning test.yaml:1: Ingress default/web: spec.tls[0].secretName: Secret default/{name}: {why}; the default certificate is used"
+        );
+        let problems = problems(&snapshot);
+        assert!(problems.contains(&expected), "{problems:?}");
+        assert_eq!(problems.len(), 1 + usize::from(object_too), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_secret_that_becomes_unusable_keeps_its_last_good_content_and_one_that_is_gone_does_not() {
+    let good = secret("one", "default", &["a.test"]);
+    let bad =
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: one}\nstringData: {tls.crt: x}\n---\n";
+    let web = dated("web", 2026, &["a.test"], "[{secretName: one}]");
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    for (secret, served) in [
+        (good.as_str(), true),
+        (bad, true),
+        ("", false),
+        (bad, false),
+        (&good, true),
+    ] {
+        let text = format!("{web}{secret}{SERVICE}");
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let whole = state.whole();
+        let rules = whole.hosts[0].1.as_ref().unwrap();
+        assert_eq!(rules.policy.certificate.is_some(), served, "{secret}");
+        assert_eq!(whole.certificates.len(), usize::from(served), "{secret}");
+    }
+}
+
+#[test]
+fn a_secret_of_any_type_is_taken() {
+    let opaque = secret("one", "default", &["a.test"]).replace("kubernetes.io/tls", "Opaque");
+    let web = dated(
+        "web",
+        2026,
+        &["a.test"],
+        "[{hosts: [a.test], secretName: one}]",
     );
-    let snapshot = translate(&text);
-    assert_eq!(certificates(&snapshot), ["default/one: rule.test"]);
-    assert_eq!(tls_hosts(&snapshot), "rule.test");
-    let named = translate(&format!(
-        "{}{SERVICE}",
-        dated("web", 2026, "[{hosts: [a.test]}]")
-    ));
     assert_eq!(
-        tls_hosts(&named),
-        "a.test",
-        "a rule's host that no entry names is not covered"
+        tls(&translate(&format!("{web}{opaque}{SERVICE}"))),
+        ["a.test: one"]
     );
+}
+
+#[test]
+fn a_private_key_is_in_no_debug_output() {
+    let one = secret("one", "default", &["a.test"]);
+    let web = dated("web", 2026, &["a.test"], "[{secretName: one}]");
+    let view = translate(&format!("{web}{one}{SERVICE}"));
+    assert_eq!(view.update.certificates.len(), 1);
+    for debug in [
+        format!("{:?}", view.update),
+        format!("{:?}", view.state),
+        format!("{:?}", view.state.whole()),
+    ] {
+        assert!(debug.contains("[redacted]") || !debug.contains("Certificate {"));
+        assert!(!debug.contains("PRIVATE KEY"));
+    }
+}
+
+#[test]
+fn a_default_backend_serves_a_host_only_of_the_first_ingress_that_names_it() {
+    let with_default = |name: &str, year: u32| {
+        dated(name, year, &["a.test"], "[]").replace(
+            "spec: {",
+            "spec: {defaultBackend: {service: {name: s, port: {number: 80}}}, ",
+        )
+    };
+    let of_host = |text: String| {
+        let view = translate(&format!("{text}{SERVICE}"));
+        let lines = lines(&view);
+        let fallback = lines
+            .iter()
+            .find(|line| line.contains("a.test / ") && line.ends_with("(default)"));
+        fallback.map(|line| line.split(' ').next().unwrap().to_owned())
+    };
+    let plain = |name: &str, year: u32| dated(name, year, &["a.test"], "[]");
+    for (older, younger, expected) in [
+        (with_default("old", 2020), plain("young", 2026), Some("old")),
+        (plain("old", 2020), with_default("young", 2026), None),
+        (
+            with_default("old", 2020),
+            with_default("young", 2026),
+            Some("old"),
+        ),
+    ] {
+        assert_eq!(of_host(format!("{younger}{older}")).as_deref(), expected);
+    }
+}
+
+#[test]
+fn a_host_whose_rules_are_all_refused_stays_with_its_ingress() {
+    let text = dated("web", 2020, &["admin.shop.test"], "[]").replace("path: /web", "path: web");
+    let view = translate(&format!("{text}{SERVICE}"));
+    let hosts: Vec<_> = view
+        .hosts()
+        .map(|(host, rules)| (host.to_string(), rules.rules.len()))
+        .collect();
+    assert_eq!(hosts, [("admin.shop.test".to_owned(), 0)]);
+}
+
+#[test]
+fn a_rule_that_is_ignored_does_not_turn_its_host_into_regex_mode() {
+    let annotated = |text: String| {
+        let (head, rest) = text.split_once("creationTimestamp").unwrap();
+        format!(
+            "{head}annotations: {{nginx.ingress.kubernetes.io/rewrite-target: /$1}}, creationTimestamp{rest}"
+        )
+    };
+    for (path, regex_mode) in [("/old", false), ("/other", true)] {
+        let old = dated("old", 2020, &["a.test"], "[]");
+        let young = annotated(dated("young", 2026, &["a.test"], "[]"))
+            .replace("path: /young", &format!("path: {path}"));
+        let view = translate(&format!("{old}{young}{SERVICE}"));
+        let regexes = view
+            .rules()
+            .iter()
+            .filter(|(_, rule, _)| rule.regex.is_some())
+            .count();
+        assert_eq!(regexes > 0, regex_mode, "{path}");
+    }
+}
+
+#[test]
+fn regexes_have_room_for_everyday_use_and_no_more() {
+    let paths: Vec<_> = (0..4000)
+        .map(|number| {
+            format!("{{path: '/{number}/.{{0,500}}', pathType: ImplementationSpecific, {TO_S}}}")
+        })
+        .collect();
+    let text = ingress(
+        "hog",
+        &format!(
+            "{{rules: [{{host: a.test, http: {{paths: [{}]}}}}]}}",
+            paths.join(", ")
+        ),
+    )
+    .replace(
+        "{name: hog}",
+        "{name: hog, annotations: {nginx.ingress.kubernetes.io/use-regex: 'true'}}",
+    );
+    let (index, keys) = read(&format!("{text}{SERVICE}"));
+    let mut state = State::new(settings());
+    state.apply(&index, keys.clone());
+    let problems = state.book().lock().unwrap().all();
+    let refused = problems
+        .iter()
+        .filter(|problem| problem.message.contains("take more than 32 MiB"))
+        .count();
+    assert!(refused > 0 && refused < 4000, "{refused}");
+    // What is gone gives its room back.
+    let (empty, _) = read(SERVICE);
+    state.apply(&empty, keys.clone());
+    state.apply(&index, keys);
+    let again = state.book().lock().unwrap().all();
+    assert_eq!(problems.len(), again.len());
 }
 
 proptest! {
@@ -838,33 +1151,196 @@ proptest! {
     ) {
         let good = format!(
             "{}{SERVICE}{}{}",
-            dated("good", 2026, "[{hosts: [good.test], secretName: one}]"),
+            dated("good", 2026, &["good.test"], "[{hosts: [good.test], secretName: one}]"),
             slice("a", "IPv4", "[{addresses: [192.0.2.1]}]", HTTP),
-            super::tests::secret("one", "default"),
+            *CERTIFICATE,
         );
         let bad = serde_json::json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
             "metadata": {"name": "bad", "creationTimestamp": "2027-01-01T00:00:00Z", "annotations": {key: value}},
             "spec": {
-                "tls": [{"hosts": [host], "secretName": secret}],
-                "rules": [{"host": host, "http": {"paths": [
-                    {"path": path, "pathType": path_type, "backend": {"service": {"name": service, "port": {"number": port}}}},
-                ]}}],
+                "tls": [{"hosts": [host], "secretName": secret}, {"hosts": ["good.test"], "secretName": secret}],
+                "rules": [
+                    {"host": host, "http": {"paths": [
+                        {"path": path, "pathType": path_type, "backend": {"service": {"name": service, "port": {"number": port}}}},
+                    ]}},
+                    {"host": "good.test", "http": {"paths": [
+                        {"path": path, "pathType": path_type, "backend": {"service": {"name": service, "port": {"number": port}}}},
+                    ]}},
+                ],
             },
         });
         let alone = translate(&good);
         let both = translate(&format!("{good}{bad}\n"));
-        let others = |snapshot: &Snapshot| -> Vec<Route> {
-            snapshot.routes.iter().filter(|route| route.ingress.name == "good").cloned().collect()
+        let others = |view: &View| -> Vec<String> {
+            let mut lines = lines(view);
+            lines.retain(|line| line.starts_with("good "));
+            lines
         };
         prop_assert_eq!(others(&alone), others(&both));
-        for (key, backend) in &alone.backends {
-            prop_assert_eq!(Some(backend), both.backends.get(key));
+        for (key, endpoints) in &alone.update.endpoints {
+            let found = both.update.endpoints.iter().find(|(of, _)| of == key);
+            prop_assert_eq!(found.map(|(_, endpoints)| endpoints), Some(endpoints));
         }
-        prop_assert_eq!(&alone.certificates[0].chain_pem, &both.certificates[0].chain_pem);
-        prop_assert!(both.certificates[0].hosts.contains(&"good.test".parse().unwrap()));
-        for route in &both.routes {
-            prop_assert!(both.backends.contains_key(&route.backend));
+        prop_assert!(tls(&both).contains(&"good.test: one".to_owned()));
+    }
+}
+
+/// One of a few objects, in one of a few versions, or its absence.
+fn any_object() -> impl Strategy<Value = (usize, Option<String>)> {
+    const NAMES: [&str; 4] = ["one", "two", "three", "four"];
+    const HOSTS: [&str; 4] = ["a.test", "b.test", "*.test", ""];
+    const ANNOTATIONS: [&str; 5] = [
+        "",
+        "nginx.ingress.kubernetes.io/rewrite-target: /$1",
+        "nginx.ingress.kubernetes.io/auth-tls-secret: default/ca",
+        "nginx.ingress.kubernetes.io/auth-url: 'https://auth.test'",
+        "nginx.ingress.kubernetes.io/canary: 'true'",
+    ];
+    let annotated = |text: String, annotation: &str| {
+        text.replacen(
+            "creationTimestamp",
+            &format!("annotations: {{{annotation}}}, creationTimestamp"),
+            1,
+        )
+    };
+    let web = (
+        0..4_usize,
+        2020..2024_u32,
+        0..4_usize,
+        0..4_usize,
+        0..5_usize,
+        0..3_usize,
+        any::<bool>(),
+    )
+        .prop_map(move |(name, year, one, two, annotation, tls, default)| {
+            let tls = [
+                "[]",
+                "[{secretName: one}]",
+                "[{hosts: [a.test], secretName: two}]",
+            ][tls];
+            let mut text = dated(NAMES[name], year, &[HOSTS[one], HOSTS[two]], tls);
+            if default {
+                text = text.replace(
+                    "spec: {",
+                    "spec: {defaultBackend: {service: {name: s, port: {number: 80}}}, ",
+                );
+            }
+            // All claim one path on each host.
+            let text = text.replace(&format!("path: /{}", NAMES[name]), "path: /p");
+            (name, Some(annotated(text, ANNOTATIONS[annotation])))
+        });
+    let service = any::<bool>().prop_map(|other| {
+        let text = if other {
+            SERVICE.replace("port: 80", "port: 81")
+        } else {
+            SERVICE.to_owned()
+        };
+        (4, Some(text))
+    });
+    let slice = (0..2_usize, 1..4_u8, any::<bool>()).prop_map(|(name, last, other)| {
+        let endpoints = format!("[{{addresses: [192.0.2.{last}]}}]");
+        let text = slice(["left", "right"][name], "IPv4", &endpoints, HTTP);
+        (
+            5 + name,
+            Some(if other {
+                text.replace("service-name: s", "service-name: t")
+            } else {
+                text
+            }),
+        )
+    });
+    let secret = (0..2_usize, any::<bool>()).prop_map(|(name, other)| {
+        let text = match other {
+            false => SECRETS[name].clone(),
+            true => SECRETS[2].replace("three", ["one", "two"][name]),
+        };
+        (7 + name, Some(text))
+    });
+    let class = any::<bool>().prop_map(|ours| {
+        let controller = if ours { "forebay.dev/ingress" } else { "example.com/other" };
+        let text = format!(
+            "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: edge}}\nspec: {{controller: {controller}}}\n---\n"
+        );
+        (9, Some(text))
+    });
+    let of_class = (0..2_usize).prop_map(|host| {
+        let text = dated("classy", 2019, &[HOSTS[host]], "[]");
+        (
+            10,
+            Some(text.replace("spec: {", "spec: {ingressClassName: edge, ")),
+        )
+    });
+    let gone = (0..11_usize).prop_map(|place| (place, None));
+    prop_oneof![4 => web, 1 => service, 2 => slice, 1 => secret, 1 => class, 1 => of_class, 3 => gone]
+}
+
+static SECRETS: std::sync::LazyLock<[String; 3]> = std::sync::LazyLock::new(|| {
+    [
+        secret("one", "default", &["a.test", "*.test"]),
+        secret("two", "default", &["a.test"]),
+        secret("three", "default", &["b.test"]),
+    ]
+});
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// Whatever changed and in whatever order, the state is the one that the objects alone give,
+    /// and the updates applied one after another come to the same.
+    #[test]
+    fn changes_applied_one_by_one_equal_a_build_from_scratch(
+        steps in prop::collection::vec(prop::collection::vec(any_object(), 1..4), 1..12)
+    ) {
+        let mut texts = vec![None; 11];
+        let mut index = Index::default();
+        let mut state = State::new(settings());
+        let mut proxy = Update::default();
+        for step in steps {
+            for (place, text) in step {
+                texts[place] = text;
+            }
+            let text: String = texts.iter().flatten().map(String::as_str).collect();
+            let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+            let update = state.apply(&index, keys);
+            take(&mut proxy, &update);
+            let scratch = translate(&text);
+            let whole = sorted(&state.whole());
+            let expected = sorted(&scratch.update);
+            prop_assert_eq!(&whole.hosts, &expected.hosts, "{}", text);
+            prop_assert_eq!(&whole.endpoints, &expected.endpoints, "{}", text);
+            prop_assert_eq!(&whole.certificates, &expected.certificates, "{}", text);
+            let proxy = sorted(&proxy);
+            prop_assert_eq!(&proxy.hosts, &expected.hosts, "{}", text);
+            prop_assert_eq!(&proxy.endpoints, &expected.endpoints, "{}", text);
+            prop_assert_eq!(&proxy.certificates, &expected.certificates, "{}", text);
+            let problems = state.book().lock().unwrap().all();
+            prop_assert_eq!(problems, scratch.problems, "{}", text);
+            prop_assert_eq!(state.foreign(), scratch.state.foreign());
         }
     }
 }
+
+/// Applies an update to a whole state, as a proxy does.
+fn take(state: &mut Update, update: &Update) {
+    fn merge<K: Clone + PartialEq, V: Clone>(
+        state: &mut Vec<(K, Option<V>)>,
+        update: &[(K, Option<V>)],
+    ) {
+        for (key, value) in update {
+            state.retain(|(of, _)| of != key);
+            if value.is_some() {
+                state.push((key.clone(), value.clone()));
+            }
+        }
+    }
+    if update.base.is_none() {
+        *state = Update::default();
+    }
+    merge(&mut state.endpoints, &update.endpoints);
+    merge(&mut state.certificates, &update.certificates);
+    merge(&mut state.hosts, &update.hosts);
+}
+
+static CERTIFICATE: std::sync::LazyLock<String> =
+    std::sync::LazyLock::new(|| secret("one", "default", &["good.test"]));

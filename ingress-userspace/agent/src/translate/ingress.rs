@@ -1,16 +1,24 @@
-//! One Ingress → its routes.
+//! One Ingress → what it claims. Pure, and without a look at any other object.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
-use k8s_openapi::api::networking::v1::{HTTPIngressPath, IngressBackend, IngressRule, IngressSpec};
+use k8s_openapi::api::networking::v1::{
+    HTTPIngressPath, Ingress, IngressBackend, IngressRule, IngressSpec, IngressTLS,
+};
 
 use super::{
-    super::annotation::{self, Denial, Scope},
-    claim::Claim,
+    super::{
+        annotation::{self, Denial, Scope},
+        kept::Item,
+    },
+    claim::{Claim, Content, Draft, TlsEntry, Translated},
 };
 use ingress_model::{
-    BackendKey, HostPattern, ObjectName, Origin, PathKind, PathPattern, Policy, Problem, Route,
-    RouteAction, ServicePort, TlsRedirect,
+    Action, BackendKey, HostPattern, ObjectName, PathKind, PathPattern, Policy, Problem,
+    RoutePolicy, ServicePort, Split, Subject, TlsRedirect, UpstreamKey,
 };
 
 /// Bytes that mean something in a regex and are no part of an everyday path; `.` is both.
@@ -18,78 +26,71 @@ const REGEX_CHARACTERS: &[char] = &[
     '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\',
 ];
 
-/// A route, and the field that names its backend; `None` where nothing does and the route is denied.
-pub(super) type Written = (Route, Option<String>);
-
-/// What one Ingress comes to.
-#[derive(Default)]
-pub(super) struct Translated {
-    pub(super) routes: Vec<Written>,
-    /// Hosts of its rules.
-    pub(super) hosts: BTreeSet<HostPattern>,
-    /// Why all of these hosts must be denied, not only its own routes.
-    pub(super) denies_hosts: Option<Box<str>>,
-}
-
 /// Translates every rule that can be; what cannot is a problem and harms no other rule.
 ///
-/// A canary has no routes of its own: as a rule like any other it could take the main Ingress's
+/// A canary claims nothing of its own: as a rule like any other it could take the main Ingress's
 /// place, without the access control that only the main one has.
-pub(super) fn translate(claim: &Claim<'_>, problems: &mut Vec<Problem>) -> Translated {
+pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>) -> Translated {
+    let mut claim = Claim::empty(name, item);
+    let subject = claim.subject();
+    let mut problems = Vec::new();
     let none = Default::default();
-    let annotations = claim.item.object.metadata.annotations.as_ref();
+    let annotations = item.object.metadata.annotations.as_ref();
     let reading = annotation::read(annotations.unwrap_or(&none));
     let annotation = |key: &str| format!("metadata.annotations[{key}]");
     for warning in reading.warnings {
         let field = annotation(&warning.key);
-        problems.push(claim.subject().warning(field, warning.message));
+        problems.push(subject.warning(field, warning.message));
     }
     if let Some(key) = &reading.canary {
         let message = "canaries are not supported; the main Ingress keeps all requests";
-        problems.push(claim.subject().error(annotation(key), message));
-        return Translated::default();
+        problems.push(subject.error(annotation(key), message));
+        return Translated {
+            claim,
+            problems,
+            spoiled: false,
+        };
     }
     for denial in &reading.denials {
         let message = format!("{}; requests get 503", denial.reason);
-        problems.push(claim.subject().error(annotation(&denial.key), message));
+        problems.push(subject.error(annotation(&denial.key), message));
     }
     let reason = |denial: &Denial| format!("{}: {}", denial.key, denial.reason).into_boxed_str();
     let mut writer = Writer {
-        claim,
-        action: reading
-            .denials
-            .first()
-            .map_or(RouteAction::Forward, |denial| {
-                RouteAction::Deny(reason(denial))
-            }),
+        namespace: &name.namespace,
+        subject,
+        denied: reading.denials.first().map(reason),
+        route: Arc::new(reading.policy.route.clone()),
         policy: reading.policy,
-        problems,
-        written: Vec::new(),
-        hosts: BTreeSet::new(),
+        problems: &mut problems,
+        content: &mut claim.content,
     };
-    match &claim.item.object.spec {
+    match &item.object.spec {
         Some(spec) => writer.spec(spec),
         None => writer.refuse("spec".to_owned(), "is missing".to_owned()),
     }
+    claim.content.denies_hosts = reading
+        .denials
+        .iter()
+        .find(|denial| denial.scope == Scope::Host)
+        .map(reason);
     Translated {
-        routes: writer.written,
-        hosts: writer.hosts,
-        denies_hosts: reading
-            .denials
-            .iter()
-            .find(|denial| denial.scope == Scope::Host)
-            .map(reason),
+        claim,
+        problems,
+        spoiled: false,
     }
 }
 
 struct Writer<'a> {
-    claim: &'a Claim<'a>,
-    action: RouteAction,
+    namespace: &'a str,
+    subject: Subject,
+    /// Why its rules are denied, if they are.
+    denied: Option<Box<str>>,
     policy: Policy,
+    /// The policy of its routes, shared by them.
+    route: Arc<RoutePolicy>,
     problems: &'a mut Vec<Problem>,
-    written: Vec<Written>,
-    /// Hosts of the rules so far.
-    hosts: BTreeSet<HostPattern>,
+    content: &'a mut Content,
 }
 
 impl Writer<'_> {
@@ -102,9 +103,46 @@ impl Writer<'_> {
         }
         if spec.default_backend.is_none() && spec.rules.as_ref().is_none_or(Vec::is_empty) {
             let message = "has neither rules nor a default backend";
-            self.problems
-                .push(self.claim.subject().warning("spec", message));
+            self.problems.push(self.subject.warning("spec", message));
         }
+        for (number, entry) in spec.tls.iter().flatten().enumerate() {
+            self.tls(number, entry);
+        }
+    }
+
+    /// Hosts that none of its rules names are left out: nobody's certificate or redirect changes
+    /// by an entry for a host of which the Ingress serves nothing.
+    fn tls(&mut self, number: usize, entry: &IngressTLS) {
+        let field = format!("spec.tls[{number}]");
+        let mut hosts = BTreeSet::new();
+        for (at, host) in entry.hosts.iter().flatten().enumerate() {
+            let field = format!("{field}.hosts[{at}]");
+            match host.parse::<HostPattern>() {
+                Ok(host) if self.serves(&host) => drop(hosts.insert(host)),
+                Ok(host) => {
+                    let message = format!("no rule of this Ingress is for {host}; ignored");
+                    self.problems.push(self.subject.warning(field, message));
+                }
+                Err(error) => self.refuse(field, format!("{error}; ignored")),
+            }
+        }
+        let secret = entry.secret_name.as_ref().filter(|name| !name.is_empty());
+        self.content.tls.push(TlsEntry {
+            hosts,
+            lists_none: entry.hosts.as_ref().is_none_or(Vec::is_empty),
+            secret: secret.map(|name| ObjectName::new(self.namespace, name.clone())),
+            field,
+        });
+    }
+
+    /// Whether a rule is for `host`, or for a host below it.
+    fn serves(&self, host: &HostPattern) -> bool {
+        let hosts = &self.content.hosts;
+        hosts.contains_key(host)
+            || hosts.keys().any(|own| match own {
+                HostPattern::Exact(name) => host.matches(name),
+                HostPattern::Wildcard(_) | HostPattern::Any => false,
+            })
     }
 
     fn rule(&mut self, number: usize, rule: &IngressRule) {
@@ -123,7 +161,7 @@ impl Writer<'_> {
                 );
             }
         };
-        self.hosts.insert(host.clone());
+        self.content.hosts.entry(host.clone()).or_default();
         let paths = rule
             .http
             .as_ref()
@@ -142,14 +180,12 @@ impl Writer<'_> {
             self.refuse(format!("{field}.{part}"), message);
             self.closed(text).ok_or(())
         });
-        if let Ok(pattern) = pattern {
-            self.route(
-                Origin::Rule,
-                host.clone(),
-                pattern,
-                &path.backend,
-                &format!("{field}.backend"),
-            );
+        let Ok(pattern) = pattern else { return };
+        let route = Arc::clone(&self.route);
+        if let Some(draft) = self.draft(pattern, route, &path.backend, field, "backend")
+            && let Some(drafts) = self.content.hosts.get_mut(host)
+        {
+            drafts.push(draft);
         }
     }
 
@@ -171,9 +207,7 @@ impl Writer<'_> {
     /// What a path that cannot be written may have meant, where the Ingress is denied: if the rule
     /// fell away, another one could open what it was to protect.
     fn closed(&self, path: &str) -> Option<PathPattern> {
-        if self.action == RouteAction::Forward {
-            return None;
-        }
+        self.denied.as_ref()?;
         let odd = |c: char| c.is_control() || " ?#".contains(c) || REGEX_CHARACTERS.contains(&c);
         let end = path.find(odd).unwrap_or(path.len());
         let start = &path[..end.min(path.floor_char_boundary(1024))];
@@ -198,66 +232,68 @@ impl Writer<'_> {
     }
 
     /// `spec.defaultBackend`: for every host of the rules, and for hosts that nobody names.
+    ///
+    /// As in ingress-nginx, a catch-all neither rewrites nor redirects.
     fn default_backend(&mut self, backend: &IngressBackend) {
         let Ok(root) = PathPattern::new(PathKind::Prefix, "/") else {
             return;
         };
-        // As in ingress-nginx, a catch-all neither rewrites nor redirects.
-        let rules = self.policy.clone();
-        self.policy.route.rewrite_target = None;
-        self.policy.route.use_regex = false;
-        let mut hosts = self.hosts.clone();
-        hosts.remove(&HostPattern::Any);
-        for host in hosts {
-            self.route(
-                Origin::DefaultBackend,
-                host,
-                root.clone(),
-                backend,
-                "spec.defaultBackend",
-            );
-        }
-        self.policy.route.tls_redirect = TlsRedirect::Never;
-        self.route(
-            Origin::DefaultBackend,
-            HostPattern::Any,
-            root,
-            backend,
-            "spec.defaultBackend",
-        );
-        self.policy = rules;
+        let own = RoutePolicy {
+            rewrite_target: None,
+            use_regex: false,
+            ..self.policy.route.clone()
+        };
+        let others = RoutePolicy {
+            tls_redirect: TlsRedirect::Never,
+            ..own.clone()
+        };
+        let field = "spec.defaultBackend";
+        let draft = self.draft(root, Arc::new(own), backend, field, "");
+        self.content.catch_all = draft.clone().map(|draft| Draft {
+            policy: Arc::new(others),
+            ..draft
+        });
+        self.content.fallback = draft;
     }
 
-    fn route(
+    fn draft(
         &mut self,
-        origin: Origin,
-        host: HostPattern,
         path: PathPattern,
+        policy: Arc<RoutePolicy>,
         backend: &IngressBackend,
         field: &str,
-    ) {
-        let (backend, field) = match self.backend(backend, field) {
-            Ok((key, field)) => (key, Some(field)),
-            Err((field, message)) => {
-                self.refuse(field, message);
-                if self.action == RouteAction::Forward {
-                    return;
+        part: &str,
+    ) -> Option<Draft> {
+        let at = match part {
+            "" => field.to_owned(),
+            part => format!("{field}.{part}"),
+        };
+        let key = match self.backend(backend, &at) {
+            Ok((key, at)) => {
+                if let Entry::Vacant(free) = self.content.backends.entry(key.clone()) {
+                    free.insert(at);
                 }
-                // Nothing is sent there.
-                (self.stand_in(backend), None)
+                Some(key)
+            }
+            Err((at, message)) => {
+                self.refuse(at, message);
+                None
             }
         };
-        let route = Route {
-            ingress: self.claim.name.clone(),
-            created: self.claim.created,
-            origin,
-            host,
-            path,
-            backend,
-            action: self.action.clone(),
-            policy: self.policy.clone(),
+        let action = match (&self.denied, key) {
+            (Some(reason), _) => Action::Deny(reason.clone()),
+            (None, Some(backend)) => {
+                let policy = self.policy.upstream.clone();
+                Action::Forward(Split::all(Arc::new(UpstreamKey { backend, policy })))
+            }
+            (None, None) => return None,
         };
-        self.written.push((route, field));
+        Some(Draft {
+            path,
+            policy,
+            action,
+            field: field.into(),
+        })
     }
 
     fn backend(
@@ -291,23 +327,11 @@ impl Writer<'_> {
             (None, Some(_)) => return refuse(".service.port.number", "is not between 1 and 65535"),
             (None, None) => return refuse(".service.port", "has neither a name nor a number"),
         };
-        let service = ObjectName::new(self.claim.name.namespace.clone(), service.name.clone());
+        let service = ObjectName::new(self.namespace, service.name.clone());
         Ok((BackendKey { service, port }, format!("{field}.service")))
     }
 
-    /// A key for a backend that has none: no Service has a port 0.
-    fn stand_in(&self, backend: &IngressBackend) -> BackendKey {
-        let service = backend.service.as_ref().map(|service| &service.name);
-        let resource = backend.resource.as_ref().map(|resource| &resource.name);
-        let name = service.or(resource).cloned().unwrap_or_default();
-        BackendKey {
-            service: ObjectName::new(self.claim.name.namespace.clone(), name),
-            port: ServicePort::Number(0),
-        }
-    }
-
     fn refuse(&mut self, field: String, message: String) {
-        self.problems
-            .push(self.claim.subject().error(field, message));
+        self.problems.push(self.subject.error(field, message));
     }
 }

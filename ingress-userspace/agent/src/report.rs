@@ -1,0 +1,42 @@
+//! What is wrong with the objects, for whoever asks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::translate::Book;
+use ingress_model::Problem;
+
+/// Problems and what was left out, as of the last update. Copies show the same.
+#[derive(Clone, Debug)]
+pub struct Report {
+    book: Arc<Mutex<Book>>,
+    skipped: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+impl Report {
+    pub(super) fn new(book: Arc<Mutex<Book>>) -> Self {
+        Self {
+            book,
+            skipped: Arc::default(),
+        }
+    }
+
+    /// Every problem once, sorted. Costs what its length says; workers never wait for it.
+    pub fn problems(&self) -> Vec<Problem> {
+        // A panic elsewhere leaves the book whole: each topic is written in one step.
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.all()
+    }
+
+    /// How many objects are not read, by `apiVersion/kind`, and Ingresses of other classes.
+    pub fn skipped(&self) -> BTreeMap<String, u64> {
+        let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        skipped.clone()
+    }
+
+    pub(super) fn set_skipped(&self, skipped: BTreeMap<String, u64>) {
+        *self.skipped.lock().unwrap_or_else(PoisonError::into_inner) = skipped;
+    }
+}

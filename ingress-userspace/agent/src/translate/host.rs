@@ -1,0 +1,246 @@
+//! All claims to one host → its rules: who wins what, and how paths match.
+
+use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+
+use super::{
+    claim::{Claim, Draft},
+    patterns::Patterns,
+};
+use ingress_model::{
+    Action, Conditions, HostPattern, HostPolicy, HostRules, PathKind, PathRegex, Problem, Rule,
+    literal_start,
+};
+
+/// A rule on its way to its place.
+struct Candidate<'c> {
+    claim: &'c Claim,
+    draft: &'c Draft,
+    action: Action,
+}
+
+/// Ranks the rules of `host`; `claims` are all that name it, the oldest first.
+///
+/// Where two rules claim the same path, the older Ingress has it (ingress-nginx: creation time, on
+/// a tie the greater `namespace/name`), and the other one gets a problem and no say: it does not
+/// turn the host into regex mode either.
+pub(super) fn rules(
+    host: &HostPattern,
+    claims: &[&Claim],
+    policy: HostPolicy,
+    patterns: &mut Patterns,
+    problems: &mut Vec<Problem>,
+) -> HostRules {
+    let mut candidates = Vec::new();
+    for &claim in claims {
+        for draft in claim.rules(host) {
+            candidates.push(Candidate {
+                claim,
+                draft,
+                action: action(host, claim, draft, claims, problems),
+            });
+        }
+    }
+    let mut candidates = unique(host, candidates, path_and_kind, problems);
+    let regex_mode = candidates
+        .iter()
+        .any(|candidate| asks_for_regex(candidate.draft));
+    if regex_mode {
+        // The kind no longer tells two rules apart: both would be the same regex.
+        candidates = unique(
+            host,
+            candidates,
+            |draft| (draft.path.as_str(), PathKind::Regex),
+            problems,
+        );
+        // ingress-nginx: the longest text first, then byte order descending, then the oldest.
+        candidates.sort_by_key(|candidate| {
+            let path = candidate.draft.path.as_str();
+            (Reverse(path.len()), Reverse(path))
+        });
+    }
+    warn_unprotected(host, claims, problems);
+    let rules = candidates
+        .into_iter()
+        .filter_map(|candidate| rule(candidate, regex_mode, patterns, problems));
+    HostRules {
+        rules: rules.collect(),
+        fallbacks: fallbacks(host, claims, problems),
+        policy,
+    }
+}
+
+/// What is told of those who want the host protected and cannot have it.
+fn warn_unprotected(host: &HostPattern, claims: &[&Claim], problems: &mut Vec<Problem>) {
+    for by in claims.iter().filter(|by| by.content.denies_hosts.is_some()) {
+        for claim in claims {
+            let is_served = claim
+                .rules(host)
+                .iter()
+                .any(|draft| !is_denied(&draft.action));
+            if is_served && closing(claim, claims).is_none() {
+                let message = format!(
+                    "host {host} is served without it by Ingress {}, which is older and in another namespace",
+                    claim.source.name
+                );
+                problems.push(by.subject().warning("metadata.annotations", message));
+            }
+        }
+    }
+}
+
+/// What happens to a rule's requests: its own action, unless an Ingress denies the whole host.
+fn action(
+    host: &HostPattern,
+    claim: &Claim,
+    draft: &Draft,
+    claims: &[&Claim],
+    problems: &mut Vec<Problem>,
+) -> Action {
+    if is_denied(&draft.action) {
+        return draft.action.clone();
+    }
+    let Some((by, reason)) = closing(claim, claims) else {
+        return draft.action.clone();
+    };
+    let message = format!(
+        "Ingress {} denies the whole host {host}; requests get 503",
+        by.source.name
+    );
+    problems.push(claim.subject().error("spec.rules", message));
+    Action::Deny(reason.clone())
+}
+
+fn is_denied(action: &Action) -> bool {
+    matches!(action, Action::Deny(_))
+}
+
+/// The Ingress that denies `claim`'s rules along with its own host, and why: for a setting that
+/// nginx has once per server, such as client certificates.
+///
+/// In ingress-nginx any Ingress of a host can ask. Here one of another namespace cannot close a
+/// host that an older Ingress serves: its owner never asked to have it protected.
+fn closing<'c>(claim: &Claim, claims: &[&'c Claim]) -> Option<(&'c Claim, &'c Box<str>)> {
+    claims.iter().find_map(|by| {
+        let reason = by.content.denies_hosts.as_ref()?;
+        let same_namespace = by.source.name.namespace == claim.source.name.namespace;
+        let closes = same_namespace || by.seniority() < claim.seniority();
+        closes.then_some((*by, reason))
+    })
+}
+
+/// `/foo` and `/foo/` are the same prefix (Kubernetes Ingress, "Examples"). A regex is what became
+/// of a prefix: ingress-nginx knows no third kind.
+fn path_and_kind(draft: &Draft) -> (&str, PathKind) {
+    let path = draft.path.as_str();
+    match draft.path.kind() {
+        PathKind::Exact => (path, PathKind::Exact),
+        PathKind::Prefix | PathKind::Regex => {
+            (path.strip_suffix('/').unwrap_or(path), PathKind::Prefix)
+        }
+    }
+}
+
+/// Leaves the first of those that claim the same.
+fn unique<'c>(
+    host: &HostPattern,
+    candidates: Vec<Candidate<'c>>,
+    claimed: impl Fn(&'c Draft) -> (&'c str, PathKind),
+    problems: &mut Vec<Problem>,
+) -> Vec<Candidate<'c>> {
+    let mut owners: BTreeMap<(&str, PathKind), &Claim> = BTreeMap::new();
+    let mut kept = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let key = claimed(candidate.draft);
+        if let Some(owner) = owners.get(&key) {
+            let message = format!(
+                "host {host} and path {} already belong to Ingress {}; this rule is ignored",
+                candidate.draft.path.as_str(),
+                owner.source.name
+            );
+            let subject = candidate.claim.subject();
+            problems.push(subject.warning(&*candidate.draft.field, message));
+            continue;
+        }
+        owners.insert(key, candidate.claim);
+        kept.push(candidate);
+    }
+    kept
+}
+
+/// Whether a rule turns its whole host into regex mode (ingress-nginx: `use-regex`, or a rewrite to
+/// something else than the path itself).
+fn asks_for_regex(draft: &Draft) -> bool {
+    let target = draft.policy.rewrite_target.as_deref();
+    let rewrites = target.is_some_and(|target| target != draft.path.as_str());
+    draft.policy.use_regex || rewrites || draft.path.kind() == PathKind::Regex
+}
+
+fn rule(
+    candidate: Candidate<'_>,
+    regex_mode: bool,
+    patterns: &mut Patterns,
+    problems: &mut Vec<Problem>,
+) -> Option<Rule> {
+    let Candidate {
+        claim,
+        draft,
+        action,
+    } = candidate;
+    let mut regex = None;
+    if regex_mode {
+        let path = draft.path.as_str();
+        regex = match patterns.compile(path, claim) {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let mut message = format!("path is not a usable regex: {error}");
+                // A denied rule closes whatever its regex could have matched: if it fell away, the
+                // next rule that fits would open what its Ingress wanted protected.
+                let mut closed = None;
+                if is_denied(&action) {
+                    let start = literal_start(path);
+                    message.push_str(&format!("; all paths that begin with {start:?} get 503"));
+                    closed = Some(PathRegex::literal(start));
+                }
+                problems.push(claim.subject().error(&*draft.field, message));
+                Some(closed?)
+            }
+        };
+    }
+    Some(Rule {
+        source: Arc::clone(&claim.source),
+        path: draft.path.clone(),
+        regex,
+        conditions: Conditions::default(),
+        policy: Arc::clone(&draft.policy),
+        action,
+    })
+}
+
+/// Default backends: of a named host that of the first Ingress to name it, as in ingress-nginx; of
+/// hosts that nobody names all of them, oldest first.
+fn fallbacks(host: &HostPattern, claims: &[&Claim], problems: &mut Vec<Problem>) -> Vec<Rule> {
+    let names = |claim: &&&Claim| claim.content.hosts.contains_key(host);
+    let drafts: Vec<_> = match host {
+        HostPattern::Any => claims
+            .iter()
+            .filter_map(|claim| Some((*claim, claim.content.catch_all.as_ref()?)))
+            .collect(),
+        _ => claims
+            .iter()
+            .find(names)
+            .and_then(|claim| Some((*claim, claim.content.fallback.as_ref()?)))
+            .into_iter()
+            .collect(),
+    };
+    drafts
+        .into_iter()
+        .map(|(claim, draft)| Rule {
+            source: Arc::clone(&claim.source),
+            path: draft.path.clone(),
+            regex: None,
+            conditions: Conditions::default(),
+            policy: Arc::clone(&draft.policy),
+            action: action(host, claim, draft, claims, problems),
+        })
+        .collect()
+}
