@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     build_ebpf,
-    setup::{self, Piece, python},
+    setup::{self, Piece, kubernetes, python},
     shell::{self, cargo, command},
     test::WORKSPACE,
     workspace,
@@ -17,6 +17,8 @@ enum Subject {
     /// CPU and memory per request, connection and message, against a copy loop, nginx, HAProxy and
     /// Envoy
     Http,
+    /// Time from an edit to its effect, and its cost, with ten thousand Ingresses
+    Converge,
     /// Nanoseconds per packet of each verdict, as a ratio to `return XDP_PASS`
     Steer,
 }
@@ -39,6 +41,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             setup::ensure(&Piece::BENCH)?;
             "http"
         }
+        Subject::Converge => {
+            setup::ensure(&[Piece::Kubernetes])?;
+            "converge"
+        }
         Subject::Steer => "steer",
     };
     build_ebpf::build()?;
@@ -53,6 +59,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let built = workspace::target().join("release");
     let mut bench = command(built.join("bench"));
     bench.env("FOREBAY_BIN", built.join("forebay"));
+    if let Some(folder) = kubernetes::find()? {
+        bench.env(kubernetes::VARIABLE, folder);
+    }
     if let Some(envoy) = python::envoy()? {
         bench.env("FOREBAY_ENVOY", envoy);
     }

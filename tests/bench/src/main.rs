@@ -3,6 +3,8 @@
 use anyhow::Result;
 use clap::Parser;
 
+mod account;
+mod converge;
 mod http;
 mod median;
 mod program;
@@ -17,6 +19,8 @@ enum Command {
     /// CPU and memory per request, connection and message, against a copy loop, nginx, HAProxy and
     /// Envoy
     Http(http::Options),
+    /// Time from an edit to its effect, and its cost, with ten thousand Ingresses
+    Converge(converge::Options),
     /// Nanoseconds per packet of each verdict, as a ratio to `return XDP_PASS`
     Steer(steer::Options),
     /// What `http` starts beside the proxies
@@ -27,6 +31,7 @@ enum Command {
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Http(options) => http::run(&options),
+        Command::Converge(options) => converge::run(&options),
         Command::Steer(options) => steer::run(&options),
         Command::Program(program) => program::run(&program),
     }

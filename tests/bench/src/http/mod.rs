@@ -4,7 +4,6 @@
 //! `stand` starts the origins, `peer` the proxies, with settings (`config`) that do the same work
 //! → `load` puts each `row` on them in turn and reads the bill (`account`) → `summary` → `report`.
 
-mod account;
 mod child;
 mod config;
 mod load;

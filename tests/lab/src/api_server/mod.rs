@@ -264,7 +264,7 @@ impl ApiServer {
         let mut command = Command::new(self.binaries.join("kubectl"));
         command.args(["--server", &self.address()]).args(args);
         command
-            .env("KUBECONFIG", self.dir.path().join("admin.kubeconfig"))
+            .env("KUBECONFIG", self.admin_kubeconfig())
             .env("HOME", self.dir.path());
         command
             .stdin(Stdio::piped())
@@ -283,6 +283,11 @@ impl ApiServer {
             args.join(" ")
         );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The kubeconfig of the administrator.
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("admin.kubeconfig")
     }
 
     /// Creates or changes the objects of `manifests`.

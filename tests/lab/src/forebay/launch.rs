@@ -133,6 +133,20 @@ impl Launch {
         launch
     }
 
+    /// Follows a cluster, on ports that the kernel picks.
+    pub fn cluster(kubeconfig: &str) -> Self {
+        Self::new(&[
+            "--http",
+            "127.0.0.1:0",
+            "--https",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--kubeconfig",
+            kubeconfig,
+        ])
+    }
+
     /// Adds arguments.
     #[must_use]
     pub fn args<S: AsRef<str>>(mut self, args: &[S]) -> Self {

@@ -9,10 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{Peer, Sample, Stand, own_program};
-use crate::{
-    http::{account::pss_kib, child::Running},
-    program::Outcome,
-};
+use crate::{account::pss_kib, http::child::Running, program::Outcome};
 
 /// Connections that are held.
 const MANY: usize = 3_000;

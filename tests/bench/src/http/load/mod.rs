@@ -8,13 +8,13 @@ use std::{net::SocketAddr, process::Command};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
-    account::cpu_seconds,
     child::{Core, command, wrapper},
     peer::Peer,
     row::{Load, Row, SMALL},
     sample::Sample,
     stand::Stand,
 };
+use crate::account::cpu_seconds;
 
 /// One proxy's turn in a round.
 pub(super) struct Turn<'a> {
