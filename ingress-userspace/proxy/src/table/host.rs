@@ -63,20 +63,24 @@ impl<'a> CanonicalHost<'a> {
         if name.len() > 253 {
             return Err(HostError::TooLong);
         }
-        let mut previous = b'.';
+        let (mut previous, mut has_upper) = (b'.', false);
         for &byte in name.as_bytes() {
-            let fits = byte.is_ascii_alphanumeric()
-                || matches!(byte, b'-' | b'_')
-                || (byte == b'.' && previous != b'.');
-            if !fits {
-                return Err(HostError::Character);
+            match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+                b'A'..=b'Z' => has_upper = true,
+                b'.' if previous != b'.' => {}
+                _ => return Err(HostError::Character),
             }
             previous = byte;
         }
         if previous == b'.' && !name.is_empty() {
             return Err(HostError::Character);
         }
-        Ok(Self(lower(name)))
+        Ok(Self(if has_upper {
+            Cow::Owned(name.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(name)
+        }))
     }
 
     /// The canonical text.
