@@ -108,11 +108,14 @@ impl Socket {
         cx: &mut Context<'_>,
         mut write: impl FnMut() -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
+        // Nearly always there is room. To ask the runtime first costs each write more than a needless
+        // one costs where there is none.
         loop {
-            let mut ready = ready!(self.fd.poll_write_ready(cx))?;
             match write() {
                 Ok(count) => return Poll::Ready(Ok(count)),
-                Err(Errno::AGAIN) => ready.clear_ready(),
+                // What the runtime knows may be older than this answer or newer: it is forgotten, and
+                // the kernel asked again.
+                Err(Errno::AGAIN) => ready!(self.fd.poll_write_ready(cx))?.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
