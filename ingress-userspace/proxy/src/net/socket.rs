@@ -12,7 +12,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::sys::{register, unacknowledged};
+use super::{
+    Room,
+    sys::{register, unacknowledged},
+};
 use rustix::{
     io::Errno,
     net::{
@@ -63,17 +66,18 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Receives into `buffer`; 0 is the end of the stream.
-    pub(crate) fn poll_recv(
+    /// Receives into `room`; 0 is the end of the stream.
+    pub(crate) fn poll_recv<'r>(
         &self,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
+        room: impl Room<'r>,
     ) -> Poll<io::Result<usize>> {
+        let mut ready = ready!(self.fd.poll_read_ready(cx))?;
+        let buffer = room.take();
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
         }
         loop {
-            let mut ready = ready!(self.fd.poll_read_ready(cx))?;
             match recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
                 Ok((count, _)) => {
                     if count > 0 && count < buffer.len() {
@@ -81,7 +85,10 @@ impl Socket {
                     }
                     return Poll::Ready(Ok(count));
                 }
-                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    ready = ready!(self.fd.poll_read_ready(cx))?;
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{net::Socket, tls::TlsStream};
+use crate::{
+    net::{Room, Socket},
+    tls::TlsStream,
+};
 
 /// A client's connection.
 pub(super) enum Stream {
@@ -20,16 +23,16 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Receives into `buffer`; 0 is the end of the stream.
-    pub(super) fn poll_recv(
+    /// Receives into `room`; 0 is the end of the stream.
+    pub(super) fn poll_recv<'r>(
         &self,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
+        room: impl Room<'r>,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(socket) => socket.poll_recv(cx, buffer),
+            Self::Plain(socket) => socket.poll_recv(cx, room),
             Self::Tls(stream) => {
-                let mut buffer = ReadBuf::new(buffer);
+                let mut buffer = ReadBuf::new(room.take());
                 ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut buffer))?;
                 Poll::Ready(Ok(buffer.filled().len()))
             }
