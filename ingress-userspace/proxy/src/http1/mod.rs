@@ -14,7 +14,7 @@ pub(crate) use body::{Body, BodyError, Next};
 pub(crate) use chunked::{ChunkError, chunk_line, each_trailer};
 pub(crate) use framing::{Announced, Framing, FramingError, FramingFields};
 pub(crate) use head::{
-    Field, Fields, HeadError, HeadFinder, RequestLine, Span, StatusLine, check_request_start,
+    Field, Fields, HeadError, HeadFinder, Line, RequestLine, Span, StatusLine, check_request_start,
     parse_request, parse_response,
 };
 pub(crate) use name::{Name, Named, is_barred_from_trailers, options};

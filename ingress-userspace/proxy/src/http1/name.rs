@@ -159,11 +159,13 @@ impl<'h> Named<'h> {
         self.sorted = false;
     }
 
+    /// Whether none was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Whether `name` was added, whatever its case.
     pub(crate) fn contains(&mut self, name: &[u8]) -> bool {
-        if self.names.is_empty() {
-            return false;
-        }
         if !self.sorted {
             self.names.sort_unstable_by(|a, b| compare(a, b));
             self.sorted = true;

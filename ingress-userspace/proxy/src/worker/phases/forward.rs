@@ -70,15 +70,15 @@ pub(super) fn plan(
         &client.forwarded,
     ]);
     let (mut cookies, mut forwarded_for, mut forwarded_host) = (0, 0, 0);
-    for (kind, name, value) in head.fields.iter() {
+    for (kind, line) in head.fields.lines() {
         match kind {
             Name::Other
             | Name::Date
             | Name::Server
             | Name::TransportSecurity
             | Name::WebSocketVersion => {
-                if !request.named.contains(name) {
-                    out.put(&[name, b": ", value, b"\r\n"]);
+                if request.named.is_empty() || !request.named.contains(line.name()) {
+                    line.write(&mut out);
                 }
             }
             Name::Cookie => cookies += 1,
