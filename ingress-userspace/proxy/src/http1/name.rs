@@ -133,6 +133,12 @@ fn starts_with(name: &[u8], start: &[u8]) -> bool {
         .is_some_and(|own| own.eq_ignore_ascii_case(start))
 }
 
+/// Whether a `Connection` says no more than that it stays open, as so many do that it is worth a
+/// question before its options are taken apart.
+pub(crate) fn is_keep_alive(value: &[u8]) -> bool {
+    is(value, b"keep-alive")
+}
+
 /// The options of a list such as `Connection`, without the space around them.
 pub(crate) fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value

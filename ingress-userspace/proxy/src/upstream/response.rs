@@ -6,8 +6,8 @@ use http::Version;
 
 use super::{error::ResponseError, pool::IDLE_TIME};
 use crate::http1::{
-    Field, Fields, Framing, FramingFields, HeadError, HeadFinder, Name, Span, StatusLine, options,
-    parse_response,
+    Field, Fields, Framing, FramingFields, HeadError, HeadFinder, Name, Span, StatusLine,
+    is_keep_alive, options, parse_response,
 };
 use crate::net::INBOUND_SIZE;
 
@@ -99,6 +99,7 @@ fn interpret(
         match kind {
             Name::ContentLength => framing_fields.take_length(value)?,
             Name::TransferEncoding => framing_fields.take_coding(value)?,
+            Name::Connection if is_keep_alive(value) => {}
             Name::Connection => {
                 for option in options(value) {
                     if option.eq_ignore_ascii_case(b"close") {
