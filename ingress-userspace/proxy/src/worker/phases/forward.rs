@@ -33,7 +33,7 @@ pub(in crate::worker) struct Plan {
 
 /// A response whose head has arrived.
 pub(in crate::worker) struct Forwarded<B> {
-    pub(in crate::worker) exchange: Exchange<B>,
+    pub(in crate::worker) exchange: Box<Exchange<B>>,
     pub(in crate::worker) head: Head,
 }
 
@@ -223,7 +223,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         let (error, reused) = match lease(client, choice, &plan.entry, attempts.fresh()).await {
             Err(error) => (error, false),
             Ok(lease) => {
-                let mut exchange = Exchange::new(lease, request, ask(client, plan));
+                let mut exchange = Box::new(Exchange::new(lease, request, ask(client, plan)));
                 match poll_fn(|cx| exchange.poll_head(worker.now(), cx)).await {
                     Ok(head) => {
                         let others = balancer.endpoints() > attempts.tried().len() + 1;
