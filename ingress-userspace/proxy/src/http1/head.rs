@@ -80,20 +80,11 @@ impl<'h> Line<'h> {
     /// All of the line, where it came just as HTTP/1.1 writes it here.
     fn whole(self) -> Option<&'h [u8]> {
         let Field { name, value, .. } = self.field;
-        let whole = Span {
-            start: name.start,
-            end: value.end.saturating_add(2),
-        };
-        let (colon, end) = (self.part(name.end), self.part(value.end));
-        let is_plain = value.start == name.end.saturating_add(2)
-            && colon.is_some_and(|colon| colon == b": ")
-            && end.is_some_and(|end| end == b"\r\n");
-        Some(whole.of_head(self.head)).filter(|_| is_plain)
-    }
-
-    /// The two bytes at `start`.
-    fn part(self, start: u32) -> Option<&'h [u8; 2]> {
-        self.head.get(start as usize..)?.first_chunk()
+        let (start, end) = (name.start as usize, value.end as usize);
+        let whole = self.head.get(start..end + 2)?;
+        let colon = whole.get(name.end as usize - start..)?.first_chunk()?;
+        let is_plain = value.start == name.end + 2 && colon == b": " && whole.ends_with(b"\r\n");
+        is_plain.then_some(whole)
     }
 
     /// Writes it as HTTP/1.1: by one copy instead of four where it can.
