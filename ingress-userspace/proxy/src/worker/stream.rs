@@ -24,6 +24,7 @@ pub(super) enum Stream {
 
 impl Stream {
     /// Receives into `room`; 0 is the end of the stream.
+    #[inline]
     pub(super) fn poll_recv<'r>(
         &self,
         cx: &mut Context<'_>,
@@ -40,6 +41,7 @@ impl Stream {
     }
 
     /// Sends the beginning of all `pieces` in a row; over TLS, into the session's buffer first.
+    #[inline]
     pub(super) fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -58,6 +60,7 @@ impl Stream {
     }
 
     /// Ready once all that was sent has left the session's buffer. TCP has none of its own.
+    #[inline]
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
