@@ -100,24 +100,26 @@ pub(super) fn plan(
             | Name::Underscore => {}
         }
     }
-    // HTTP/2 clients may cut a cookie into crumbs (RFC 9113 section 8.2.3).
-    join(&mut out, head, Name::Cookie, cookies, b"Cookie: ", b"; ");
-    join(
-        &mut out,
-        head,
-        Name::ForwardedFor,
-        forwarded_for,
-        b"X-Original-Forwarded-For: ",
-        b", ",
-    );
-    join(
-        &mut out,
-        head,
-        Name::ForwardedHost,
-        forwarded_host,
-        b"X-Original-Forwarded-Host: ",
-        b", ",
-    );
+    if cookies + forwarded_for + forwarded_host > 0 {
+        // HTTP/2 clients may cut a cookie into crumbs (RFC 9113 section 8.2.3).
+        join(&mut out, head, Name::Cookie, cookies, b"Cookie: ", b"; ");
+        join(
+            &mut out,
+            head,
+            Name::ForwardedFor,
+            forwarded_for,
+            b"X-Original-Forwarded-For: ",
+            b", ",
+        );
+        join(
+            &mut out,
+            head,
+            Name::ForwardedHost,
+            forwarded_host,
+            b"X-Original-Forwarded-Host: ",
+            b", ",
+        );
+    }
     if request.trailers {
         out.put(&[b"TE: trailers\r\n"]);
     }
