@@ -23,7 +23,10 @@ use rustix::{
         send, shutdown, socket_with, sockopt,
     },
 };
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
+use tokio::io::{
+    AsyncRead, AsyncWrite, Interest, ReadBuf,
+    unix::{AsyncFd, AsyncFdReadyGuard},
+};
 
 /// A connection, registered with the worker's runtime.
 #[derive(Debug)]
@@ -67,13 +70,23 @@ impl Socket {
     }
 
     /// Receives into `room`; 0 is the end of the stream.
+    #[inline]
     pub(crate) fn poll_recv<'r>(
         &self,
         cx: &mut Context<'_>,
         room: impl Room<'r>,
     ) -> Poll<io::Result<usize>> {
-        let mut ready = ready!(self.fd.poll_read_ready(cx))?;
-        let buffer = room.take();
+        // Most often there is nothing: this much is made a part of whoever asks.
+        let ready = ready!(self.fd.poll_read_ready(cx))?;
+        self.poll_recv_ready(cx, ready, room.take())
+    }
+
+    fn poll_recv_ready<'s>(
+        &'s self,
+        cx: &mut Context<'_>,
+        mut ready: AsyncFdReadyGuard<'s, OwnedFd>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
         }
