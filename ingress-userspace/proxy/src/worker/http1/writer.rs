@@ -24,7 +24,7 @@ impl HeadWriter for Http1Head<'_> {
         self.0.put(&[&start, reason, b"\r\n"]);
     }
 
-    #[inline]
+    #[inline(always)]
     fn field(&mut self, name: &[u8], value: &[u8]) {
         self.0.put(&[name, b": ", value, b"\r\n"]);
     }
