@@ -42,6 +42,29 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
+/// What a name is made of, found in one pass.
+struct Contents {
+    classes: u8,
+    /// Two dots in a row, or one at the start.
+    has_empty_label: bool,
+}
+
+impl Contents {
+    fn of(name: &str) -> Self {
+        let (mut classes, mut empty_label, mut previous) = (0, 0, DOT);
+        for &byte in name.as_bytes() {
+            let class = CLASSES[usize::from(byte)];
+            classes |= class;
+            empty_label |= class & previous & DOT;
+            previous = class;
+        }
+        Self {
+            classes,
+            has_empty_label: empty_label != 0,
+        }
+    }
+}
+
 impl<'a> CanonicalHost<'a> {
     /// Reads the value of a Host field or the authority of a request target.
     ///
@@ -54,30 +77,22 @@ impl<'a> CanonicalHost<'a> {
         if authority.starts_with('[') {
             return Self::literal(authority);
         }
-        // One pass: what bytes the name has, and where the port begins.
-        let (mut classes, mut empty_label, mut previous) = (0, 0, DOT);
-        let mut end = authority.len();
-        for (at, &byte) in authority.as_bytes().iter().enumerate() {
-            let class = CLASSES[usize::from(byte)];
-            if class == COLON {
-                end = at;
-                break;
-            }
-            classes |= class;
-            empty_label |= class & previous;
-            previous = class & DOT;
+        let (mut name, mut port) = (authority, "");
+        let mut made_of = Contents::of(name);
+        if made_of.classes & COLON != 0 {
+            (name, port) = authority.split_once(':').unwrap_or((authority, ""));
+            made_of = Contents::of(name);
         }
-        let (name, port) = authority.split_at_checked(end).unwrap_or_default();
-        check_port(port.strip_prefix(':').unwrap_or_default())?;
+        check_port(port)?;
         // One dot at the end is no empty label, unless there is nothing before it.
         let name = name.strip_suffix('.').unwrap_or(name);
         if name.len() > 253 {
             return Err(HostError::TooLong);
         }
-        if !name.is_empty() && (classes & OTHER != 0 || empty_label != 0) {
+        if !name.is_empty() && (made_of.classes & OTHER != 0 || made_of.has_empty_label) {
             return Err(HostError::Character);
         }
-        Ok(Self(if classes & UPPER != 0 {
+        Ok(Self(if made_of.classes & UPPER != 0 {
             Cow::Owned(name.to_ascii_lowercase())
         } else {
             Cow::Borrowed(name)
