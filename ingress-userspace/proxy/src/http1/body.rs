@@ -52,6 +52,7 @@ impl Body {
     ///
     /// # Errors
     /// A chunk is malformed.
+    #[inline]
     pub(crate) fn next(&mut self, inbound: &mut Inbound) -> Result<Next, BodyError> {
         let available = match self {
             Self::Length(0) | Self::Closed => return Ok(Next::End),
@@ -71,6 +72,7 @@ impl Body {
     }
 
     /// Takes `count` bytes of data, no more than [`Self::next`] gave.
+    #[inline]
     pub(crate) fn take(&mut self, inbound: &mut Inbound, count: usize) {
         inbound.consume(count);
         match self {

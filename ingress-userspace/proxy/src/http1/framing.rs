@@ -88,10 +88,11 @@ impl FramingFields {
 
 /// Digits only: `parse` would take a sign.
 fn length(value: &[u8]) -> Option<u64> {
-    if !value.first()?.is_ascii_digit() {
-        return None;
-    }
-    std::str::from_utf8(value).ok()?.parse().ok()
+    value.first()?;
+    value.iter().try_fold(0_u64, |length, byte| {
+        let digit = Some(byte.wrapping_sub(b'0')).filter(|digit| *digit < 10)?;
+        length.checked_mul(10)?.checked_add(digit.into())
+    })
 }
 
 #[cfg(test)]

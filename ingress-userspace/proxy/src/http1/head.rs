@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use http::Version;
 
 use super::Name;
+use crate::net::Outbound;
 
 /// Most fields in a head.
 const FIELD_LIMIT: usize = 100;
@@ -60,6 +61,41 @@ impl Field {
     }
 }
 
+/// One field of a head, to be passed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line<'h> {
+    head: &'h [u8],
+    field: &'h Field,
+}
+
+impl<'h> Line<'h> {
+    pub(crate) fn name(self) -> &'h [u8] {
+        self.field.name.of_head(self.head)
+    }
+
+    pub(crate) fn value(self) -> &'h [u8] {
+        self.field.value.of_head(self.head)
+    }
+
+    /// All of the line, where it came just as HTTP/1.1 writes it here.
+    fn whole(self) -> Option<&'h [u8]> {
+        let Field { name, value, .. } = self.field;
+        let (start, end) = (name.start as usize, value.end as usize);
+        let whole = self.head.get(start..end + 2)?;
+        let colon = whole.get(name.end as usize - start..)?.first_chunk()?;
+        let is_plain = value.start == name.end + 2 && colon == b": " && whole.ends_with(b"\r\n");
+        is_plain.then_some(whole)
+    }
+
+    /// Writes it as HTTP/1.1: by one copy instead of four where it can.
+    pub(crate) fn write(self, out: &mut Outbound) {
+        match self.whole() {
+            Some(whole) => out.extend_from_slice(whole),
+            None => out.put(&[self.name(), b": ", self.value(), b"\r\n"]),
+        }
+    }
+}
+
 /// The fields of a head.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fields<'h> {
@@ -78,6 +114,14 @@ impl<'h> Fields<'h> {
                 field.value.of_head(head),
             )
         })
+    }
+
+    /// Kind and line of each field, in the order in which they came.
+    pub(crate) fn lines(self) -> impl Iterator<Item = (Name, Line<'h>)> {
+        let head = self.head;
+        self.fields
+            .iter()
+            .map(move |field| (field.kind, Line { head, field }))
     }
 }
 
@@ -115,6 +159,11 @@ impl HeadFinder {
         None
     }
 
+    /// Whether it has not looked at anything.
+    pub(crate) fn is_new(&self) -> bool {
+        self.scanned == 0
+    }
+
     /// Whether the start line is complete.
     pub(crate) fn has_line(&self) -> bool {
         self.lines > 0
@@ -148,35 +197,36 @@ pub(crate) struct StatusLine {
     pub(crate) version: Version,
 }
 
-/// Parses `head`, a whole one, and puts its fields into `fields`, whose old content is lost.
+/// Parses the head that `bytes` begin with, and puts its fields into `fields`, whose old content is
+/// lost. Also gives its length, empty line included; `None` while it is open.
 ///
 /// # Errors
 /// It breaks the grammar, or it has more than 100 fields.
 pub(crate) fn parse_request(
-    head: &[u8],
+    bytes: &[u8],
     fields: &mut Vec<Field>,
-) -> Result<RequestLine, HeadError> {
+) -> Result<Option<(RequestLine, usize)>, HeadError> {
     let mut parsed = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(head, &mut parsed) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(HeadError::Syntax),
-        Err(error) => return Err(error.into()),
-    }
-    take_fields(head, request.headers, fields);
+    let length = match request.parse_with_uninit_headers(bytes, &mut parsed)? {
+        httparse::Status::Complete(length) => length,
+        httparse::Status::Partial => return Ok(None),
+    };
+    take_fields(bytes, request.headers, fields);
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
     else {
         return Err(HeadError::Syntax);
     };
     let (method, target) = (
-        Span::of(method.as_bytes(), head),
-        Span::of(target.as_bytes(), head),
+        Span::of(method.as_bytes(), bytes),
+        Span::of(target.as_bytes(), bytes),
     );
-    Ok(RequestLine {
+    let line = RequestLine {
         method,
         target,
         version: version(minor),
-    })
+    };
+    Ok(Some((line, length)))
 }
 
 /// Whether `start`, which ends in the middle of a head, can still become a request.
@@ -189,50 +239,51 @@ pub(crate) fn check_request_start(start: &[u8]) -> Result<(), HeadError> {
     Ok(())
 }
 
-/// Parses `head`, a whole one, and puts its fields into `fields`, whose old content is lost.
+/// Parses the head that `bytes` begin with, and puts its fields into `fields`, whose old content is
+/// lost. Also gives its length, empty line included; `None` while it is open.
 ///
 /// # Errors
 /// It breaks the grammar, or it has more than 100 fields.
 pub(crate) fn parse_response(
-    head: &[u8],
+    bytes: &[u8],
     fields: &mut Vec<Field>,
-) -> Result<StatusLine, HeadError> {
+) -> Result<Option<(StatusLine, usize)>, HeadError> {
     // httparse skips empty lines here too; only a request may begin with them (RFC 9112 section 2.2).
-    if matches!(head.first(), Some(b'\r' | b'\n')) {
+    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(HeadError::Syntax);
     }
     let mut parsed = [const { MaybeUninit::uninit() }; FIELD_LIMIT];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut response, head, &mut parsed) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(HeadError::Syntax),
-        Err(error) => return Err(error.into()),
-    }
-    take_fields(head, response.headers, fields);
+    let status = config.parse_response_with_uninit_headers(&mut response, bytes, &mut parsed)?;
+    let httparse::Status::Complete(length) = status else {
+        return Ok(None);
+    };
+    take_fields(bytes, response.headers, fields);
     let (Some(status @ 100..=999), Some(minor)) = (response.code, response.version) else {
         return Err(HeadError::Syntax);
     };
-    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), head);
+    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), bytes);
     // A reason with bytes beyond ASCII is given as an empty text that lies elsewhere.
-    let reason = if reason.end as usize <= head.len() {
+    let reason = if reason.end as usize <= length {
         reason
     } else {
         Span::default()
     };
-    Ok(StatusLine {
+    let line = StatusLine {
         status,
         reason,
         version: version(minor),
-    })
+    };
+    Ok(Some((line, length)))
 }
 
-fn take_fields(head: &[u8], parsed: &[httparse::Header<'_>], fields: &mut Vec<Field>) {
+fn take_fields(bytes: &[u8], parsed: &[httparse::Header<'_>], fields: &mut Vec<Field>) {
     fields.clear();
     fields.extend(parsed.iter().map(|field| Field {
         kind: Name::of(field.name.as_bytes()),
-        name: Span::of(field.name.as_bytes(), head),
-        value: Span::of(field.value, head),
+        name: Span::of(field.name.as_bytes(), bytes),
+        value: Span::of(field.value, bytes),
     }));
 }
 
@@ -277,6 +328,32 @@ mod tests {
     }
 
     #[test]
+    fn the_parser_and_the_finder_see_the_same_end() {
+        for (start, rest) in [
+            ("", "\r\n\r\nbody"),
+            ("", "\n\nbody"),
+            ("", "\r\n\nbody"),
+            ("", "\n\r\n\r\n"),
+            ("\r\nA: b", "\r\n\r\nA: b\r\n\r\n"),
+            ("\r\nA:", "\r\n\r\n"),
+            ("\nA: b\r\nC: d", "\n\nGET / HTTP/1.1\r\n\r\n"),
+            ("\nA: b\r", "\n\r\n\n"),
+        ] {
+            let text = format!("GET / HTTP/1.1{start}{rest}");
+            let found = HeadFinder::default().find(text.as_bytes());
+            let parsed = parse_request(text.as_bytes(), &mut Vec::new());
+            assert_eq!(parsed.unwrap().map(|(_, length)| length), found, "{text:?}");
+            let text = format!("HTTP/1.1 200 OK{start}{rest}");
+            let found = HeadFinder::default().find(text.as_bytes());
+            let parsed = parse_response(text.as_bytes(), &mut Vec::new());
+            assert_eq!(parsed.unwrap().map(|(_, length)| length), found, "{text:?}");
+            let open = text.len() - rest.len();
+            let parsed = parse_response(&text.as_bytes()[..open], &mut Vec::new());
+            assert!(parsed.unwrap().is_none(), "{:?}", &text[..open]);
+        }
+    }
+
+    #[test]
     fn a_dripped_head_is_scanned_once() {
         let head = vec![b'a'; 30_000];
         let mut finder = HeadFinder::default();
@@ -295,7 +372,8 @@ mod tests {
     fn a_request_is_taken_apart_in_place() {
         let head = b"POST /a?b HTTP/1.0\r\nHost: x\r\nX-Y:  z \r\n\r\n";
         let mut fields = Vec::new();
-        let line = parse_request(head, &mut fields).unwrap();
+        let (line, length) = parse_request(head, &mut fields).unwrap().unwrap();
+        assert_eq!(length, head.len());
         assert_eq!(
             (line.method.of_head(head), line.target.of_head(head)),
             (&b"POST"[..], &b"/a?b"[..])
@@ -314,6 +392,55 @@ mod tests {
                 (Name::Other, b"X-Y", b"z")
             ]
         );
+    }
+
+    #[test]
+    fn a_line_is_whole_where_it_came_as_it_is_written() {
+        for (line, whole) in [
+            ("A: b\r\n", true),
+            ("Abc: b c: d é\r\n", true),
+            ("A:b\r\n", false),
+            ("A:\tb\r\n", false),
+            ("A:  b\r\n", false),
+            ("A: b \r\n", false),
+            ("A: b\n", false),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: x\r\n{line}\r\n");
+            let mut fields = Vec::new();
+            parse_request(text.as_bytes(), &mut fields).unwrap();
+            let head = text.as_bytes();
+            let fields = Fields {
+                head,
+                fields: &fields,
+            };
+            let (_, last) = fields.lines().last().unwrap();
+            assert_eq!(last.whole(), whole.then_some(line.as_bytes()), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_written_in_one_way_however_it_came() {
+        for (line, written) in [
+            ("A: b\r\n", "A: b\r\n"),
+            ("A:b\n", "A: b\r\n"),
+            ("A:\t b \r\n", "A: b\r\n"),
+            ("A: \r\n", "A: \r\n"),
+            ("A:\r\n", "A: \r\n"),
+            ("A:  \n", "A: \r\n"),
+            ("A:\n", "A: \r\n"),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{line}B: c\r\n\r\n");
+            let (head, mut fields) = (head.as_bytes(), Vec::new());
+            parse_request(head, &mut fields).unwrap();
+            let fields = Fields {
+                head,
+                fields: &fields,
+            };
+            let mut out = Outbound::new();
+            let (_, first) = fields.lines().next().unwrap();
+            first.write(&mut out);
+            assert_eq!(*out, written.as_bytes(), "{line:?}");
+        }
     }
 
     #[test]
@@ -341,7 +468,7 @@ mod tests {
             (b"HTTP/1.1 200\r\n\r\n", b""),
             (b"HTTP/1.1 200 \xc3\xa9\r\n\r\n", b""),
         ] {
-            let line = parse_response(head, &mut Vec::new()).unwrap();
+            let (line, _) = parse_response(head, &mut Vec::new()).unwrap().unwrap();
             assert_eq!(
                 line.reason.of_head(head),
                 reason,
@@ -407,11 +534,7 @@ mod tests {
 
     #[test]
     fn what_breaks_the_grammar_is_no_matter_of_size() {
-        for head in [
-            "GET / HTTP/1.1\r\nA b\r\n\r\n",
-            "GET / HTTP/3.0\r\n\r\n",
-            "GET / HTTP/1.1\r\nA: b\r\n",
-        ] {
+        for head in ["GET / HTTP/1.1\r\nA b\r\n\r\n", "GET / HTTP/3.0\r\n\r\n"] {
             let read = parse_request(head.as_bytes(), &mut Vec::new());
             assert_eq!(read.err(), Some(HeadError::Syntax), "{head:?}");
         }

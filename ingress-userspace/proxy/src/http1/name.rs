@@ -50,38 +50,73 @@ pub(crate) enum Name {
 impl Name {
     /// Classifies a name, whatever its case.
     pub(crate) fn of(name: &[u8]) -> Self {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         match name.len() {
-            2 if is(b"te") => Self::Te,
-            4 if is(b"host") => Self::Host,
-            4 if is(b"date") => Self::Date,
-            5 if is(b"proxy") => Self::OneHop,
-            6 if is(b"cookie") => Self::Cookie,
-            6 if is(b"expect") => Self::Expect,
-            6 if is(b"server") => Self::Server,
-            7 if is(b"upgrade") => Self::Upgrade,
-            7 if is(b"trailer") => Self::Trailer,
-            8 if is(b"x-scheme") => Self::Ours,
-            9 if is(b"x-real-ip") || is(b"forwarded") => Self::Ours,
-            10 if is(b"connection") => Self::Connection,
-            10 if is(b"keep-alive") => Self::KeepAlive,
-            12 if is(b"x-request-id") => Self::RequestId,
-            14 if is(b"content-length") => Self::ContentLength,
-            14 if is(b"http2-settings") => Self::OneHop,
-            15 if is(b"x-forwarded-for") => Self::ForwardedFor,
-            16 if is(b"x-forwarded-host") => Self::ForwardedHost,
-            16 if is(b"x-forwarded-port") => Self::Ours,
-            16 if is(b"proxy-connection") => Self::OneHop,
-            17 if is(b"transfer-encoding") => Self::TransferEncoding,
-            17 if is(b"x-forwarded-proto") => Self::Ours,
-            18 if is(b"x-forwarded-scheme") => Self::Ours,
-            21 if is(b"sec-websocket-version") => Self::WebSocketVersion,
-            25 if is(b"strict-transport-security") => Self::TransportSecurity,
+            2 if is(name, b"te") => Self::Te,
+            4 if is(name, b"host") => Self::Host,
+            4 if is(name, b"date") => Self::Date,
+            5 if is(name, b"proxy") => Self::OneHop,
+            6 if is(name, b"cookie") => Self::Cookie,
+            6 if is(name, b"expect") => Self::Expect,
+            6 if is(name, b"server") => Self::Server,
+            7 if is(name, b"upgrade") => Self::Upgrade,
+            7 if is(name, b"trailer") => Self::Trailer,
+            8 if is(name, b"x-scheme") => Self::Ours,
+            9 if is(name, b"x-real-ip") || is(name, b"forwarded") => Self::Ours,
+            10 if is(name, b"connection") => Self::Connection,
+            10 if is(name, b"keep-alive") => Self::KeepAlive,
+            12 if is(name, b"x-request-id") => Self::RequestId,
+            14 if is(name, b"content-length") => Self::ContentLength,
+            14 if is(name, b"http2-settings") => Self::OneHop,
+            15 if is(name, b"x-forwarded-for") => Self::ForwardedFor,
+            16 if is(name, b"x-forwarded-host") => Self::ForwardedHost,
+            16 if is(name, b"x-forwarded-port") => Self::Ours,
+            16 if is(name, b"proxy-connection") => Self::OneHop,
+            17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
+            17 if is(name, b"x-forwarded-proto") => Self::Ours,
+            18 if is(name, b"x-forwarded-scheme") => Self::Ours,
+            21 if is(name, b"sec-websocket-version") => Self::WebSocketVersion,
+            25 if is(name, b"strict-transport-security") => Self::TransportSecurity,
             24.. if starts_with(name, b"x-original-forwarded-") => Self::Ours,
             _ if name.contains(&b'_') => Self::Underscore,
             _ => Self::Other,
         }
     }
+}
+
+/// Whether `name` is `known`, which has nothing but lower case, digits and hyphens, whatever the case
+/// of `name`. A few operations for eight bytes, where a comparison that works for any text does
+/// several for each.
+#[inline(always)]
+fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
+    let Ok(name) = <&[u8; LENGTH]>::try_from(name) else {
+        return false;
+    };
+    let (Some(end), Some(known_end)) = (name.last_chunk(), known.last_chunk()) else {
+        return are_same(padded(name), padded(known));
+    };
+    let starts = name.as_chunks().0.iter().zip(known.as_chunks().0);
+    // The last word covers what is left of the one before.
+    starts.fold(are_same(*end, *known_end), |same, (own, known)| {
+        same & are_same(*own, *known)
+    })
+}
+
+/// The same for one word.
+#[inline(always)]
+fn are_same(name: [u8; 8], known: [u8; 8]) -> bool {
+    let (name, known) = (u64::from_le_bytes(name), u64::from_le_bytes(known));
+    // Letters, which have the one bit here and the others not, may differ in the bit of the case.
+    let case = (known & u64::from_le_bytes([0x40; 8])) >> 1;
+    (name ^ known) & !case == 0
+}
+
+#[inline(always)]
+fn padded<const LENGTH: usize>(short: &[u8; LENGTH]) -> [u8; 8] {
+    let mut word = [0; 8];
+    word.iter_mut()
+        .zip(short)
+        .for_each(|(to, from)| *to = *from);
+    word
 }
 
 /// Whether a trailer section may not carry the field: what frames, routes, authenticates or
@@ -115,6 +150,12 @@ fn starts_with(name: &[u8], start: &[u8]) -> bool {
         .is_some_and(|own| own.eq_ignore_ascii_case(start))
 }
 
+/// Whether a `Connection` says no more than that it stays open, as so many do that it is worth a
+/// question before its options are taken apart.
+pub(crate) fn is_keep_alive(value: &[u8]) -> bool {
+    is(value, b"keep-alive")
+}
+
 /// The options of a list such as `Connection`, without the space around them.
 pub(crate) fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
@@ -141,11 +182,13 @@ impl<'h> Named<'h> {
         self.sorted = false;
     }
 
+    /// Whether none was added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
     /// Whether `name` was added, whatever its case.
     pub(crate) fn contains(&mut self, name: &[u8]) -> bool {
-        if self.names.is_empty() {
-            return false;
-        }
         if !self.sorted {
             self.names.sort_unstable_by(|a, b| compare(a, b));
             self.sorted = true;
@@ -205,6 +248,29 @@ mod tests {
         ] {
             assert_eq!(Name::of(name.as_bytes()), known, "{name}");
         }
+    }
+
+    #[test]
+    fn one_bit_other_than_the_case_of_a_letter_makes_another_name() {
+        fn check<const LENGTH: usize>(known: &[u8; LENGTH]) {
+            for (at, bit) in (0..LENGTH).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+                let mut name = *known;
+                name[at] ^= 1 << bit;
+                let text = String::from_utf8_lossy(&name);
+                assert_eq!(is(&name, known), name.eq_ignore_ascii_case(known), "{text}");
+            }
+            assert!(is(known, known));
+            assert!(!is(&known[1..], known));
+        }
+        check(b"te");
+        check(b"proxy");
+        check(b"trailer");
+        check(b"x-scheme");
+        check(b"x-real-ip");
+        check(b"http2-settings");
+        check(b"x-forwarded-host");
+        check(b"x-forwarded-proto");
+        check(b"strict-transport-security");
     }
 
     #[test]

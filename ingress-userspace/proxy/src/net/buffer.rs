@@ -29,6 +29,38 @@ struct Free {
     outbound: Vec<Vec<u8>>,
 }
 
+/// Where received bytes go: memory that is taken only once there is something to receive.
+pub(crate) trait Room<'r> {
+    /// The memory.
+    fn take(self) -> &'r mut [u8];
+}
+
+impl<'r> Room<'r> for &'r mut [u8] {
+    fn take(self) -> &'r mut [u8] {
+        self
+    }
+}
+
+/// The room behind the bytes of an [`Inbound`].
+pub(crate) struct Space<'i>(&'i mut Inbound);
+
+impl<'i> Room<'i> for Space<'i> {
+    fn take(self) -> &'i mut [u8] {
+        let Inbound {
+            storage,
+            start,
+            end,
+        } = self.0;
+        let storage = storage.get_or_insert_with(take_inbound);
+        if *end == storage.len() && *start > 0 {
+            storage.copy_within(*start..*end, 0);
+            *end -= *start;
+            *start = 0;
+        }
+        storage.get_mut(*end..).unwrap_or_default()
+    }
+}
+
 /// Received bytes that are not consumed. Holds memory only while there are any.
 #[derive(Default)]
 pub(crate) struct Inbound {
@@ -77,19 +109,15 @@ impl Inbound {
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        receive: impl FnOnce(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
+        receive: impl FnOnce(&mut Context<'_>, Space<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        let storage = self.storage.get_or_insert_with(take_inbound);
-        if self.end == storage.len() && self.start > 0 {
-            storage.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
+        if self.is_full() {
+            return Poll::Ready(Ok(0));
         }
-        let space = storage.get_mut(self.end..).unwrap_or_default();
-        let received = receive(cx, space);
+        let received = receive(cx, Space(self));
         match received {
             Poll::Ready(Ok(count)) if count > 0 => self.end += count,
-            _ if self.start == self.end => self.release(),
+            _ if self.start == self.end && self.storage.is_some() => self.release(),
             _ => {}
         }
         Poll::Ready(ready!(received))
@@ -205,6 +233,7 @@ mod tests {
     fn fill(inbound: &mut Inbound, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         inbound.poll_fill(&mut cx, |_, space| {
+            let space = space.take();
             let count = bytes.len().min(space.len());
             space[..count].copy_from_slice(&bytes[..count]);
             Poll::Ready(Ok(count))

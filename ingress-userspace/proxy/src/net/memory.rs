@@ -11,6 +11,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use super::Room;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 thread_local! {
@@ -144,11 +145,12 @@ impl Socket {
         Ok(socket)
     }
 
-    pub(crate) fn poll_recv(
+    pub(crate) fn poll_recv<'r>(
         &self,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
+        room: impl Room<'r>,
     ) -> Poll<io::Result<usize>> {
+        let buffer = room.take();
         let mut arriving = self.0.arriving.borrow_mut();
         if arriving.is_empty() && !self.0.ended.get() && !buffer.is_empty() {
             *self.0.reader.borrow_mut() = Some(cx.waker().clone());

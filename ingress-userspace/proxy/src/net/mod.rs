@@ -11,7 +11,7 @@ mod stall;
 #[expect(unsafe_code, reason = "promises about descriptors")]
 mod sys;
 
-pub(crate) use buffer::{INBOUND_SIZE, Inbound, Outbound};
+pub(crate) use buffer::{INBOUND_SIZE, Inbound, Outbound, Room};
 pub(crate) use deadline::Deadline;
 pub(crate) use listener::Listener;
 #[cfg(fuzzing)]

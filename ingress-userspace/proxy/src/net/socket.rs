@@ -12,7 +12,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::sys::{register, unacknowledged};
+use super::{
+    Room,
+    sys::{register, unacknowledged},
+};
 use rustix::{
     io::Errno,
     net::{
@@ -20,7 +23,10 @@ use rustix::{
         send, shutdown, socket_with, sockopt,
     },
 };
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
+use tokio::io::{
+    AsyncRead, AsyncWrite, Interest, ReadBuf,
+    unix::{AsyncFd, AsyncFdReadyGuard},
+};
 
 /// A connection, registered with the worker's runtime.
 #[derive(Debug)]
@@ -63,17 +69,28 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Receives into `buffer`; 0 is the end of the stream.
-    pub(crate) fn poll_recv(
+    /// Receives into `room`; 0 is the end of the stream.
+    #[inline]
+    pub(crate) fn poll_recv<'r>(
         &self,
         cx: &mut Context<'_>,
+        room: impl Room<'r>,
+    ) -> Poll<io::Result<usize>> {
+        // Most often there is nothing: this much is made a part of whoever asks.
+        let ready = ready!(self.fd.poll_read_ready(cx))?;
+        self.poll_recv_ready(cx, ready, room.take())
+    }
+
+    fn poll_recv_ready<'s>(
+        &'s self,
+        cx: &mut Context<'_>,
+        mut ready: AsyncFdReadyGuard<'s, OwnedFd>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
         }
         loop {
-            let mut ready = ready!(self.fd.poll_read_ready(cx))?;
             match recv(&self.fd, &mut *buffer, RecvFlags::empty()) {
                 Ok((count, _)) => {
                     if count > 0 && count < buffer.len() {
@@ -81,7 +98,10 @@ impl Socket {
                     }
                     return Poll::Ready(Ok(count));
                 }
-                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(Errno::AGAIN) => {
+                    ready.clear_ready();
+                    ready = ready!(self.fd.poll_read_ready(cx))?;
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
@@ -108,11 +128,14 @@ impl Socket {
         cx: &mut Context<'_>,
         mut write: impl FnMut() -> Result<usize, Errno>,
     ) -> Poll<io::Result<usize>> {
+        // Nearly always there is room. To ask the runtime first costs each write more than a needless
+        // one costs where there is none.
         loop {
-            let mut ready = ready!(self.fd.poll_write_ready(cx))?;
             match write() {
                 Ok(count) => return Poll::Ready(Ok(count)),
-                Err(Errno::AGAIN) => ready.clear_ready(),
+                // What the runtime knows may be older than this answer or newer: it is forgotten, and
+                // the kernel asked again.
+                Err(Errno::AGAIN) => ready!(self.fd.poll_write_ready(cx))?.clear_ready(),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
             }

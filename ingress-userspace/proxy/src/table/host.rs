@@ -20,6 +20,51 @@ pub enum HostError {
     Port,
 }
 
+/// Classes of bytes in a host: `[a-z0-9_-]` is none of them.
+const UPPER: u8 = 1;
+const DOT: u8 = 2;
+const COLON: u8 = 4;
+const OTHER: u8 = 8;
+
+const CLASSES: [u8; 256] = {
+    let mut classes = [OTHER; 256];
+    let mut byte = 0;
+    while byte < classes.len() {
+        match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => classes[byte] = 0,
+            b'A'..=b'Z' => classes[byte] = UPPER,
+            b'.' => classes[byte] = DOT,
+            b':' => classes[byte] = COLON,
+            _ => {}
+        }
+        byte += 1;
+    }
+    classes
+};
+
+/// What a name is made of, found in one pass.
+struct Contents {
+    classes: u8,
+    /// Two dots in a row, or one at the start.
+    has_empty_label: bool,
+}
+
+impl Contents {
+    fn of(name: &str) -> Self {
+        let (mut classes, mut empty_label, mut previous) = (0, 0, DOT);
+        for &byte in name.as_bytes() {
+            let class = CLASSES[usize::from(byte)];
+            classes |= class;
+            empty_label |= class & previous & DOT;
+            previous = class;
+        }
+        Self {
+            classes,
+            has_empty_label: empty_label != 0,
+        }
+    }
+}
+
 impl<'a> CanonicalHost<'a> {
     /// Reads the value of a Host field or the authority of a request target.
     ///
@@ -29,59 +74,60 @@ impl<'a> CanonicalHost<'a> {
     /// # Errors
     /// The value is not `host [":" port]` (RFC 9110 section 7.2).
     pub fn parse(authority: &'a str) -> Result<Self, HostError> {
-        let (name, port) = if authority.starts_with('[') {
-            let end = authority.find(']').ok_or(HostError::Character)?;
-            let (literal, rest) = authority.split_at(end + 1);
-            let inner = &literal[1..end];
-            if inner.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(HostError::Character);
-            }
-            (
-                literal,
-                rest.strip_prefix(':')
-                    .or(if rest.is_empty() { Some("") } else { None })
-                    .ok_or(HostError::Character)?,
-            )
-        } else {
-            let colon = memchr::memchr(b':', authority.as_bytes());
-            match colon.and_then(|at| authority.split_at_checked(at)) {
-                Some((name, port)) => (name, port.get(1..).unwrap_or_default()),
-                None => (authority, ""),
-            }
-        };
-        if !port.is_empty()
-            && (port.len() > 5
-                || !port.bytes().all(|b| b.is_ascii_digit())
-                || port.parse::<u16>().is_err())
-        {
-            return Err(HostError::Port);
+        if authority.starts_with('[') {
+            return Self::literal(authority);
         }
-        if name.starts_with('[') {
-            return Ok(Self(lower(name)));
+        let (mut name, mut port) = (authority, "");
+        let mut made_of = Contents::of(name);
+        if made_of.classes & COLON != 0 {
+            (name, port) = authority.split_once(':').unwrap_or((authority, ""));
+            made_of = Contents::of(name);
         }
+        check_port(port)?;
+        // One dot at the end is no empty label, unless there is nothing before it.
         let name = name.strip_suffix('.').unwrap_or(name);
         if name.len() > 253 {
             return Err(HostError::TooLong);
         }
-        let mut previous = b'.';
-        for &byte in name.as_bytes() {
-            let fits = byte.is_ascii_alphanumeric()
-                || matches!(byte, b'-' | b'_')
-                || (byte == b'.' && previous != b'.');
-            if !fits {
-                return Err(HostError::Character);
-            }
-            previous = byte;
-        }
-        if previous == b'.' && !name.is_empty() {
+        if !name.is_empty() && (made_of.classes & OTHER != 0 || made_of.has_empty_label) {
             return Err(HostError::Character);
         }
-        Ok(Self(lower(name)))
+        Ok(Self(if made_of.classes & UPPER != 0 {
+            Cow::Owned(name.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(name)
+        }))
+    }
+
+    fn literal(authority: &'a str) -> Result<Self, HostError> {
+        let end = authority.find(']').ok_or(HostError::Character)?;
+        let (literal, rest) = authority.split_at(end + 1);
+        let inner = &literal[1..end];
+        if inner.parse::<std::net::Ipv6Addr>().is_err() {
+            return Err(HostError::Character);
+        }
+        match rest.strip_prefix(':') {
+            Some(port) => check_port(port)?,
+            None if rest.is_empty() => {}
+            None => return Err(HostError::Character),
+        }
+        Ok(Self(lower(literal)))
     }
 
     /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+fn check_port(port: &str) -> Result<(), HostError> {
+    let fits = port.len() <= 5
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok();
+    if port.is_empty() || fits {
+        Ok(())
+    } else {
+        Err(HostError::Port)
     }
 }
 
@@ -108,6 +154,8 @@ mod tests {
             ("198.51.100.10:80", "198.51.100.10"),
             ("[2001:DB8::1]:443", "[2001:db8::1]"),
             ("", ""),
+            (".", ""),
+            (".:80", ""),
         ] {
             assert_eq!(
                 CanonicalHost::parse(raw).unwrap().as_str(),

@@ -262,7 +262,7 @@ mod tests {
         drop(server);
         let Lease { connection, .. } = &mut lease;
         let mut byte = [0];
-        let ended = std::future::poll_fn(|cx| connection.socket.poll_recv(cx, &mut byte)).await;
+        let ended = std::future::poll_fn(|cx| connection.socket.poll_recv(cx, &mut byte[..])).await;
         assert_eq!(ended.unwrap(), 0);
         lease.give_back(Instant::now(), IDLE_TIME);
         assert_eq!(pool.idle(), 1);

@@ -6,8 +6,8 @@ use http::Version;
 
 use super::{error::ResponseError, pool::IDLE_TIME};
 use crate::http1::{
-    Field, Fields, Framing, FramingFields, HeadError, HeadFinder, Name, Span, StatusLine, options,
-    parse_response,
+    Field, Fields, Framing, FramingFields, HeadError, HeadFinder, Name, Span, StatusLine,
+    is_keep_alive, options, parse_response,
 };
 use crate::net::INBOUND_SIZE;
 
@@ -59,16 +59,29 @@ pub(crate) fn read_head(
     fields: &mut Vec<Field>,
     context: Context,
 ) -> Result<Option<Head>, ResponseError> {
-    let Some(length) = finder.find(bytes) else {
-        return if bytes.len() >= HEAD_LIMIT {
-            Err(HeadError::TooLarge.into())
-        } else {
-            Ok(None)
-        };
+    // Nearly always all of it comes at once. Where it does not, or is none, its end is looked for in
+    // what is new each time, and it is parsed once more.
+    let at_once = if finder.is_new() {
+        parse_response(bytes, fields).ok().flatten()
+    } else {
+        None
     };
-    *finder = HeadFinder::default();
+    let (line, length) = match at_once {
+        Some(parsed) => parsed,
+        None => {
+            let Some(length) = finder.find(bytes) else {
+                return if bytes.len() >= HEAD_LIMIT {
+                    Err(HeadError::TooLarge.into())
+                } else {
+                    Ok(None)
+                };
+            };
+            *finder = HeadFinder::default();
+            let head = bytes.get(..length).unwrap_or_default();
+            parse_response(head, fields)?.ok_or(HeadError::Syntax)?
+        }
+    };
     let head = bytes.get(..length).unwrap_or_default();
-    let line = parse_response(head, fields)?;
     interpret(line, length, Fields { head, fields }, context).map(Some)
 }
 
@@ -86,6 +99,7 @@ fn interpret(
         match kind {
             Name::ContentLength => framing_fields.take_length(value)?,
             Name::TransferEncoding => framing_fields.take_coding(value)?,
+            Name::Connection if is_keep_alive(value) => {}
             Name::Connection => {
                 for option in options(value) {
                     if option.eq_ignore_ascii_case(b"close") {
@@ -162,7 +176,7 @@ mod tests {
 
     fn head(text: &str, context: Context) -> Result<Head, ResponseError> {
         let mut fields = Vec::new();
-        let line = parse_response(text.as_bytes(), &mut fields)?;
+        let (line, _) = parse_response(text.as_bytes(), &mut fields)?.unwrap();
         interpret(
             line,
             text.len(),

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{net::Socket, tls::TlsStream};
+use crate::{
+    net::{Room, Socket},
+    tls::TlsStream,
+};
 
 /// A client's connection.
 pub(super) enum Stream {
@@ -20,16 +23,17 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Receives into `buffer`; 0 is the end of the stream.
-    pub(super) fn poll_recv(
+    /// Receives into `room`; 0 is the end of the stream.
+    #[inline]
+    pub(super) fn poll_recv<'r>(
         &self,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
+        room: impl Room<'r>,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(socket) => socket.poll_recv(cx, buffer),
+            Self::Plain(socket) => socket.poll_recv(cx, room),
             Self::Tls(stream) => {
-                let mut buffer = ReadBuf::new(buffer);
+                let mut buffer = ReadBuf::new(room.take());
                 ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut buffer))?;
                 Poll::Ready(Ok(buffer.filled().len()))
             }
@@ -37,6 +41,7 @@ impl Stream {
     }
 
     /// Sends the beginning of all `pieces` in a row; over TLS, into the session's buffer first.
+    #[inline]
     pub(super) fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -55,6 +60,7 @@ impl Stream {
     }
 
     /// Ready once all that was sent has left the session's buffer. TCP has none of its own.
+    #[inline]
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),

@@ -6,17 +6,26 @@ use tokio::time::Instant;
 
 use super::connection::Connection;
 use crate::{
-    http1::{HeadError, HeadFinder, check_request_start},
+    http1::{Field, HeadError, HeadFinder, RequestLine, check_request_start, parse_request},
     net::Inbound,
+    worker::state::Worker,
 };
 
 /// Largest head of a request; larger ones get 431.
 pub(in crate::worker) const HEAD_LIMIT: usize = 32 * 1024;
 
+/// The head of a request, taken apart; its bytes are at the front of what has arrived.
+pub(super) struct Head {
+    pub(super) line: RequestLine,
+    /// In bytes.
+    pub(super) length: usize,
+    pub(super) fields: Vec<Field>,
+}
+
 /// What came while a head was awaited.
 pub(super) enum Awaited {
-    /// One of so many bytes.
-    Head(usize),
+    /// One.
+    Head(Head),
     /// Something else, which this status answers.
     Bad(u16),
     /// The end of the connection, or of our patience with an idle one.
@@ -49,10 +58,22 @@ impl Connection {
                     if begun.is_none() {
                         begun = Some(worker.now());
                         member.asked();
+                        // Nearly always all of it comes at once. Where it does not, or is none, its
+                        // end is looked for in what is new each time, and it is parsed once more.
+                        if let Ok(Some(head)) = parse(worker, data)
+                            && head.length <= HEAD_LIMIT
+                        {
+                            return Poll::Ready(Ok(Awaited::Head(head)));
+                        }
                     }
                     match finder.find(data) {
                         Some(length) if length <= HEAD_LIMIT => {
-                            return Poll::Ready(Ok(Awaited::Head(length)));
+                            let head = data.get(..length).unwrap_or_default();
+                            return Poll::Ready(Ok(match parse(worker, head) {
+                                Ok(Some(head)) => Awaited::Head(head),
+                                Ok(None) => Awaited::Bad(status_of(HeadError::Syntax)),
+                                Err(error) => Awaited::Bad(status_of(error)),
+                            }));
                         }
                         Some(_) => return Poll::Ready(Ok(Awaited::Bad(431))),
                         None if data.len() > HEAD_LIMIT => {
@@ -92,8 +113,24 @@ impl Connection {
     }
 }
 
+/// Parses the head that `bytes` begin with; `None` while it is open.
+fn parse(worker: &Worker, bytes: &[u8]) -> Result<Option<Head>, HeadError> {
+    let mut fields = worker.fields.take();
+    match parse_request(bytes, &mut fields) {
+        Ok(Some((line, length))) => Ok(Some(Head {
+            line,
+            length,
+            fields,
+        })),
+        other => {
+            worker.fields.set(fields);
+            other.map(|_| None)
+        }
+    }
+}
+
 /// What answers a head that cannot be read.
-pub(super) fn status_of(error: HeadError) -> u16 {
+fn status_of(error: HeadError) -> u16 {
     match error {
         HeadError::TooLarge => 431,
         HeadError::Syntax => 400,

@@ -34,7 +34,7 @@ impl Connection {
         loop {
             let after = match self.head().await? {
                 // Apart, since it is large: the task of an idle client would hold the space for it.
-                Awaited::Head(length) => Box::pin(self.request(length)).await?,
+                Awaited::Head(head) => Box::pin(self.request(head)).await?,
                 Awaited::Bad(status) => Box::pin(self.refuse(status)).await?,
                 Awaited::End => return Ok(()),
             };

@@ -1,16 +1,16 @@
 //! Decides what becomes of a request, and answers what needs no endpoint.
 
-use std::io;
+use std::{future::Future, io};
 
 use super::{
     connection::Connection,
-    head::status_of,
+    head::Head,
     source::Nothing,
     terms::{After, Terms},
     writer::{Http1Head, end_head},
 };
 use crate::{
-    http1::{Announced, Body, Fields, Framing, SendError, Sender, parse_request},
+    http1::{Announced, Body, Fields, Framing, SendError, Sender},
     net::Outbound,
     worker::{
         phases::{self, Decision, Reply, RequestHead},
@@ -19,65 +19,50 @@ use crate::{
 };
 
 impl Connection {
-    /// Serves the request whose head of `length` bytes has arrived.
-    pub(super) async fn request(&mut self, length: usize) -> io::Result<After> {
+    /// Serves the request whose `head` has arrived.
+    pub(super) fn request(&mut self, head: Head) -> impl Future<Output = io::Result<After>> {
         let mut record = Record::new(&self.client.worker);
-        let decided = self.decide(length, &mut record);
+        let length = head.length;
+        let (terms, decision) = self.decide(head, &mut record);
         self.inbound.consume(length);
-        match decided {
-            Ok((terms, Decision::Answer(reply, unread))) => {
-                self.answer(&reply, terms, unread, &mut record).await
-            }
-            Ok((terms, Decision::Forward(mut plan))) => {
-                let mut body = Body::new(plan.framing);
-                match self.forward(&mut plan, terms, &mut body, &mut record).await {
-                    Ok(after) => Ok(after),
-                    // Rare, and large.
-                    Err(detour) => {
-                        Box::pin(self.detour(*detour, &plan, terms, body, &mut record)).await
+        // What has been decided so far takes no space in the future.
+        async move {
+            match decision {
+                Decision::Answer(reply, unread) => {
+                    self.answer(&reply, terms, unread, &mut record).await
+                }
+                Decision::Forward(mut plan) => {
+                    let mut body = Body::new(plan.framing);
+                    match self.forward(&mut plan, terms, &mut body, &mut record).await {
+                        Ok(after) => Ok(after),
+                        // Rare, and large.
+                        Err(detour) => {
+                            Box::pin(self.detour(*detour, &plan, terms, body, &mut record)).await
+                        }
                     }
                 }
-            }
-            Err(status) => {
-                self.answer(
-                    &Reply::unreadable(status),
-                    Terms::UNKNOWN,
-                    Framing::Close,
-                    &mut record,
-                )
-                .await
             }
         }
     }
 
-    /// Parses the head and takes it through the phases that do not wait; an error is a status.
-    fn decide(&self, length: usize, record: &mut Record) -> Result<(Terms, Decision), u16> {
-        let head = self.inbound.data().get(..length).unwrap_or_default();
-        let slot = &self.client.worker.fields;
-        let mut fields = slot.take();
-        let decided = parse_request(head, &mut fields)
-            .map_err(status_of)
-            .map(|line| {
-                let fields = Fields {
-                    head,
-                    fields: &fields,
-                };
-                let target = phases::target(line.target.of_head(head));
-                let method = line.method.of_head(head);
-                let request = RequestHead {
-                    version: line.version,
-                    method,
-                    target,
-                    fields,
-                    has_body: None,
-                };
-                (
-                    Terms::of(&request),
-                    phases::decide(&self.client, &request, record),
-                )
-            });
-        slot.set(fields);
-        decided
+    /// Takes the head through the phases that do not wait.
+    fn decide(&self, head: Head, record: &mut Record) -> (Terms, Decision) {
+        let bytes = self.inbound.data().get(..head.length).unwrap_or_default();
+        let Head { line, fields, .. } = head;
+        let request = RequestHead {
+            version: line.version,
+            method: line.method.of_head(bytes),
+            target: phases::target(line.target.of_head(bytes)),
+            fields: Fields {
+                head: bytes,
+                fields: &fields,
+            },
+            has_body: None,
+        };
+        let terms = Terms::of(&request);
+        let decision = phases::decide(&self.client, &request, record);
+        self.client.worker.fields.set(fields);
+        (terms, decision)
     }
 
     /// Answers what is no request and ends the connection.

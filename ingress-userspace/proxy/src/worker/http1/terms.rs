@@ -3,7 +3,7 @@
 use http::Version;
 
 use crate::{
-    http1::{Name, options},
+    http1::{Name, is_keep_alive, options},
     worker::phases::RequestHead,
 };
 
@@ -51,6 +51,7 @@ impl Terms {
         let mut closes = false;
         for (kind, _, value) in request.fields.iter() {
             match kind {
+                Name::Connection if is_keep_alive(value) => terms.keep_alive = true,
                 Name::Connection => {
                     for option in options(value) {
                         closes |= option.eq_ignore_ascii_case(b"close");

@@ -2,18 +2,17 @@
 
 use http::{StatusCode, Version};
 
-use crate::{net::Outbound, worker::phases::HeadWriter};
+use crate::{http1::Line, net::Outbound, worker::phases::HeadWriter};
 
 /// Writes a head as HTTP/1.1.
 pub(super) struct Http1Head<'o>(pub(super) &'o mut Outbound);
 
 impl HeadWriter for Http1Head<'_> {
     fn start(&mut self, status: u16, reason: &[u8]) {
-        let digits = [
-            b'0' + (status / 100 % 10) as u8,
-            b'0' + (status / 10 % 10) as u8,
-            b'0' + (status % 10) as u8,
-        ];
+        let mut start = *b"HTTP/1.1 000 ";
+        for (digit, power) in [(9, 100), (10, 10), (11, 1)] {
+            start[digit] = b'0' + (status / power % 10) as u8;
+        }
         let reason = if reason.is_empty() {
             let known = StatusCode::from_u16(status)
                 .ok()
@@ -22,11 +21,16 @@ impl HeadWriter for Http1Head<'_> {
         } else {
             reason
         };
-        self.0.put(&[b"HTTP/1.1 ", &digits, b" ", reason, b"\r\n"]);
+        self.0.put(&[&start, reason, b"\r\n"]);
     }
 
+    #[inline(always)]
     fn field(&mut self, name: &[u8], value: &[u8]) {
         self.0.put(&[name, b": ", value, b"\r\n"]);
+    }
+
+    fn pass(&mut self, line: Line<'_>) {
+        line.write(self.0);
     }
 }
 

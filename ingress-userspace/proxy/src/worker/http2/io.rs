@@ -114,7 +114,7 @@ impl AsyncRead for Io {
         loop {
             let room = buf.initialize_unfilled_to(limit);
             let count = if this.ahead.is_empty() {
-                ready!(this.stream.poll_recv(cx, room))?
+                ready!(this.stream.poll_recv(cx, &mut *room))?
             } else {
                 this.ahead.move_to(room)
             };

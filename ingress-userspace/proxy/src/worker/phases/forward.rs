@@ -33,7 +33,7 @@ pub(in crate::worker) struct Plan {
 
 /// A response whose head has arrived.
 pub(in crate::worker) struct Forwarded<B> {
-    pub(in crate::worker) exchange: Exchange<B>,
+    pub(in crate::worker) exchange: Box<Exchange<B>>,
     pub(in crate::worker) head: Head,
 }
 
@@ -70,15 +70,15 @@ pub(super) fn plan(
         &client.forwarded,
     ]);
     let (mut cookies, mut forwarded_for, mut forwarded_host) = (0, 0, 0);
-    for (kind, name, value) in head.fields.iter() {
+    for (kind, line) in head.fields.lines() {
         match kind {
             Name::Other
             | Name::Date
             | Name::Server
             | Name::TransportSecurity
             | Name::WebSocketVersion => {
-                if !request.named.contains(name) {
-                    out.put(&[name, b": ", value, b"\r\n"]);
+                if request.named.is_empty() || !request.named.contains(line.name()) {
+                    line.write(&mut out);
                 }
             }
             Name::Cookie => cookies += 1,
@@ -100,24 +100,26 @@ pub(super) fn plan(
             | Name::Underscore => {}
         }
     }
-    // HTTP/2 clients may cut a cookie into crumbs (RFC 9113 section 8.2.3).
-    join(&mut out, head, Name::Cookie, cookies, b"Cookie: ", b"; ");
-    join(
-        &mut out,
-        head,
-        Name::ForwardedFor,
-        forwarded_for,
-        b"X-Original-Forwarded-For: ",
-        b", ",
-    );
-    join(
-        &mut out,
-        head,
-        Name::ForwardedHost,
-        forwarded_host,
-        b"X-Original-Forwarded-Host: ",
-        b", ",
-    );
+    if cookies + forwarded_for + forwarded_host > 0 {
+        // HTTP/2 clients may cut a cookie into crumbs (RFC 9113 section 8.2.3).
+        join(&mut out, head, Name::Cookie, cookies, b"Cookie: ", b"; ");
+        join(
+            &mut out,
+            head,
+            Name::ForwardedFor,
+            forwarded_for,
+            b"X-Original-Forwarded-For: ",
+            b", ",
+        );
+        join(
+            &mut out,
+            head,
+            Name::ForwardedHost,
+            forwarded_host,
+            b"X-Original-Forwarded-Host: ",
+            b", ",
+        );
+    }
     if request.trailers {
         out.put(&[b"TE: trailers\r\n"]);
     }
@@ -223,7 +225,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         let (error, reused) = match lease(client, choice, &plan.entry, attempts.fresh()).await {
             Err(error) => (error, false),
             Ok(lease) => {
-                let mut exchange = Exchange::new(lease, request, ask(client, plan));
+                let mut exchange = Box::new(Exchange::new(lease, request, ask(client, plan)));
                 match poll_fn(|cx| exchange.poll_head(worker.now(), cx)).await {
                     Ok(head) => {
                         let others = balancer.endpoints() > attempts.tried().len() + 1;

@@ -2,7 +2,7 @@
 
 use super::{Forwarded, Plan, Reply};
 use crate::{
-    http1::{Fields, Name, Named, options},
+    http1::{Fields, Line, Name, Named, options},
     upstream::{ForwardError, Head, RequestBodyError},
     worker::{client::Client, record::Record},
 };
@@ -20,6 +20,11 @@ pub(in crate::worker) trait HeadWriter {
 
     /// One field.
     fn field(&mut self, name: &[u8], value: &[u8]);
+
+    /// One field that an endpoint sent.
+    fn pass(&mut self, line: Line<'_>) {
+        self.field(line.name(), line.value());
+    }
 }
 
 /// Passes on the head of what an endpoint answered, but for the framing of its body.
@@ -58,7 +63,7 @@ fn pass_fields(
         Named::default()
     };
     let mut has_date = false;
-    for (kind, name, value) in fields.iter() {
+    for (kind, line) in fields.lines() {
         match kind {
             Name::ContentLength
             | Name::TransferEncoding
@@ -73,8 +78,8 @@ fn pass_fields(
             Name::Date => has_date = true,
             _ => {}
         }
-        if !named.contains(name) {
-            writer.field(name, value);
+        if named.is_empty() || !named.contains(line.name()) {
+            writer.pass(line);
         }
     }
     has_date
@@ -98,9 +103,9 @@ pub(in crate::worker) fn interim(
 ) {
     writer.start(status, reason);
     let mut named = named_fields(fields);
-    for (kind, name, value) in fields.iter() {
-        if matches!(kind, Name::Other | Name::Date) && !named.contains(name) {
-            writer.field(name, value);
+    for (kind, line) in fields.lines() {
+        if matches!(kind, Name::Other | Name::Date) && !named.contains(line.name()) {
+            writer.pass(line);
         }
     }
 }

@@ -6,7 +6,7 @@
 use http::Version;
 
 use crate::{
-    http1::{Fields, Framing, FramingError, FramingFields, Name, Named, options},
+    http1::{Fields, Framing, FramingError, FramingFields, Name, Named, is_keep_alive, options},
     table::{CanonicalHost, CanonicalPath},
 };
 
@@ -237,6 +237,7 @@ impl<'r> Read<'r> {
                     return Err(FramingError::OldVersion.into());
                 }
                 Name::TransferEncoding => read.framing.take_coding(value)?,
+                Name::Connection if is_keep_alive(value) => {}
                 Name::Connection => read.connection(value)?,
                 Name::Upgrade => read.websocket = value.eq_ignore_ascii_case(b"websocket"),
                 Name::WebSocketVersion => read.websocket_version = value == b"13",
