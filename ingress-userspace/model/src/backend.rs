@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Endpoint, ObjectName};
+use super::ObjectName;
 
 /// A Service port as an Ingress references it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,18 +35,6 @@ impl fmt::Display for BackendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.service, self.port)
     }
-}
-
-/// A Service port and the endpoints that accept requests now.
-///
-/// No endpoints is a valid state: requests get 503.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// The key that routes use.
-    pub key: BackendKey,
-    /// Sorted by address, without duplicates. The ready ones; if there are none, those that are
-    /// terminating but still serving (KEP-1669).
-    pub endpoints: Vec<Endpoint>,
 }
 
 #[cfg(test)]

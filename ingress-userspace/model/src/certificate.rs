@@ -1,8 +1,8 @@
-//! A certificate chain and its key, from a Secret of type `kubernetes.io/tls`.
+//! A certificate chain and its key, from a Secret.
 
 use std::fmt;
 
-use super::{HostPattern, ObjectName};
+use super::ObjectName;
 
 /// A private key in PEM; `Debug` prints `[redacted]`.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,13 +26,11 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A certificate and the hosts it is served for.
+/// A certificate that can be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// The Secret it came from.
     pub secret: ObjectName,
-    /// The hosts whose Ingress names this Secret.
-    pub hosts: Vec<HostPattern>,
     /// `tls.crt`: the chain in PEM, leaf first.
     pub chain_pem: Vec<u8>,
     /// `tls.key`.

@@ -1,15 +1,23 @@
 //! Values by host: the one place that knows which pattern matches a name.
 
-use ahash::AHashMap;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use hashbrown::HashTable;
 
 use super::{HostPattern, host::parent};
 
-/// Values by host pattern; a lookup hashes at most twice.
+/// Parts of a map. A change copies one of them, of ten thousand hosts about forty; a copy of the
+/// whole map copies none.
+const SHARDS: usize = 256;
+
+/// Values by host pattern, in a map whose copies share what they have in common. A lookup hashes at
+/// most twice.
 #[derive(Clone, Debug)]
 pub struct HostMap<T> {
-    exact: AHashMap<Box<str>, T>,
+    exact: Names<T>,
     /// By what follows `*.`.
-    wildcard: AHashMap<Box<str>, T>,
+    wildcard: Names<T>,
     any: Option<T>,
 }
 
@@ -29,23 +37,33 @@ impl<T> HostMap<T> {
             .or_else(|| self.wildcard.get(parent(host)?))
     }
 
-    /// Whether there is a value for `host` or, if `host` is exact, for its wildcard.
-    pub fn covers(&self, host: &HostPattern) -> bool {
+    /// The value of exactly this pattern.
+    pub fn get(&self, host: &HostPattern) -> Option<&T> {
         match host {
-            HostPattern::Exact(name) => self.find_named(name).is_some(),
-            HostPattern::Wildcard(suffix) => self.wildcard.contains_key(suffix),
-            HostPattern::Any => self.any.is_some(),
+            HostPattern::Exact(name) => self.exact.get(name),
+            HostPattern::Wildcard(suffix) => self.wildcard.get(suffix),
+            HostPattern::Any => self.any.as_ref(),
         }
     }
 
-    /// The value of exactly this pattern, created by `value` if there is none.
-    pub fn get_or_insert_with(&mut self, host: &HostPattern, value: impl FnOnce() -> T) -> &mut T {
+    /// All patterns with their values, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (HostPattern, &T)> {
+        let exact = self.exact.iter();
+        let wildcard = self.wildcard.iter();
+        exact
+            .map(|(name, value)| (HostPattern::Exact(name.into()), value))
+            .chain(wildcard.map(|(suffix, value)| (HostPattern::Wildcard(suffix.into()), value)))
+            .chain(self.any.iter().map(|value| (HostPattern::Any, value)))
+    }
+}
+
+impl<T: Clone> HostMap<T> {
+    /// Puts another value, or none, in place of that of exactly this pattern, which it gives back.
+    pub fn set(&mut self, host: &HostPattern, value: Option<T>) -> Option<T> {
         match host {
-            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_insert_with(value),
-            HostPattern::Wildcard(suffix) => {
-                self.wildcard.entry(suffix.clone()).or_insert_with(value)
-            }
-            HostPattern::Any => self.any.get_or_insert_with(value),
+            HostPattern::Exact(name) => self.exact.set(name, value),
+            HostPattern::Wildcard(suffix) => self.wildcard.set(suffix, value),
+            HostPattern::Any => std::mem::replace(&mut self.any, value),
         }
     }
 }
@@ -53,22 +71,83 @@ impl<T> HostMap<T> {
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
         Self {
-            exact: AHashMap::new(),
-            wildcard: AHashMap::new(),
+            exact: Names::default(),
+            wildcard: Names::default(),
             any: None,
         }
     }
 }
 
-impl<'h, T> FromIterator<(&'h HostPattern, T)> for HostMap<T> {
-    /// The first value of a pattern stays.
+impl<'h, T: Clone> FromIterator<(&'h HostPattern, T)> for HostMap<T> {
+    /// The last value of a pattern stays.
     fn from_iter<I: IntoIterator<Item = (&'h HostPattern, T)>>(values: I) -> Self {
         let mut map = Self::default();
         for (host, value) in values {
-            map.get_or_insert_with(host, || value);
+            map.set(host, Some(value));
         }
         map
     }
+}
+
+/// Names that share a hash value's last bits, with their values.
+type Shard<T> = HashTable<(Arc<str>, T)>;
+
+/// Values by name.
+#[derive(Clone, Debug)]
+struct Names<T> {
+    shards: Arc<[Arc<Shard<T>>]>,
+    hasher: RandomState,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Self {
+        let empty = Arc::new(Shard::new());
+        Self {
+            shards: vec![empty; SHARDS].into(),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl<T> Names<T> {
+    fn get(&self, name: &str) -> Option<&T> {
+        let hash = self.hasher.hash_one(name);
+        let shard = self.shards.get(place(hash))?;
+        let found = shard.find(hash, |(own, _)| **own == *name)?;
+        Some(&found.1)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
+        let shards = self.shards.iter();
+        shards.flat_map(|shard| shard.iter().map(|(name, value)| (&**name, value)))
+    }
+}
+
+impl<T: Clone> Names<T> {
+    fn set(&mut self, name: &str, value: Option<T>) -> Option<T> {
+        let hash = self.hasher.hash_one(name);
+        let shard = Arc::make_mut(&mut self.shards).get_mut(place(hash))?;
+        let shard = Arc::make_mut(shard);
+        match (shard.find_mut(hash, |(own, _)| **own == *name), value) {
+            (Some((_, own)), Some(value)) => Some(std::mem::replace(own, value)),
+            (Some(_), None) => {
+                let found = shard.find_entry(hash, |(own, _)| **own == *name);
+                found.ok().map(|entry| entry.remove().0.1)
+            }
+            (None, Some(value)) => {
+                let hasher = &self.hasher;
+                let rehash = |(name, _): &(Arc<str>, T)| hasher.hash_one(&**name);
+                shard.insert_unique(hash, (name.into(), value), rehash);
+                None
+            }
+            (None, None) => None,
+        }
+    }
+}
+
+/// Which shard: by bits in the middle, since the table itself goes by both ends.
+fn place(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
 }
 
 #[cfg(test)]
@@ -101,25 +180,39 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_covered_by_itself_or_its_wildcard() {
-        for (hosts, pattern, covered) in [
-            (&["a.b.c"][..], "a.b.c", true),
-            (&["*.b.c"], "a.b.c", true),
-            (&["*.b.c"], "*.b.c", true),
-            (&["a.b.c"], "*.b.c", false),
-            (&["*.c"], "a.b.c", false),
-            (&[""], "a.b.c", false),
-            (&[""], "", true),
-        ] {
-            let pattern = pattern.parse().unwrap();
-            assert_eq!(map(hosts).covers(&pattern), covered, "{hosts:?} {pattern}");
+    fn a_value_is_set_replaced_and_removed_for_one_pattern_alone() {
+        for host in ["a.b", "*.b", ""] {
+            let host: HostPattern = host.parse().unwrap();
+            let mut map = map(&["x.y", "*.y"]);
+            let value = |text: &str| Some(text.to_owned());
+            assert_eq!(map.set(&host, value("1")), None);
+            assert_eq!(map.set(&host, value("2")), value("1"));
+            assert_eq!(map.get(&host), value("2").as_ref());
+            assert_eq!(map.iter().count(), 3);
+            assert_eq!(map.set(&host, None), value("2"));
+            assert_eq!(map.set(&host, None), None);
+            assert_eq!(map.get(&host), None);
+            assert_eq!(map.iter().count(), 2);
         }
     }
 
     #[test]
-    fn the_first_value_of_a_pattern_stays() {
-        let host = "a.b".parse().unwrap();
-        let map: HostMap<u8> = [(&host, 1), (&host, 2)].into_iter().collect();
-        assert_eq!(map.find("a.b"), Some(&1));
+    fn a_copy_keeps_its_values_and_shares_all_parts_but_the_changed_one() {
+        let hosts: Vec<HostPattern> = (0..2000)
+            .map(|number| format!("h{number}.test").parse().unwrap())
+            .collect();
+        let mut map: HostMap<usize> = hosts.iter().zip(0..).collect();
+        let copy = map.clone();
+        map.set(&hosts[7], Some(0));
+        assert_eq!(
+            (map.get(&hosts[7]), copy.get(&hosts[7])),
+            (Some(&0), Some(&7))
+        );
+        let pairs = map.exact.shards.iter().zip(copy.exact.shards.iter());
+        let other = pairs.filter(|(now, before)| !Arc::ptr_eq(now, before));
+        assert_eq!(other.count(), 1);
+        for (number, host) in hosts.iter().enumerate() {
+            assert_eq!(copy.get(host), Some(&number));
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The types of both flows: what the agent produces and the table compiles. No I/O, no runtime.
 //!
-//! `host`, `path` → `policy` → `route` → `backend` → `endpoint`; `certificate`; `snapshot` holds
-//! them all.
+//! `host`, `path` (`regex`), `policy` → `rule` → `upstream` → `backend` → `endpoint`; `host_rules`
+//! and `certificate`; an `update` carries them all. `object`, `seniority` and `problem` are the
+//! agent's.
 
 mod backend;
 mod certificate;
@@ -14,13 +15,12 @@ mod path;
 mod policy;
 mod problem;
 mod regex;
-mod route;
 mod rule;
-mod snapshot;
+mod seniority;
 mod update;
 mod upstream;
 
-pub use backend::{Backend, BackendKey, ServicePort};
+pub use backend::{BackendKey, ServicePort};
 pub use certificate::{Certificate, PrivateKey};
 pub use endpoint::Endpoint;
 pub use host::{HostPattern, HostPatternError};
@@ -31,10 +31,9 @@ pub use path::{PathKind, PathPattern, PathPatternError};
 pub use policy::{Policy, RetryCauses, RetryPolicy, RoutePolicy, TlsRedirect, UpstreamPolicy};
 pub use problem::{Problem, Severity, Subject};
 pub use regex::{PathRegex, PathRegexError, literal_start};
-pub use route::{Origin, Route, RouteAction, Seniority};
 pub use rule::{
     Action, Condition, Conditions, Redirect, RedirectError, Rule, Split, SplitError, Target,
 };
-pub use snapshot::Snapshot;
+pub use seniority::Seniority;
 pub use update::Update;
 pub use upstream::UpstreamKey;

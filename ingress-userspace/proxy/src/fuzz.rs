@@ -4,7 +4,7 @@
 use crate::{
     http1::{self, Body, Fields, FramingFields, Next},
     net::Inbound,
-    table::{CanonicalHost, CanonicalPath, RouteTable},
+    table::{CanonicalHost, CanonicalPath, Request, RouteTable},
     upstream::{Context, read_head},
 };
 
@@ -179,6 +179,23 @@ pub fn read_response<'p>(
 pub fn upstream_path(table: &RouteTable, host: &str, path: &str) -> Option<String> {
     let canonical = CanonicalPath::parse(path).ok()?;
     let host = CanonicalHost::parse(host).ok()?;
-    let entry = table.lookup(&host, &canonical)?;
+    let entry = table.lookup(&host, &canonical, &Plain)?;
     Some(entry.upstream_path(path, &canonical).into_owned())
+}
+
+/// A request of which only the host and the path count.
+struct Plain;
+
+impl Request for Plain {
+    fn method(&self) -> &[u8] {
+        b"GET"
+    }
+
+    fn has_header(&self, _: &[u8], _: &[u8]) -> bool {
+        false
+    }
+
+    fn query(&self) -> Option<&str> {
+        None
+    }
 }

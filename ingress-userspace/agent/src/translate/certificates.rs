@@ -85,7 +85,6 @@ impl Readable {
         Ok(Self {
             certificate: Arc::new(Certificate {
                 secret: name.clone(),
-                hosts: Vec::new(),
                 chain_pem: chain_pem.to_vec(),
                 key: PrivateKey::from_pem(key_pem.to_vec()),
             }),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use x509_parser::{extensions::GeneralName, parse_x509_certificate};
+use x509_parser::parse_x509_certificate;
 
-use ingress_model::{Certificate, HostPattern, PrivateKey};
+use ingress_model::Certificate;
 
 /// Largest chain, in bytes of PEM: a Secret may be 1 MiB, a sensible chain is a few KiB.
 const CHAIN_LIMIT: usize = 256 * 1024;
@@ -28,14 +28,10 @@ pub(super) enum CertificateError {
     Mismatch,
 }
 
-/// A certificate that can be served, and what it says about itself.
+/// A certificate that can be served.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    /// What it was read from, to see whether a later snapshot has the same.
-    source: (Vec<u8>, PrivateKey),
     pub(super) key: Arc<CertifiedKey>,
-    /// Its DNS names; the common name where it has none.
-    pub(super) names: Vec<HostPattern>,
     /// End of its validity, in seconds since the Unix epoch.
     pub(super) not_after: i64,
 }
@@ -54,55 +50,19 @@ impl Loaded {
                 .collect::<Result<_, _>>()
                 .map_err(|_| CertificateError::ChainPem)?;
         let leaf = chain.first().ok_or(CertificateError::NoCertificate)?;
-        let (names, not_after) = describe(leaf)?;
+        let not_after = expiry(leaf)?;
         let key = PrivateKeyDer::from_pem_slice(certificate.key.expose_pem())
             .map_err(|_| CertificateError::Key)?;
         let key =
             CertifiedKey::from_der(chain, key, provider).map_err(|_| CertificateError::Mismatch)?;
-        let source = (certificate.chain_pem.clone(), certificate.key.clone());
         Ok(Self {
-            source,
             key: Arc::new(key),
-            names,
             not_after,
         })
     }
-
-    /// Whether `certificate` holds the bytes that this one was read from.
-    pub(super) fn is_from(&self, certificate: &Certificate) -> bool {
-        self.source.0 == certificate.chain_pem && self.source.1 == certificate.key
-    }
-
-    /// Whether a client that asks for `host` would take this certificate's names.
-    pub(super) fn covers(&self, host: &HostPattern) -> bool {
-        match host {
-            HostPattern::Exact(name) => self.names.iter().any(|own| own.matches(name)),
-            HostPattern::Wildcard(_) => self.names.contains(host),
-            HostPattern::Any => false,
-        }
-    }
 }
 
-fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<HostPattern>, i64), CertificateError> {
+fn expiry(leaf: &CertificateDer<'_>) -> Result<i64, CertificateError> {
     let (_, leaf) = parse_x509_certificate(leaf).map_err(|_| CertificateError::Leaf)?;
-    let alternatives = leaf
-        .subject_alternative_name()
-        .map_err(|_| CertificateError::Leaf)?;
-    let mut names: Vec<HostPattern> = alternatives
-        .iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => name.parse().ok(),
-            _ => None,
-        })
-        .collect();
-    if names.is_empty() {
-        let common = leaf
-            .subject()
-            .iter_common_name()
-            .filter_map(|name| name.as_str().ok());
-        names.extend(common.filter_map(|name| name.parse::<HostPattern>().ok()));
-    }
-    names.retain(|name| *name != HostPattern::Any);
-    Ok((names, leaf.validity().not_after.timestamp()))
+    Ok(leaf.validity().not_after.timestamp())
 }

@@ -1,237 +1,216 @@
-//! Compiles the certificates of a snapshot into what an SNI name is looked up in.
+//! Which certificate serves which host: adopted from updates, published to the handshakes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustls::sign::CertifiedKey;
 
 use super::{certificate::Loaded, provider::provider};
-use ingress_model::{Certificate, HostMap, HostPattern, ObjectName, Problem, Snapshot, Subject};
+use ingress_model::{HostMap, HostPattern, ObjectName, Update};
 
-/// The certificates in force, by host.
+/// The certificates in force, by host; that of [`HostPattern::Any`] is the default.
+pub(super) type Served = HostMap<Arc<CertifiedKey>>;
+
+/// What updates have said of certificates.
 #[derive(Debug, Default)]
-pub struct Certificates {
-    hosts: HostMap<Arc<CertifiedKey>>,
-    secrets: BTreeMap<ObjectName, Arc<Loaded>>,
+pub(crate) struct Certificates {
+    secrets: BTreeMap<ObjectName, Loaded>,
+    /// The Secret of each host that has one.
+    wanted: BTreeMap<HostPattern, ObjectName>,
+    served: Served,
 }
 
 impl Certificates {
-    /// Reads every certificate of `snapshot`; a Secret with unusable new content keeps its
-    /// certificate from `previous`. A bad Secret affects no other.
+    /// Reads the certificates of an update, and notes which host has which.
     ///
-    /// A host is served only by a certificate that names it: the default one serves the others, as
-    /// in ingress-nginx.
-    pub fn compile(snapshot: &Snapshot, previous: Option<&Self>) -> (Self, Vec<Problem>) {
-        let mut certificates = Self::default();
-        let mut problems = Vec::new();
+    /// The agent sends none that cannot be read; if one comes all the same, the last good one of
+    /// its Secret stays.
+    pub(crate) fn apply(&mut self, update: &Update) {
         let provider = provider();
-        for certificate in &snapshot.certificates {
-            let before = previous.and_then(|previous| previous.secrets.get(&certificate.secret));
-            let unchanged = before.filter(|before| before.is_from(certificate)).cloned();
-            let loaded = match unchanged
-                .map_or_else(|| Loaded::read(certificate, &provider).map(Arc::new), Ok)
-            {
-                Ok(loaded) => loaded,
-                Err(error) => {
-                    let served = if before.is_some() {
-                        "its last good content"
-                    } else {
-                        "the default certificate"
-                    };
-                    let message = format!("{error}; {served} is served");
-                    problems.push(subject(certificate).error("data", message));
-                    match before {
-                        Some(before) => Arc::clone(before),
-                        None => continue,
-                    }
-                }
-            };
-            certificates.insert(certificate, &loaded, &mut problems);
-            certificates
-                .secrets
-                .insert(certificate.secret.clone(), loaded);
+        let mut changed = BTreeSet::new();
+        if update.base.is_none() {
+            let said: BTreeSet<_> = update.certificates.iter().map(|(name, _)| name).collect();
+            self.secrets.retain(|name, _| said.contains(name));
+            self.wanted.clear();
+            self.served = Served::default();
         }
-        (certificates, problems)
+        for (name, certificate) in &update.certificates {
+            match certificate
+                .as_ref()
+                .map(|found| Loaded::read(found, &provider))
+            {
+                None => drop(self.secrets.remove(name)),
+                Some(Ok(loaded)) => drop(self.secrets.insert(name.clone(), loaded)),
+                Some(Err(error)) => tracing::error!(secret = %name, %error, "certificate refused"),
+            }
+            changed.insert(name);
+        }
+        let mut hosts: BTreeSet<HostPattern> = self
+            .wanted
+            .iter()
+            .filter(|(_, name)| changed.contains(name))
+            .map(|(host, _)| host.clone())
+            .collect();
+        for (host, rules) in &update.hosts {
+            let wanted = rules
+                .as_ref()
+                .and_then(|rules| rules.policy.certificate.clone());
+            let before = match wanted {
+                Some(name) => self.wanted.insert(host.clone(), name),
+                None => self.wanted.remove(host),
+            };
+            if before.as_ref() != self.wanted.get(host) {
+                hosts.insert(host.clone());
+            }
+        }
+        for host in hosts {
+            let loaded = self
+                .wanted
+                .get(&host)
+                .and_then(|name| self.secrets.get(name));
+            self.served
+                .set(&host, loaded.map(|loaded| Arc::clone(&loaded.key)));
+        }
     }
 
-    /// The certificate for `name`, in lower case, without a trailing dot.
-    pub(super) fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        self.hosts.find_named(name)
+    /// What handshakes look up. Costs little: it shares what has not changed.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        Arc::new(self.served.clone())
     }
 
     /// When each Secret's certificate expires, in seconds since the Unix epoch.
-    pub fn expiries(&self) -> impl Iterator<Item = (&ObjectName, i64)> {
+    pub(crate) fn expiries(&self) -> impl Iterator<Item = (&ObjectName, i64)> {
         self.secrets
             .iter()
             .map(|(secret, loaded)| (secret, loaded.not_after))
     }
-
-    fn insert(&mut self, certificate: &Certificate, loaded: &Loaded, problems: &mut Vec<Problem>) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        if loaded.not_after < i64::try_from(now).unwrap_or(i64::MAX) {
-            problems.push(subject(certificate).warning("data", "the certificate has expired"));
-        }
-        for host in &certificate.hosts {
-            if *host == HostPattern::Any {
-                loaded
-                    .names
-                    .iter()
-                    .for_each(|name| self.offer(name, &loaded.key));
-            } else if loaded.covers(host) {
-                self.offer(host, &loaded.key);
-            } else {
-                let message = format!(
-                    "the certificate does not name {host}; the default certificate is served"
-                );
-                problems.push(subject(certificate).warning("data", message));
-            }
-        }
-    }
-
-    /// The first to claim a host, from the oldest Ingress, keeps it.
-    fn offer(&mut self, host: &HostPattern, key: &Arc<CertifiedKey>) {
-        self.hosts.get_or_insert_with(host, || Arc::clone(key));
-    }
-}
-
-fn subject(certificate: &Certificate) -> Subject {
-    Subject::object("Secret", &certificate.secret)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ingress_model::{PrivateKey, Severity};
+    use ingress_model::{Certificate, HostPolicy, HostRules, PrivateKey};
 
-    fn pem(names: &[&str]) -> (String, String) {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        (made.cert.pem(), made.signing_key.serialize_pem())
+    /// A Secret whose certificate names `name`, and the bytes of that certificate.
+    fn secret(name: &str) -> (ObjectName, Arc<Certificate>) {
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let secret = ObjectName::new("shop", name);
+        let certificate = Certificate {
+            secret: secret.clone(),
+            chain_pem: made.cert.pem().into_bytes(),
+            key: PrivateKey::from_pem(made.signing_key.serialize_pem().into_bytes()),
+        };
+        (secret, Arc::new(certificate))
     }
 
-    fn secret(name: &str, hosts: &[&str], (chain, key): (String, String)) -> Certificate {
-        Certificate {
-            secret: ObjectName::new("shop", name),
-            hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
-            chain_pem: chain.into_bytes(),
-            key: PrivateKey::from_pem(key.into_bytes()),
-        }
-    }
-
-    fn compile(
-        certificates: Vec<Certificate>,
-        previous: Option<&Certificates>,
-    ) -> (Certificates, Vec<Problem>) {
-        Certificates::compile(
-            &Snapshot {
-                certificates,
-                ..Snapshot::default()
+    fn host(host: &str, certificate: Option<&ObjectName>) -> (HostPattern, Option<Arc<HostRules>>) {
+        let rules = HostRules {
+            policy: HostPolicy {
+                tls: true,
+                certificate: certificate.cloned(),
             },
-            previous,
-        )
+            ..HostRules::default()
+        };
+        (host.parse().unwrap(), Some(Arc::new(rules)))
+    }
+
+    /// Which of `secrets` serves `name`.
+    fn of<'s>(certificates: &Certificates, name: &str, secrets: &[&'s str]) -> Option<&'s str> {
+        let served = certificates.served();
+        let key = served.find(name)?;
+        let is = |secret: &&&str| {
+            let loaded = certificates.secrets.get(&ObjectName::new("shop", **secret));
+            loaded.is_some_and(|loaded| Arc::ptr_eq(&loaded.key, key))
+        };
+        secrets.iter().find(is).copied()
     }
 
     #[test]
-    fn an_exact_name_goes_before_a_wildcard_of_one_label() {
-        let (found, problems) = compile(
-            vec![
-                secret("wide", &["*.example.com"], pem(&["*.example.com"])),
-                secret("own", &["a.example.com"], pem(&["a.example.com"])),
+    fn a_host_has_its_own_certificate_else_that_of_its_wildcard_else_the_default() {
+        let all = ["a.test", "wild.test", "default.test"];
+        let [a, wild, default] = all.map(secret);
+        let mut certificates = Certificates::default();
+        certificates.apply(&Update {
+            epoch: 1,
+            hosts: vec![
+                host("a.test", Some(&a.0)),
+                host("b.test", None),
+                host("*.test", Some(&wild.0)),
+                host("", Some(&default.0)),
             ],
-            None,
-        );
-        assert_eq!(problems, []);
-        let own = found.find("a.example.com").unwrap();
-        let wide = found.find("b.example.com").unwrap();
-        assert!(!Arc::ptr_eq(own, wide));
-        for name in ["example.com", "a.b.example.com", ".example.com"] {
-            assert!(found.find(name).is_none(), "{name}");
-        }
-    }
-
-    #[test]
-    fn a_bad_secret_keeps_its_last_good_content_and_harms_no_other() {
-        let good = pem(&["a.example.com"]);
-        let (first, _) = compile(vec![secret("a", &["a.example.com"], good.clone())], None);
-        let other = secret("b", &["b.example.com"], pem(&["b.example.com"]));
-        for bad in [
-            (good.0.clone(), pem(&["a.example.com"]).1),
-            (
-                "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n".to_owned(),
-                good.1.clone(),
-            ),
-            (String::new(), good.1.clone()),
-            (good.0.clone(), String::new()),
+            certificates: [a, wild, default].map(|(name, of)| (name, Some(of))).into(),
+            ..Update::default()
+        });
+        for (name, expected) in [
+            ("a.test", "a.test"),
+            ("b.test", "wild.test"),
+            ("c.test", "wild.test"),
+            ("a.b.test", "default.test"),
+            ("", "default.test"),
         ] {
-            let (next, problems) = compile(
-                vec![secret("a", &["a.example.com"], bad), other.clone()],
-                Some(&first),
-            );
-            assert_eq!(problems.len(), 1, "{problems:?}");
-            assert_eq!(problems[0].severity, Severity::Error);
-            assert!(Arc::ptr_eq(
-                next.find("a.example.com").unwrap(),
-                first.find("a.example.com").unwrap()
-            ));
-            assert!(next.find("b.example.com").is_some());
+            assert_eq!(of(&certificates, name, &all), Some(expected), "{name}");
         }
     }
 
     #[test]
-    fn a_certificate_serves_only_hosts_that_it_names() {
-        let (found, problems) = compile(
-            vec![secret(
-                "a",
-                &["a.example.com", "b.example.com"],
-                pem(&["a.example.com"]),
-            )],
-            None,
-        );
-        assert!(found.find("a.example.com").is_some() && found.find("b.example.com").is_none());
-        assert_eq!(problems.len(), 1, "{problems:?}");
-    }
-
-    #[test]
-    fn a_certificate_without_alternative_names_is_known_by_its_common_name() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params
-            .distinguished_name
-            .push(rcgen::DnType::CommonName, "kube-book.com");
-        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        let pem = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
-        let (found, problems) = compile(vec![secret("book", &["kube-book.com"], pem)], None);
-        assert!(
-            found.find("kube-book.com").is_some(),
-            "an expired certificate is still served"
-        );
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert!(problems[0].message.contains("expired"));
-    }
-
-    #[test]
-    fn debug_shows_no_key() {
-        let (chain, key) = pem(&["a.example.com"]);
-        let bytes = format!("{:?}", key.as_bytes());
-        let (found, _) = compile(vec![secret("a", &["a.example.com"], (chain, key))], None);
-        let debug = format!("{found:?}");
-        assert!(!debug.contains(bytes.trim_matches(['[', ']'])), "{debug}");
-    }
-
-    #[test]
-    fn unchanged_secrets_are_not_read_again() {
-        let same = secret("a", &["a.example.com"], pem(&["a.example.com"]));
-        let (first, _) = compile(vec![same.clone()], None);
-        let (second, _) = compile(vec![same], Some(&first));
+    fn a_change_reaches_the_hosts_that_have_the_secret_and_no_other() {
+        let (name, first) = secret("a.test");
+        let (_, second) = secret("a.test");
+        let (other, unrelated) = secret("b.test");
+        let mut certificates = Certificates::default();
+        certificates.apply(&Update {
+            epoch: 1,
+            hosts: vec![host("a.test", Some(&name)), host("b.test", Some(&other))],
+            certificates: vec![
+                (name.clone(), Some(first)),
+                (other.clone(), Some(unrelated)),
+            ],
+            ..Update::default()
+        });
+        let before = certificates.served();
+        let step = |certificates: &mut Certificates, of| {
+            certificates.apply(&Update {
+                epoch: 2,
+                base: Some(1),
+                certificates: vec![(name.clone(), of)],
+                ..Update::default()
+            });
+            certificates.served()
+        };
+        let after = step(&mut certificates, Some(second));
+        let differs =
+            |host: &str| !Arc::ptr_eq(before.find(host).unwrap(), after.find(host).unwrap());
+        assert!(differs("a.test") && !differs("b.test"));
+        // What cannot be read changes nothing.
+        let nonsense = Certificate {
+            secret: name.clone(),
+            chain_pem: b"nonsense".to_vec(),
+            key: PrivateKey::from_pem(Vec::new()),
+        };
+        let kept = step(&mut certificates, Some(Arc::new(nonsense)));
         assert!(Arc::ptr_eq(
-            first.find("a.example.com").unwrap(),
-            second.find("a.example.com").unwrap()
+            after.find("a.test").unwrap(),
+            kept.find("a.test").unwrap()
         ));
+        let gone = step(&mut certificates, None);
+        assert!(gone.find("a.test").is_none() && gone.find("b.test").is_some());
+    }
+
+    #[test]
+    fn a_whole_state_forgets_what_it_does_not_name() {
+        let (name, certificate) = secret("a.test");
+        let mut certificates = Certificates::default();
+        certificates.apply(&Update {
+            epoch: 1,
+            hosts: vec![host("a.test", Some(&name))],
+            certificates: vec![(name, Some(certificate))],
+            ..Update::default()
+        });
+        assert!(certificates.served().find("a.test").is_some());
+        certificates.apply(&Update::default());
+        assert!(certificates.served().find("a.test").is_none());
+        assert_eq!(certificates.expiries().count(), 0);
     }
 }

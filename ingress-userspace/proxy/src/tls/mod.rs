@@ -1,6 +1,6 @@
 //! Certificates by SNI, and the one TLS policy of the listeners.
 //!
-//! `certificate` reads one Secret → `certificates` compiles a snapshot → `resolver` serves it,
+//! `certificate` reads one Secret → `certificates` follows the updates → `resolver` serves them,
 //! hot-swapped.
 
 mod certificate;
@@ -19,7 +19,7 @@ use rustls::{
 };
 
 use self::provider::provider;
-pub use certificates::Certificates;
+pub(crate) use certificates::Certificates;
 pub use error::TlsError;
 pub use resolver::Resolver;
 // What the workers accept connections with; they name no TLS library.

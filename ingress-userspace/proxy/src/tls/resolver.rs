@@ -10,13 +10,13 @@ use rustls::{
 };
 use rustls_pki_types::PrivateKeyDer;
 
-use super::{certificates::Certificates, error::TlsError, provider::provider};
+use super::{certificates::Served, error::TlsError, provider::provider};
 
 /// Serves the latest certificates; a handshake takes no lock.
 #[derive(Debug)]
 pub struct Resolver {
-    /// Written by the composition root on each snapshot, read by every handshake.
-    current: ArcSwap<Certificates>,
+    /// Written on each update, read by every handshake.
+    current: ArcSwap<Served>,
     /// Self-signed; for names that no certificate serves, and for clients without SNI.
     fallback: Arc<CertifiedKey>,
 }
@@ -43,20 +43,16 @@ impl Resolver {
     }
 
     /// Serves `certificates` in all handshakes from now on.
-    pub fn publish(&self, certificates: Arc<Certificates>) {
+    pub(crate) fn publish(&self, certificates: Arc<Served>) {
         self.current.store(certificates);
     }
 }
 
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let found = hello.server_name().and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            self.current
-                .load()
-                .find(name.strip_suffix('.').unwrap_or(&name))
-                .cloned()
-        });
+        let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+        let name = name.strip_suffix('.').unwrap_or(&name);
+        let found = self.current.load().find(name).cloned();
         Some(found.unwrap_or_else(|| Arc::clone(&self.fallback)))
     }
 }

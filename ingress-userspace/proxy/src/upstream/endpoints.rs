@@ -3,44 +3,53 @@
 //! Endpoints are no part of the route table. A rolling deployment changes a list here and compiles
 //! nothing; a worker sees it at its next request, by one load.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
+use ahash::AHashMap;
 use arc_swap::ArcSwap;
-use ingress_model::{Backend, BackendKey, Endpoint};
+use ingress_model::{BackendKey, Endpoint, UpstreamKey, UpstreamPolicy};
 
-/// A Service port and its endpoints of the moment.
+/// A Service port that is spoken to in one way, and its endpoints of the moment.
 #[derive(Debug)]
 pub struct Upstream {
-    key: BackendKey,
+    key: Arc<UpstreamKey>,
     /// Where workers keep their balancer of this upstream. Given again once an upstream is gone.
     slot: usize,
     /// Tells it from others that had its slot before.
     serial: u64,
-    /// Raised after each change of `endpoints`.
+    endpoints: Arc<Endpoints>,
+}
+
+/// The endpoints of a backend, shared by the upstreams that speak to it.
+#[derive(Debug, Default)]
+struct Endpoints {
+    /// Raised after each change of `list`.
     version: AtomicU64,
-    endpoints: ArcSwap<Vec<Endpoint>>,
+    list: ArcSwap<Vec<Endpoint>>,
 }
 
 impl Upstream {
-    /// What routes call it.
-    pub fn key(&self) -> &BackendKey {
-        &self.key
+    /// The Service port.
+    pub fn backend(&self) -> &BackendKey {
+        &self.key.backend
+    }
+
+    /// How it is spoken to.
+    pub(crate) fn policy(&self) -> &UpstreamPolicy {
+        &self.key.policy
     }
 
     /// The endpoints now, sorted by address.
     pub fn endpoints(&self) -> Arc<Vec<Endpoint>> {
-        self.endpoints.load_full()
+        self.endpoints.list.load_full()
     }
 
     /// Whether it has an endpoint now.
     pub(crate) fn has_endpoints(&self) -> bool {
-        !self.endpoints.load().is_empty()
+        !self.endpoints.list.load().is_empty()
     }
 
     /// Where workers keep what belongs to it.
@@ -51,68 +60,82 @@ impl Upstream {
     /// Changes whenever the endpoints do, and differs between upstreams that share a slot.
     pub(crate) fn version(&self) -> (u64, u64) {
         // Acquire: who sees the version sees the endpoints that were stored before it.
-        (self.serial, self.version.load(Ordering::Acquire))
+        (self.serial, self.endpoints.version.load(Ordering::Acquire))
     }
 }
 
 /// All upstreams, as the control side knows them.
 #[derive(Debug, Default)]
-pub struct Upstreams {
-    by_key: BTreeMap<BackendKey, Arc<Upstream>>,
+pub(crate) struct Upstreams {
+    lists: AHashMap<BackendKey, Arc<Endpoints>>,
+    by_key: AHashMap<Arc<UpstreamKey>, Arc<Upstream>>,
+    /// Those whose backend was gone once; rules that are no longer in force may still have them.
+    outdated: Vec<Arc<Upstream>>,
     free_slots: Vec<usize>,
     slots: usize,
     serials: u64,
 }
 
 impl Upstreams {
-    /// Puts `backends` in force: new ones can be compiled into routes, changed ones reach the workers
-    /// at once.
+    /// Puts the endpoints of a backend in force: workers see them at their next request.
     ///
-    /// An upstream that is gone keeps its last endpoints, so that a worker which still holds the old
-    /// routes serves them as before.
-    pub fn adopt(&mut self, backends: &BTreeMap<BackendKey, Backend>) {
+    /// Without any (`None`) the backend is gone, and its upstreams keep their last endpoints: a
+    /// worker which still holds the old rules serves them as before.
+    pub(crate) fn set_endpoints(&mut self, backend: &BackendKey, endpoints: Option<&[Endpoint]>) {
+        let Some(endpoints) = endpoints else {
+            self.lists.remove(backend);
+            return;
+        };
+        let known = self.lists.entry(backend.clone()).or_default();
+        if known.list.load().as_slice() != endpoints {
+            known.list.store(Arc::new(endpoints.to_vec()));
+            known.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Forgets all backends but these.
+    pub(crate) fn retain(&mut self, is_known: impl Fn(&BackendKey) -> bool) {
+        self.lists.retain(|backend, _| is_known(backend));
+    }
+
+    /// The upstream called `key`; without endpoints if nobody has said any.
+    pub(crate) fn of(&mut self, key: &Arc<UpstreamKey>) -> Arc<Upstream> {
+        let endpoints = Arc::clone(self.lists.entry(key.backend.clone()).or_default());
+        if let Some(known) = self.by_key.get(key) {
+            if Arc::ptr_eq(&known.endpoints, &endpoints) {
+                return Arc::clone(known);
+            }
+            self.outdated.extend(self.by_key.remove(key));
+        }
+        let upstream = Arc::new(self.create(Arc::clone(key), endpoints));
+        self.by_key.insert(Arc::clone(key), Arc::clone(&upstream));
+        upstream
+    }
+
+    /// Frees the upstreams that no rule has any more.
+    pub(crate) fn forget_unused(&mut self) {
         let free_slots = &mut self.free_slots;
-        self.by_key.retain(|key, upstream| {
-            let stays = backends.contains_key(key);
+        let mut stays = |upstream: &Arc<Upstream>| {
+            let stays = Arc::strong_count(upstream) > 1;
             if !stays {
                 free_slots.push(upstream.slot);
             }
             stays
-        });
-        for (key, backend) in backends {
-            match self.by_key.get(key) {
-                Some(upstream) if **upstream.endpoints.load() == backend.endpoints => {}
-                Some(upstream) => {
-                    upstream
-                        .endpoints
-                        .store(Arc::new(backend.endpoints.clone()));
-                    upstream.version.fetch_add(1, Ordering::Release);
-                }
-                None => {
-                    let upstream = Arc::new(self.create(key.clone(), backend.endpoints.clone()));
-                    self.by_key.insert(key.clone(), upstream);
-                }
-            }
-        }
+        };
+        self.by_key.retain(|_, upstream| stays(upstream));
+        self.outdated.retain(|upstream| stays(upstream));
     }
 
-    /// The upstream called `key`.
-    pub fn find(&self, key: &BackendKey) -> Option<&Arc<Upstream>> {
-        self.by_key.get(key)
-    }
-
-    fn create(&mut self, key: BackendKey, endpoints: Vec<Endpoint>) -> Upstream {
+    fn create(&mut self, key: Arc<UpstreamKey>, endpoints: Arc<Endpoints>) -> Upstream {
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.slots += 1;
             self.slots - 1
         });
         self.serials += 1;
-        let endpoints = ArcSwap::from_pointee(endpoints);
         Upstream {
             key,
             slot,
             serial: self.serials,
-            version: AtomicU64::new(0),
             endpoints,
         }
     }
@@ -120,62 +143,99 @@ impl Upstreams {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ingress_model::{ObjectName, ServicePort};
 
     use super::*;
 
-    fn backends(of: &[(&str, &[u16])]) -> BTreeMap<BackendKey, Backend> {
-        of.iter()
-            .map(|(name, ports)| {
-                let key = BackendKey {
-                    service: ObjectName::new("shop", *name),
-                    port: ServicePort::Number(80),
-                };
-                let endpoint = |port: &u16| Endpoint {
-                    address: ([192, 0, 2, 1], *port).into(),
-                    pod: None,
-                };
-                (
-                    key.clone(),
-                    Backend {
-                        key,
-                        endpoints: ports.iter().map(endpoint).collect(),
-                    },
-                )
-            })
-            .collect()
+    fn backend(name: &str) -> BackendKey {
+        BackendKey {
+            service: ObjectName::new("shop", name),
+            port: ServicePort::Number(80),
+        }
+    }
+
+    fn key(name: &str, seconds: u64) -> Arc<UpstreamKey> {
+        Arc::new(UpstreamKey {
+            backend: backend(name),
+            policy: UpstreamPolicy {
+                read_timeout: Duration::from_secs(seconds),
+                ..UpstreamPolicy::default()
+            },
+        })
+    }
+
+    fn endpoints(ports: &[u16]) -> Vec<Endpoint> {
+        let endpoint = |port: &u16| Endpoint {
+            address: ([192, 0, 2, 1], *port).into(),
+            pod: None,
+        };
+        ports.iter().map(endpoint).collect()
     }
 
     #[test]
     fn only_what_changed_has_another_version() {
         let mut upstreams = Upstreams::default();
-        let first = backends(&[("a", &[1]), ("b", &[1])]);
-        upstreams.adopt(&first);
-        let find =
-            |upstreams: &Upstreams, key: &BackendKey| Arc::clone(upstreams.find(key).unwrap());
-        let keys: Vec<_> = first.keys().cloned().collect();
-        let (a, b) = (find(&upstreams, &keys[0]), find(&upstreams, &keys[1]));
+        let set = |upstreams: &mut Upstreams, name: &str, ports: &[u16]| {
+            upstreams.set_endpoints(&backend(name), Some(&endpoints(ports)));
+        };
+        set(&mut upstreams, "a", &[1]);
+        set(&mut upstreams, "b", &[1]);
+        let (a, b) = (upstreams.of(&key("a", 1)), upstreams.of(&key("b", 1)));
         let (before_a, before_b) = (a.version(), b.version());
-        upstreams.adopt(&backends(&[("a", &[1, 2]), ("b", &[1])]));
+        set(&mut upstreams, "a", &[1, 2]);
+        set(&mut upstreams, "b", &[1]);
         assert!(a.version() != before_a && b.version() == before_b);
         assert_eq!(a.endpoints().len(), 2);
     }
 
     #[test]
-    fn a_slot_is_given_again_under_another_serial() {
+    fn one_port_spoken_to_in_two_ways_has_two_upstreams_with_the_same_endpoints() {
         let mut upstreams = Upstreams::default();
-        let first = backends(&[("a", &[1])]);
-        upstreams.adopt(&first);
-        let gone = Arc::clone(upstreams.find(first.keys().next().unwrap()).unwrap());
-        let second = backends(&[("b", &[2])]);
-        upstreams.adopt(&second);
-        let new = upstreams.find(second.keys().next().unwrap()).unwrap();
-        assert_eq!(gone.slot(), new.slot());
-        assert_ne!(gone.version(), new.version());
+        upstreams.set_endpoints(&backend("a"), Some(&endpoints(&[1])));
+        let (one, two) = (upstreams.of(&key("a", 1)), upstreams.of(&key("a", 2)));
+        assert_ne!(one.slot(), two.slot());
+        assert!(Arc::ptr_eq(&one, &upstreams.of(&key("a", 1))));
+        upstreams.set_endpoints(&backend("a"), Some(&endpoints(&[1, 2])));
+        assert_eq!((one.endpoints().len(), two.endpoints().len()), (2, 2));
+    }
+
+    #[test]
+    fn a_slot_is_given_again_under_another_serial_once_nobody_has_it() {
+        let mut upstreams = Upstreams::default();
+        upstreams.set_endpoints(&backend("a"), Some(&endpoints(&[1])));
+        let gone = upstreams.of(&key("a", 1));
+        upstreams.set_endpoints(&backend("a"), None);
+        upstreams.forget_unused();
         assert_eq!(
             gone.endpoints().len(),
             1,
-            "a worker with the old routes has lost its endpoint"
+            "a worker with the old rules has lost its endpoint"
         );
+        let other = upstreams.of(&key("b", 1));
+        assert_ne!(gone.slot(), other.slot());
+        let (slot, version) = (gone.slot(), gone.version());
+        drop(gone);
+        upstreams.forget_unused();
+        let new = upstreams.of(&key("c", 1));
+        assert_eq!(new.slot(), slot);
+        assert_ne!(new.version(), version);
+    }
+
+    #[test]
+    fn a_backend_that_comes_back_is_heard_of() {
+        let mut upstreams = Upstreams::default();
+        let set = |upstreams: &mut Upstreams, ports: Option<&[u16]>| {
+            let endpoints = ports.map(endpoints);
+            upstreams.set_endpoints(&backend("a"), endpoints.as_deref());
+        };
+        set(&mut upstreams, Some(&[1]));
+        let old = upstreams.of(&key("a", 1));
+        set(&mut upstreams, None);
+        set(&mut upstreams, Some(&[2]));
+        let new = upstreams.of(&key("a", 1));
+        set(&mut upstreams, Some(&[2, 3]));
+        assert_eq!((old.endpoints().len(), new.endpoints().len()), (1, 2));
     }
 }

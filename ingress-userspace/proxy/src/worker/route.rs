@@ -1,50 +1,53 @@
-//! The route of one request: an entry of the table that was in force when it began.
+//! The rule of one request: an entry of the table that was in force when it began.
 
-use std::{ops::Deref, rc::Rc, sync::Arc};
+use std::{cell::RefCell, ops::Deref, rc::Rc, sync::Arc};
 
-use crate::table::{CanonicalHost, CanonicalPath, Entry, RouteTable};
+use crate::table::Entry;
 
-/// The table that a worker has adopted. Counted by the worker alone: the shared count of the table
-/// would be a cache line that every request of every core writes.
+/// An entry that a request has, whatever becomes of the table. Counted by the worker alone: the
+/// entry's own count would be a cache line that every request of every core writes.
 #[derive(Clone, Debug)]
 #[expect(
     clippy::redundant_allocation,
     reason = "the count in front is the worker's own"
 )]
-pub(super) struct Adopted(Rc<Arc<RouteTable>>);
-
-/// An entry of a table that lives as long as this does.
-#[derive(Clone, Debug)]
-pub(super) struct Route {
-    table: Adopted,
-    /// Place of the entry in the table.
-    index: usize,
-}
-
-impl Adopted {
-    pub(super) fn new(table: Arc<RouteTable>) -> Self {
-        Self(Rc::new(table))
-    }
-
-    /// The route of a request; `None` where 404 is the answer.
-    pub(super) fn lookup(
-        &self,
-        host: &CanonicalHost<'_>,
-        path: &CanonicalPath<'_>,
-    ) -> Option<Route> {
-        let index = self.0.lookup(host, path)?.index();
-        Some(Route {
-            table: self.clone(),
-            index,
-        })
-    }
-}
+pub(super) struct Route(Rc<Arc<Entry>>);
 
 impl Deref for Route {
     type Target = Entry;
 
     fn deref(&self) -> &Entry {
-        // The index is that of an entry of this very table.
-        &self.table.0.entries()[self.index]
+        &self.0
+    }
+}
+
+/// The entries that this worker has had requests for, by their slots.
+#[derive(Debug, Default)]
+pub(super) struct Routes(RefCell<Vec<Option<Route>>>);
+
+impl Routes {
+    /// The worker's own count of `entry`.
+    pub(super) fn of(&self, entry: &Arc<Entry>) -> Route {
+        let mut slots = self.0.borrow_mut();
+        if let Some(Some(route)) = slots.get(entry.slot())
+            && Arc::ptr_eq(&route.0, entry)
+        {
+            return route.clone();
+        }
+        let route = Route(Rc::new(Arc::clone(entry)));
+        if slots.len() <= entry.slot() {
+            slots.resize(entry.slot() + 1, None);
+        }
+        if let Some(slot) = slots.get_mut(entry.slot()) {
+            *slot = Some(route.clone());
+        }
+        route
+    }
+
+    /// Lets go of entries that have left the table; requests under way keep theirs.
+    pub(super) fn forget_retired(&self) {
+        for slot in self.0.borrow_mut().iter_mut() {
+            slot.take_if(|route| route.is_retired());
+        }
     }
 }

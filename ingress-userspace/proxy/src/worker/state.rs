@@ -12,12 +12,12 @@ use tokio::time::Instant;
 use super::{
     Settings,
     drain::Drain,
-    route::{Adopted, Route},
+    route::{Route, Routes},
 };
 use crate::{
     http1::Field,
     metrics::{WorkerCounters, WorkerMetrics},
-    table::{CanonicalHost, CanonicalPath, RouteTable},
+    table::{CanonicalHost, CanonicalPath, Request, RouteTable},
     tls::TlsAcceptor,
     upstream::{Balancer, Balancers, Pool, RetryBudget, Upstream},
 };
@@ -26,7 +26,8 @@ use crate::{
 pub(super) struct Worker {
     pub(super) id: usize,
     /// Replaced whole when a table is adopted; a request keeps the route that it began with.
-    table: RefCell<Adopted>,
+    table: RefCell<Arc<RouteTable>>,
+    routes: Routes,
     balancers: Balancers,
     pub(super) pool: Pool,
     pub(super) retry_budget: RetryBudget,
@@ -64,7 +65,8 @@ impl Worker {
         };
         Self {
             id,
-            table: RefCell::new(Adopted::new(table)),
+            table: RefCell::new(table),
+            routes: Routes::default(),
             balancers: Balancers::default(),
             pool: Pool::default(),
             retry_budget: RetryBudget::default(),
@@ -82,13 +84,17 @@ impl Worker {
         &self,
         host: &CanonicalHost<'_>,
         path: &CanonicalPath<'_>,
+        request: &impl Request,
     ) -> Option<Route> {
-        self.table.borrow().lookup(host, path)
+        let table = self.table.borrow();
+        let entry = table.lookup(host, path, request)?;
+        Some(self.routes.of(entry))
     }
 
-    /// Puts another table in force, whatever its size by one store.
+    /// Puts another table in force, whatever its size by one store. The old one is freed on the
+    /// control side, which holds it until no worker does.
     pub(super) fn adopt(&self, table: Arc<RouteTable>) {
-        *self.table.borrow_mut() = Adopted::new(table);
+        *self.table.borrow_mut() = table;
     }
 
     /// The balancer of `upstream`, with its endpoints of now.
@@ -130,6 +136,7 @@ impl Worker {
         // The time of day may have been set.
         self.clock.anchor.set((self.now(), SystemTime::now()));
         self.clock.date.borrow_mut().0 = u64::MAX;
+        self.routes.forget_retired();
         self.balancers.forget_outdated();
         self.pool.sweep(self.now());
     }

@@ -36,7 +36,7 @@ impl Connection {
         let failure = match detour {
             Detour::Lost(error) => return Err(error),
             Detour::Switched { head, endpoint } => {
-                let idle = plan.entry.route.policy.upstream.read_timeout;
+                let idle = plan.upstream().policy().read_timeout;
                 return self.switch(head, endpoint, idle, record).await;
             }
             Detour::Broken {
@@ -45,7 +45,7 @@ impl Connection {
                 error,
             } => {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(upstream = %plan.entry.upstream.key(), error, "response broke off");
+                tracing::debug!(upstream = %plan.upstream().backend(), error, "response broke off");
                 self.break_off(&mut sender, resets).await;
                 return Ok(After::Abort);
             }

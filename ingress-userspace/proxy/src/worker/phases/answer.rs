@@ -2,6 +2,7 @@
 
 use super::{reply::Reply, request_id::RequestId, sanitize::Sanitized};
 use crate::{table::Entry, worker::client::Client};
+use ingress_model::Action;
 
 /// Where certificate authorities look for proofs of ownership: never redirected.
 const ACME_CHALLENGES: &[u8] = b"/.well-known/acme-challenge";
@@ -13,11 +14,17 @@ pub(super) fn answer(
     request: &Sanitized<'_>,
     id: &RequestId,
 ) -> Option<Reply> {
-    if entry.denied().is_some() {
-        return Some(Reply::status(503, id.clone()));
+    match &entry.rule.action {
+        Action::Deny(_) => return Some(Reply::status(503, id.clone())),
+        Action::Respond(status) => return Some(Reply::status(*status, id.clone())),
+        Action::Redirect(redirect) => {
+            let location = redirect.location.to_string();
+            return Some(Reply::redirect(redirect.status, location, id.clone()));
+        }
+        Action::Forward(_) => {}
     }
     let location = redirect_to_https(client, entry, request)?;
-    Some(Reply::redirect(location, id.clone()))
+    Some(Reply::redirect(308, location, id.clone()))
 }
 
 /// Where to send a plain request that belongs on https: host without port, raw target, less one

@@ -1,6 +1,6 @@
 //! Sends a routed request to an endpoint of its upstream, and retries on another if that is safe.
 
-use std::{future::poll_fn, io::Write, rc::Rc};
+use std::{future::poll_fn, io::Write, rc::Rc, sync::Arc};
 
 use super::{
     request_id::RequestId,
@@ -9,10 +9,9 @@ use super::{
 use crate::{
     http1::{Announced, Framing, Name},
     net::Outbound,
-    table::Entry,
     upstream::{
         Ask, Attempts, Choice, Exchange, Failure, ForwardError, Head, Lease, Outgoing, Repeatable,
-        RequestBody, Timeouts,
+        RequestBody, Timeouts, Upstream,
     },
     worker::{client::Client, record::Record, route::Route},
 };
@@ -20,6 +19,8 @@ use crate::{
 /// A request that is to be forwarded, and what has to be known of it until it is answered.
 pub(in crate::worker) struct Plan {
     pub(in crate::worker) entry: Route,
+    /// A place in the entry's upstreams.
+    target: usize,
     pub(super) id: RequestId,
     /// The whole head that goes upstream; taken when it is sent.
     head: Option<Outbound>,
@@ -136,6 +137,7 @@ pub(super) fn plan(
     }
     out.put(&[b"\r\n"]);
     Plan {
+        target: entry.choose(),
         entry,
         id,
         head: Some(out),
@@ -151,6 +153,12 @@ pub(super) fn plan(
 }
 
 impl Plan {
+    /// Where it goes.
+    pub(in crate::worker) fn upstream(&self) -> &Arc<Upstream> {
+        // The entry forwards, or there would be no plan, and so has an upstream for each target.
+        &self.entry.upstreams()[self.target]
+    }
+
     fn repeatable(&self, replayable: bool) -> Repeatable {
         Repeatable {
             idempotent: self.is_idempotent,
@@ -205,14 +213,9 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         Framing::Chunked | Framing::Close => Announced::Chunks,
     };
     let head = plan.head.take().unwrap_or_else(Outbound::new);
-    let mut request = Outgoing::new(
-        head,
-        body,
-        announced,
-        plan.entry.route.policy.route.body_limit,
-    );
-    let balancer = worker.balancer(&plan.entry.upstream);
-    let retry = &plan.entry.route.policy.upstream.retry;
+    let mut request = Outgoing::new(head, body, announced, plan.entry.rule.policy.body_limit);
+    let balancer = worker.balancer(plan.upstream());
+    let retry = &plan.upstream().policy().retry;
     let mut attempts = Attempts::new(&worker.retry_budget, retry);
     let mut failed = None;
     loop {
@@ -222,7 +225,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
         attempts.begin();
         record.attempts = attempts.made();
         record.endpoint = choice.endpoint().map(|endpoint| endpoint.address);
-        let (error, reused) = match lease(client, choice, &plan.entry, attempts.fresh()).await {
+        let (error, reused) = match lease(client, choice, plan.upstream(), attempts.fresh()).await {
             Err(error) => (error, false),
             Ok(lease) => {
                 let mut exchange = Box::new(Exchange::new(lease, request, ask(client, plan)));
@@ -268,7 +271,7 @@ pub(in crate::worker) async fn forward<B: RequestBody>(
 
 /// What the exchange has to know.
 fn ask(client: &Client, plan: &Plan) -> Ask {
-    let policy = &plan.entry.route.policy.upstream;
+    let policy = plan.upstream().policy();
     Ask {
         head: plan.is_head,
         upgrade: plan.upgrade,
@@ -284,7 +287,7 @@ fn ask(client: &Client, plan: &Plan) -> Ask {
 async fn lease(
     client: &Client,
     choice: Choice<'_>,
-    entry: &Entry,
+    upstream: &Upstream,
     fresh: bool,
 ) -> Result<Lease, ForwardError> {
     let worker = &client.worker;
@@ -297,7 +300,7 @@ async fn lease(
     counters.upstream_connects.increment();
     // Rare beside the requests over pooled connections, and large: apart, it does not count in what
     // an idle client's task holds.
-    let connected = Box::pin(pool.connect(entry.route.policy.upstream.connect_timeout)).await;
+    let connected = Box::pin(pool.connect(upstream.policy().connect_timeout)).await;
     choice.report(connected.is_ok(), worker.now());
     if connected.is_err() {
         counters.upstream_connects_failed.increment();

@@ -51,7 +51,7 @@ pub(super) fn decide(client: &Rc<Client>, head: &RequestHead<'_>, record: &mut R
     if request.is_for_server {
         return Decision::Answer(Reply::options(id), request.framing);
     }
-    let Some(entry) = select::select(client, &request) else {
+    let Some(entry) = select::select(client, head, &request) else {
         return Decision::Answer(Reply::status(404, id), request.framing);
     };
     record.route(&entry);

@@ -10,7 +10,7 @@ pub(super) fn declared_length(
     request: &Sanitized<'_>,
     id: &RequestId,
 ) -> Option<Reply> {
-    match (entry.route.policy.route.body_limit, request.framing) {
+    match (entry.rule.policy.body_limit, request.framing) {
         (Some(limit), Framing::Length(length)) if length > limit => {
             Some(Reply::status(413, id.clone()))
         }

@@ -30,11 +30,11 @@ impl Reply {
         }
     }
 
-    /// 308: the method and the body are to be sent again, to `location`.
-    pub(super) fn redirect(location: String, id: RequestId) -> Self {
+    /// Sends the client to `location`; with 307 and 308 the method and the body, too.
+    pub(super) fn redirect(status: u16, location: String, id: RequestId) -> Self {
         Self {
             location: Some(location),
-            ..Self::status(308, id)
+            ..Self::status(status, id)
         }
     }
 

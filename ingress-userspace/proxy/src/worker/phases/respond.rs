@@ -152,7 +152,7 @@ fn has_hsts(client: &Client) -> bool {
 pub(in crate::worker) fn error(error: &ForwardError, plan: &Plan) -> Option<Reply> {
     let side = error.side();
     let chain = error as &dyn std::error::Error;
-    tracing::debug!(upstream = %plan.entry.upstream.key(), ?side, error = chain, "request failed");
+    tracing::debug!(upstream = %plan.upstream().backend(), ?side, error = chain, "request failed");
     let status = match error {
         ForwardError::NoEndpoint => 503,
         ForwardError::Connect { .. }
@@ -176,12 +176,15 @@ pub(in crate::worker) fn error(error: &ForwardError, plan: &Plan) -> Option<Repl
 /// The value of `X-Forebay`: which way a request went.
 fn trace(node: &str, client: &Client, plan: &Plan, record: &Record) -> String {
     let Plan { entry, .. } = plan;
-    let (worker, ingress, upstream) =
-        (client.worker.id, &entry.route.ingress, entry.upstream.key());
+    let (worker, ingress, upstream) = (
+        client.worker.id,
+        &entry.rule.source.name,
+        plan.upstream().backend(),
+    );
     let mut text = format!("node={node} worker={worker} ingress={ingress} backend={upstream}");
     if let Some(address) = record.endpoint {
         text += &format!(" endpoint={address}");
-        let endpoints = entry.upstream.endpoints();
+        let endpoints = plan.upstream().endpoints();
         let endpoint = endpoints
             .iter()
             .find(|endpoint| endpoint.address == address);
