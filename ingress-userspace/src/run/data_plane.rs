@@ -38,6 +38,8 @@ pub(super) struct DataPlane {
     successors: Vec<watch::Receiver<usize>>,
     waiting: JoinSet<()>,
     status: DataPlaneStatus,
+    /// Why the virtual IPs that were asked for are not served here.
+    refusal: Option<String>,
 }
 
 impl DataPlane {
@@ -65,8 +67,12 @@ impl DataPlane {
                 mode: "sockets".to_owned(),
                 degraded: None,
             },
+            refusal: None,
         };
-        if !config.vip.is_empty() {
+        if let Some(reason) = config.takes_no_part() {
+            tracing::warn!(reason, "serving ordinary sockets, no virtual IPs");
+            data_plane.status.degraded = Some(reason);
+        } else if !config.vip.is_empty() {
             match data_plane.steer(&settings(config, nodes), workers).await {
                 Ok(()) => data_plane.expose(metrics),
                 Err(error) => {
@@ -75,7 +81,8 @@ impl DataPlane {
                         error = reason,
                         "XDP is unavailable: workers listen on plain sockets"
                     );
-                    data_plane.status.degraded = Some(reason);
+                    data_plane.status.degraded = Some(reason.clone());
+                    data_plane.refusal = Some(reason);
                 }
             }
         }
@@ -200,6 +207,12 @@ impl DataPlane {
     /// What `/status` shows.
     pub(super) fn status(&self) -> DataPlaneStatus {
         self.status.clone()
+    }
+
+    /// Why the virtual IPs that this node was asked for are not served here; `None` where all is as
+    /// asked.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
     }
 
     /// One set of listeners for each worker, to which connections come from now on; the second call

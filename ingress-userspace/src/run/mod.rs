@@ -9,17 +9,13 @@ mod listener;
 mod publish;
 mod signals;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::{Barrier, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Barrier, mpsc, oneshot, watch},
+    task::JoinSet,
+};
 
 use self::{
     data_plane::DataPlane,
@@ -35,7 +31,7 @@ use ingress_proxy::{
 };
 
 use crate::{
-    admin::{self, ListenerStatus, Status},
+    admin::{self, AdminSocket, ListenerStatus, Readiness, SocketError, Status},
     config::{ConfigError, RunConfig},
     log,
 };
@@ -53,6 +49,9 @@ pub(crate) enum UsageError {
         /// Why.
         source: std::io::Error,
     },
+    /// The admin socket cannot be had.
+    #[error(transparent)]
+    AdminSocket(#[from] SocketError),
     /// Flags that do not go together.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -82,13 +81,17 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let workers = config.workers.map_or_else(cores, usize::from);
     let metrics = Arc::new(Registry::new(workers));
 
-    let admin_listener = bind_admin(config)?;
+    let (admin_socket, admin_listener) =
+        AdminSocket::bind(&config.admin.path()).map_err(UsageError::from)?;
+    let metrics_listener = bind_metrics(config)?;
     let mut data_plane = DataPlane::start(config, workers, &metrics).await?;
     let mut listeners = data_plane.addresses();
-    listeners.push(Address {
-        role: Role::Admin,
-        address: admin_listener.local_addr()?,
-    });
+    if let Some(listener) = &metrics_listener {
+        listeners.push(Address {
+            role: Role::Metrics,
+            address: listener.local_addr()?,
+        });
+    }
 
     let feed = follow_source(config).await.map_err(UsageError::from)?;
     let status = Status {
@@ -106,18 +109,19 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     };
     let (mut publisher, tables, status) =
         Publisher::new(status, tls::Resolver::new()?, Arc::clone(&metrics));
-    let ready = Arc::new(AtomicBool::new(false));
-    publish::expose(&metrics, status.clone(), Arc::clone(&ready));
+    let (readiness, is_ready) = watch::channel(Readiness::Starting);
+    publish::expose(&metrics, status.clone(), is_ready.clone());
     let state = admin::State {
-        ready: Arc::clone(&ready),
+        readiness: is_ready,
         tables: tables.clone(),
         status,
         metrics: Arc::clone(&metrics),
     };
-    let admin = tokio::spawn(admin::serve(
-        tokio::net::TcpListener::from_std(admin_listener)?,
-        state,
+    tokio::spawn(admin::serve(
+        tokio::net::UnixListener::from_std(admin_listener)?,
+        state.clone(),
     ));
+    tracing::info!(listener = "admin", path = %admin_socket.path().display(), "listening");
     for listener in &listeners {
         tracing::info!(listener = listener.role.name(), address = %listener.address, "listening");
     }
@@ -164,8 +168,23 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         &end,
     )?;
     data_plane.serve()?;
-    ready.store(true, Relaxed);
-    tracing::info!(workers, routes = tables.borrow().entries().len(), "ready");
+    let mut scrapes = serve_metrics(metrics_listener, state)?;
+    let routes = tables.borrow().entries().len();
+    match data_plane.refusal() {
+        None => {
+            readiness.send_replace(Readiness::Ready);
+            tracing::info!(workers, routes, "ready");
+        }
+        Some(reason) => {
+            readiness.send_replace(Readiness::Refused(reason.to_owned()));
+            tracing::error!(
+                workers,
+                routes,
+                reason,
+                "not ready: serving without the virtual IPs"
+            );
+        }
+    }
 
     let signal = tokio::select! {
         () = data_plane.follow() => "none: the neighbour watcher stopped",
@@ -173,10 +192,11 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         // Fewer workers would serve their connections late or never: start again instead.
         Some(worker) = ended.recv() => bail!("worker {worker} stopped; see the log"),
     };
-    ready.store(false, Relaxed);
-    if shares_admin(config) {
-        // Whoever takes over answers now; this one would say "not ready" in its name.
-        admin.abort();
+    readiness.send_replace(Readiness::ShuttingDown);
+    delay(config.shutdown_delay, &mut signals).await;
+    if shares_metrics(config) {
+        // Whoever takes over answers now; this one's counters would look like a reset.
+        scrapes.abort_all();
     }
     let replaced = data_plane.is_replaced();
     tracing::info!(signal, grace = ?config.shutdown_grace, replaced, "shutting down: finishing requests in flight");
@@ -200,15 +220,48 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
 
 /// In a cluster the pod that takes over stands beside the one it replaces, in the node's network:
 /// both need the port. Elsewhere a second process on it is a mistake.
-fn shares_admin(config: &RunConfig) -> bool {
+fn shares_metrics(config: &RunConfig) -> bool {
     config.manifests.is_none()
 }
 
-fn bind_admin(config: &RunConfig) -> Result<std::net::TcpListener, UsageError> {
-    if shares_admin(config) {
-        listener::bind_joined(Role::Admin, config.admin)
+fn bind_metrics(config: &RunConfig) -> Result<Option<std::net::TcpListener>, UsageError> {
+    let Some(address) = config.metrics_address() else {
+        return Ok(None);
+    };
+    let listener = if shares_metrics(config) {
+        listener::bind_joined(Role::Metrics, address)
     } else {
-        listener::bind(Role::Admin, config.admin)
+        listener::bind(Role::Metrics, address)
+    };
+    listener.map(Some)
+}
+
+/// Answers scrapes from now on, and not before: until then, the port may be a predecessor's, and
+/// half of its scrapes would come here.
+fn serve_metrics(
+    listener: Option<std::net::TcpListener>,
+    state: admin::State,
+) -> anyhow::Result<JoinSet<()>> {
+    let mut scrapes = JoinSet::new();
+    if let Some(listener) = listener {
+        listener::listen(&listener).context("cannot listen for scrapes of the metrics")?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        scrapes.spawn(admin::serve_metrics(listener, state));
+    }
+    Ok(scrapes)
+}
+
+/// Serves as before for `delay`, so that whatever picks this node by its readiness picks another.
+///
+/// A signal ends it early.
+async fn delay(delay: Duration, signals: &mut Signals) {
+    if delay.is_zero() {
+        return;
+    }
+    tracing::info!(?delay, "not ready any more; serving until the delay ends");
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        signal = signals.next() => tracing::warn!(signal, "second signal: ending the delay"),
     }
 }
 
