@@ -191,7 +191,8 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) vip: Vec<Ipv4Addr>,
 
-    /// Attach the XDP program to this interface; repeatable
+    /// Attach the XDP program to this interface; repeatable. Nodes may name theirs differently: each
+    /// takes those that it has, and must have one
     #[arg(
         long,
         value_name = "IF",
@@ -244,18 +245,16 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) node_name: Option<String>,
 
-    /// Secret seed of the hash that picks a connection's node; the same on all nodes. The default is
-    /// public: with it, an attacker can aim connections at one node
+    /// Secret number, the same on all nodes, of the hash that picks a connection's node: who knows
+    /// it can aim connections at one node. Required if several nodes share the virtual IPs
     #[arg(
         long,
         value_name = "N",
         env = "FOREBAY_HASH_SEED",
         hide_env_values = true,
-        default_value_t = 0x0f0e_ba17_51ee_d001,
-        hide_default_value = true,
         help_heading = "Data plane"
     )]
-    pub(crate) hash_seed: u64,
+    pub(crate) hash_seed: Option<u64>,
 
     /// Folder in a BPF file system where programs, maps and links outlive the process
     #[arg(
@@ -404,6 +403,12 @@ pub(crate) enum ConfigError {
     /// Two `--node` flags share a name or an address.
     #[error("--node {0} repeats a name or an address; each may appear only once")]
     DuplicateNode(String),
+    /// Nodes that share virtual IPs must agree on a seed that nobody else knows.
+    #[error(
+        "nodes that share virtual IPs need --hash-seed, a secret number that is the same on all \
+         nodes; make one with: od -An -N8 -tu8 /dev/urandom"
+    )]
+    NoSeed,
 }
 
 impl RunConfig {
@@ -423,6 +428,19 @@ impl RunConfig {
             }
         }
         Ok(nodes)
+    }
+
+    /// The seed of the flow hash. A lone node owns every connection, so that its seed tells nobody
+    /// anything.
+    ///
+    /// # Errors
+    /// Several nodes share the virtual IPs, and there is none.
+    pub(crate) fn seed(&self) -> Result<u64, ConfigError> {
+        match self.hash_seed {
+            Some(seed) => Ok(seed),
+            None if self.node.len() > 1 => Err(ConfigError::NoSeed),
+            None => Ok(0),
+        }
     }
 
     /// Why this node takes no part in the virtual IPs that the others share: it is not in the fixed
@@ -579,6 +597,20 @@ mod tests {
         }
         let without_vips = run(&["--node-name", "n1"]).unwrap();
         assert_eq!(without_vips.takes_no_part(), None);
+    }
+
+    #[test]
+    fn nodes_that_share_virtual_ips_need_a_secret_seed() {
+        let two = ["--node", "n1=198.18.0.1,n2=198.18.0.2"];
+        let steer = ["--vip", "198.51.100.10", "--xdp-interface", "eth0"];
+        for (flags, seed) in [
+            (&["--node", "n1=198.18.0.1"][..], Ok(0)),
+            (&two, Err(ConfigError::NoSeed)),
+            (&[two[0], two[1], "--hash-seed", "7"], Ok(7)),
+        ] {
+            let flags = [&steer[..], &["--node-name", "n1"], flags].concat();
+            assert_eq!(run(&flags).unwrap().seed(), seed, "{flags:?}");
+        }
     }
 
     #[test]
