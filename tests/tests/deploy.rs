@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, OnceLock},
@@ -247,7 +248,9 @@ fn probes_tell_a_pod_that_serves_from_one_that_waits_and_one_that_is_gone() {
         .args(&["--metrics", "127.0.0.1:0"])
         .start_unready()
         .unwrap();
-    waiting.wait_for("listening").unwrap();
+    waiting.wait_for("cannot watch the source").unwrap();
+    // Its scrapes would come from the old one's port.
+    assert!(TcpStream::connect(waiting.metrics_addr()).is_err());
     for _ in 0..10 {
         assert_eq!(probes(&waiting), [false, true]);
         assert_eq!(probes(&old), [true, true]);

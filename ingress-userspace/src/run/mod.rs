@@ -121,10 +121,10 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         tokio::net::UnixListener::from_std(admin_listener)?,
         state.clone(),
     ));
-    tracing::info!(listener = "admin", path = %admin_socket.path().display(), "listening");
     for listener in &listeners {
         tracing::info!(listener = listener.role.name(), address = %listener.address, "listening");
     }
+    tracing::info!(listener = "admin", path = %admin_socket.path().display(), "listening");
 
     let tls = tls::server_config(publisher.resolver())?;
     let (first_table, is_first) = oneshot::channel();
@@ -186,14 +186,19 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         }
     }
 
-    let signal = tokio::select! {
-        () = data_plane.follow() => "none: the neighbour watcher stopped",
-        signal = signals.next() => signal,
-        // Fewer workers would serve their connections late or never: start again instead.
-        Some(worker) = ended.recv() => bail!("worker {worker} stopped; see the log"),
-    };
+    let served = serve_until(signals.next(), &data_plane, &mut ended).await;
+    let signal = served?.unwrap_or("none: the neighbour watcher stopped");
     readiness.send_replace(Readiness::ShuttingDown);
-    delay(config.shutdown_delay, &mut signals).await;
+    if !config.shutdown_delay.is_zero() {
+        tracing::info!(signal, delay = ?config.shutdown_delay, "not ready; serving until the delay ends");
+        let end = async {
+            tokio::select! {
+                () = tokio::time::sleep(config.shutdown_delay) => {}
+                signal = signals.next() => tracing::warn!(signal, "second signal: ending the delay"),
+            }
+        };
+        serve_until(end, &data_plane, &mut ended).await?;
+    }
     if shares_metrics(config) {
         // Whoever takes over answers now; this one's counters would look like a reset.
         scrapes.abort_all();
@@ -251,17 +256,20 @@ fn serve_metrics(
     Ok(scrapes)
 }
 
-/// Serves as before for `delay`, so that whatever picks this node by its readiness picks another.
+/// Lets the workers serve until `end`, whose result it gives; `None` where nothing keeps the
+/// kernel's maps in step any more.
 ///
-/// A signal ends it early.
-async fn delay(delay: Duration, signals: &mut Signals) {
-    if delay.is_zero() {
-        return;
-    }
-    tracing::info!(?delay, "not ready any more; serving until the delay ends");
+/// # Errors
+/// A worker stopped: fewer would serve their connections late or never. Start again instead.
+async fn serve_until<T>(
+    end: impl Future<Output = T>,
+    data_plane: &DataPlane,
+    ended: &mut mpsc::UnboundedReceiver<usize>,
+) -> anyhow::Result<Option<T>> {
     tokio::select! {
-        () = tokio::time::sleep(delay) => {}
-        signal = signals.next() => tracing::warn!(signal, "second signal: ending the delay"),
+        () = data_plane.follow() => Ok(None),
+        end = end => Ok(Some(end)),
+        Some(worker) = ended.recv() => bail!("worker {worker} stopped; see the log"),
     }
 }
 
