@@ -21,13 +21,32 @@ impl Readiness {
         *self == Self::Ready
     }
 
-    /// Why it is not ready.
+    /// Why it is not ready, in one line.
     pub(crate) fn reason(&self) -> Option<String> {
         match self {
             Self::Ready => None,
             Self::Starting => Some("no table is in force yet: its source has not answered".into()),
-            Self::Refused(reason) => Some(format!("cannot serve the virtual IPs: {reason}")),
+            // The verifier explains itself on many lines; `/status` has them all.
+            Self::Refused(reason) => Some(format!(
+                "cannot serve the virtual IPs: {}",
+                reason.lines().next().unwrap_or_default()
+            )),
             Self::ShuttingDown => Some("shutting down".into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line() {
+        let refused = Readiness::Refused("load steer: refused. Verifier: 0: R1\n1: R2\n".into());
+        assert_eq!(
+            refused.reason().as_deref(),
+            Some("cannot serve the virtual IPs: load steer: refused. Verifier: 0: R1")
+        );
+        assert!(!refused.is_ready());
     }
 }

@@ -101,7 +101,11 @@ fn source(source: &Value) -> String {
 fn data_plane(data_plane: &Value) -> String {
     let mode = data_plane["mode"].as_str().unwrap_or_default();
     match data_plane["degraded"].as_str() {
-        Some(reason) => format!("{mode}, degraded: {reason}"),
+        // The verifier explains itself on many lines.
+        Some(reason) => format!(
+            "{mode}, degraded: {}",
+            reason.lines().next().unwrap_or_default()
+        ),
         None => mode.to_owned(),
     }
 }
@@ -185,7 +189,7 @@ mod tests {
             "version": "0.1.0", "node": "n1", "ready": false, "not_ready": "shutting down",
             "source": {"kind": "folder", "state": "in-sync"},
             "listeners": [{"listener": "http", "address": "0.0.0.0:80"}],
-            "data_plane": {"mode": "sockets", "degraded": "no CAP_BPF"},
+            "data_plane": {"mode": "sockets", "degraded": "no CAP_BPF\n0: R1=ctx()"},
             "problems": [{"severity": "error", "object": "Ingress shop/web", "field": "spec",
                           "file": null, "message": "no such Service"}],
             "routes": 7, "denied_routes": 2, "certificates": {"shop/tls": 1_000_000},

@@ -180,7 +180,6 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
             tracing::error!(
                 workers,
                 routes,
-                reason,
                 "not ready: serving without the virtual IPs"
             );
         }
