@@ -14,7 +14,10 @@ use clap::{
 };
 use ingress_agent::kernel::{Forward, XdpMode};
 
-use crate::log::LogFormat;
+use crate::{admin, log::LogFormat};
+
+/// Where Prometheus asks in a cluster; ingress-nginx's.
+const METRICS_PORT: u16 = 10254;
 
 /// Forebay: an ingress for bare-metal Kubernetes.
 ///
@@ -47,6 +50,51 @@ pub(crate) enum Command {
     ///   curl -H 'Host: foo.bar.com' http://127.0.0.1:8080/foos1
     #[command(verbatim_doc_comment)]
     Run(Box<RunConfig>),
+    /// Show what a running Forebay serves, from where, and what is wrong
+    ///
+    /// With --ready or --healthy it prints one line and ends with 0 or 1, for the exec probes of a
+    /// pod:
+    ///   command: [/forebay, status, --ready]
+    #[command(verbatim_doc_comment)]
+    Status(StatusArgs),
+    /// List the routes that a running Forebay has in force
+    Routes(RoutesArgs),
+    /// Print the metrics of a running Forebay, as Prometheus reads them
+    Metrics(AdminArgs),
+}
+
+/// Flags of `forebay status`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+
+    /// Print the answer of /status: JSON
+    #[arg(long, conflicts_with_all = ["ready", "healthy"])]
+    pub(crate) json: bool,
+
+    /// Only say whether it wants connections, and why not; exit code 0 or 1
+    #[arg(long, conflicts_with = "healthy")]
+    pub(crate) ready: bool,
+
+    /// Only say whether it answers; exit code 0 or 1
+    #[arg(long)]
+    pub(crate) healthy: bool,
+}
+
+/// Flags of `forebay routes`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RoutesArgs {
+    #[command(flatten)]
+    pub(crate) admin: AdminArgs,
+
+    /// Only those of this host, written as in the Ingress: *.example.com is a host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+
+    /// Print the answer of /routes: JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Flags of `forebay run`.
@@ -115,15 +163,22 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) https: Vec<SocketAddr>,
 
-    /// Serve /healthz, /readyz, /metrics, /routes and /status on ADDR:PORT
+    #[command(flatten, next_help_heading = "Listeners")]
+    pub(crate) admin: AdminArgs,
+
+    /// Answer /metrics and /healthz on ADDR:PORT, or nowhere: off [default: 0.0.0.0:10254 for a
+    /// cluster, off for a folder]
     #[arg(
         long,
         value_name = "ADDR:PORT",
-        env = "FOREBAY_ADMIN",
-        default_value = "127.0.0.1:10354",
+        env = "FOREBAY_METRICS",
         help_heading = "Listeners"
     )]
-    pub(crate) admin: SocketAddr,
+    pub(crate) metrics: Option<MetricsAddress>,
+
+    /// Gone: says what to use instead.
+    #[arg(long = "admin", id = "admin", env = "FOREBAY_ADMIN", hide = true, value_parser = without_admin)]
+    pub(crate) gone_admin: Option<String>,
 
     /// Serve this virtual IPv4 address on ports 80 and 443 through XDP and sk_lookup; repeatable
     #[arg(
@@ -136,7 +191,8 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) vip: Vec<Ipv4Addr>,
 
-    /// Attach the XDP program to this interface; repeatable
+    /// Attach the XDP program to this interface; repeatable. Nodes may name theirs differently: each
+    /// takes those that it has, and must have one
     #[arg(
         long,
         value_name = "IF",
@@ -189,18 +245,16 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) node_name: Option<String>,
 
-    /// Secret seed of the hash that picks a connection's node; the same on all nodes. The default is
-    /// public: with it, an attacker can aim connections at one node
+    /// Secret number, the same on all nodes, of the hash that picks a connection's node: who knows
+    /// it can aim connections at one node. Required if several nodes share the virtual IPs
     #[arg(
         long,
         value_name = "N",
         env = "FOREBAY_HASH_SEED",
         hide_env_values = true,
-        default_value_t = 0x0f0e_ba17_51ee_d001,
-        hide_default_value = true,
         help_heading = "Data plane"
     )]
-    pub(crate) hash_seed: u64,
+    pub(crate) hash_seed: Option<u64>,
 
     /// Folder in a BPF file system where programs, maps and links outlive the process
     #[arg(
@@ -217,8 +271,20 @@ pub(crate) struct RunConfig {
     pub(crate) workers: Option<u16>,
 
     /// How long requests in flight may take after SIGTERM, as in 30, 500ms, 30s or 2m
-    #[arg(long, value_name = "TIME", env = "FOREBAY_SHUTDOWN_GRACE", default_value = "30s", value_parser = duration, help_heading = "Process")]
+    #[arg(long, value_name = "TIME", env = "FOREBAY_SHUTDOWN_GRACE", default_value = "240s", value_parser = duration, help_heading = "Process")]
     pub(crate) shutdown_grace: Duration,
+
+    /// How long to go on as before after SIGTERM, but not ready, so that a load balancer in front
+    /// sends its connections elsewhere
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "FOREBAY_SHUTDOWN_DELAY",
+        default_value = "0s",
+        value_parser = duration,
+        help_heading = "Process"
+    )]
+    pub(crate) shutdown_delay: Duration,
 
     /// How long idle connections stay open after SIGTERM, so that clients close them first; shorter
     /// if all connections close, and at most the shutdown grace
@@ -259,6 +325,51 @@ pub(crate) struct RunConfig {
     pub(crate) trace_responses: bool,
 }
 
+/// Where a running Forebay answers, the same for every command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdminArgs {
+    /// Unix socket at which a running Forebay answers `forebay status`, `routes` and `metrics`
+    /// [default: /run/forebay/admin.sock as root, else $XDG_RUNTIME_DIR/forebay/admin.sock, else
+    /// forebay-UID/admin.sock in the temporary folder]
+    #[arg(long, value_name = "PATH", env = "FOREBAY_ADMIN_SOCKET")]
+    pub(crate) admin_socket: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    /// The socket's path.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.admin_socket
+            .clone()
+            .unwrap_or_else(admin::default_path)
+    }
+}
+
+/// Where Prometheus asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MetricsAddress {
+    /// Nowhere.
+    Off,
+    /// On this address.
+    At(SocketAddr),
+}
+
+impl FromStr for MetricsAddress {
+    type Err = String;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        if value == "off" {
+            return Ok(Self::Off);
+        }
+        let address = value.parse().map(Self::At);
+        address.map_err(|_| "expected ADDR:PORT or off".to_owned())
+    }
+}
+
+/// Says what took the place of `--admin`.
+fn without_admin(_: &str) -> Result<String, String> {
+    Err("--admin is gone: use --admin-socket PATH for forebay status and routes, and --metrics ADDR:PORT for Prometheus".to_owned())
+}
+
 /// `NAME=ADDR`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeAddress {
@@ -292,16 +403,19 @@ pub(crate) enum ConfigError {
     /// Two `--node` flags share a name or an address.
     #[error("--node {0} repeats a name or an address; each may appear only once")]
     DuplicateNode(String),
-    /// The fixed set lacks this node.
-    #[error("no --node names this node, {0}; add --node {0}=ADDR")]
-    UnknownNode(String),
+    /// Nodes that share virtual IPs must agree on a seed that nobody else knows.
+    #[error(
+        "nodes that share virtual IPs need --hash-seed, a secret number that is the same on all \
+         nodes; make one with: od -An -N8 -tu8 /dev/urandom"
+    )]
+    NoSeed,
 }
 
 impl RunConfig {
     /// The fixed set of nodes by name. A lone node needs no `--node`: then the set is empty.
     ///
     /// # Errors
-    /// A name or an address is given twice, or this node is missing.
+    /// A name or an address is given twice.
     pub(crate) fn nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
         let mut nodes = BTreeMap::new();
         for node in &self.node {
@@ -313,11 +427,42 @@ impl RunConfig {
                 )));
             }
         }
-        match &self.node_name {
-            Some(name) if !nodes.is_empty() && !nodes.contains_key(name) => {
-                Err(ConfigError::UnknownNode(name.clone()))
-            }
-            _ => Ok(nodes),
+        Ok(nodes)
+    }
+
+    /// The seed of the flow hash. A lone node owns every connection, so that its seed tells nobody
+    /// anything.
+    ///
+    /// # Errors
+    /// Several nodes share the virtual IPs, and there is none.
+    pub(crate) fn seed(&self) -> Result<u64, ConfigError> {
+        match self.hash_seed {
+            Some(seed) => Ok(seed),
+            None if self.node.len() > 1 => Err(ConfigError::NoSeed),
+            None => Ok(0),
+        }
+    }
+
+    /// Why this node takes no part in the virtual IPs that the others share: it is not in the fixed
+    /// set. One set of flags serves all nodes, so this is no error.
+    pub(crate) fn takes_no_part(&self) -> Option<String> {
+        let name = self.node_name.as_ref()?;
+        let is_listed = self.node.iter().any(|node| node.name == *name);
+        (!self.vip.is_empty() && !self.node.is_empty() && !is_listed).then(|| {
+            format!("no --node names this node, {name}; it takes no part in the virtual IPs")
+        })
+    }
+
+    /// Where Prometheus asks. A cluster has one that looks for the port; who serves a folder asks
+    /// the admin socket, and a second process shall not stumble over a port nobody asked for.
+    pub(crate) fn metrics_address(&self) -> Option<SocketAddr> {
+        match self.metrics {
+            Some(MetricsAddress::At(address)) => Some(address),
+            Some(MetricsAddress::Off) => None,
+            None => self
+                .manifests
+                .is_none()
+                .then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, METRICS_PORT))),
         }
     }
 
@@ -373,9 +518,10 @@ mod tests {
     use super::*;
 
     fn run(flags: &[&str]) -> Result<Box<RunConfig>, clap::Error> {
-        let Command::Run(config) =
-            Config::try_parse_from(["forebay", "run"].iter().chain(flags))?.command;
-        Ok(config)
+        match Config::try_parse_from(["forebay", "run"].iter().chain(flags))?.command {
+            Command::Run(config) => Ok(config),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -432,7 +578,73 @@ mod tests {
     }
 
     #[test]
-    fn the_fixed_set_of_nodes_has_this_node_and_no_doubles() {
+    fn a_node_that_is_not_listed_takes_no_part() {
+        let steer = [
+            "--vip",
+            "198.51.100.10",
+            "--xdp-interface",
+            "eth0",
+            "--node-name",
+            "n1",
+        ];
+        for (flags, takes_part) in [
+            (&[][..], true),
+            (&["--node", "n1=198.18.0.1"], true),
+            (&["--node", "n2=198.18.0.2"], false),
+        ] {
+            let config = run(&[&steer[..], flags].concat()).unwrap();
+            assert_eq!(config.takes_no_part().is_none(), takes_part, "{flags:?}");
+        }
+        let without_vips = run(&["--node-name", "n1"]).unwrap();
+        assert_eq!(without_vips.takes_no_part(), None);
+    }
+
+    #[test]
+    fn nodes_that_share_virtual_ips_need_a_secret_seed() {
+        let two = ["--node", "n1=198.18.0.1,n2=198.18.0.2"];
+        let steer = ["--vip", "198.51.100.10", "--xdp-interface", "eth0"];
+        for (flags, seed) in [
+            (&["--node", "n1=198.18.0.1"][..], Ok(0)),
+            (&two, Err(ConfigError::NoSeed)),
+            (&[two[0], two[1], "--hash-seed", "7"], Ok(7)),
+        ] {
+            let flags = [&steer[..], &["--node-name", "n1"], flags].concat();
+            assert_eq!(run(&flags).unwrap().seed(), seed, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn prometheus_finds_the_metrics_of_a_cluster_and_a_folder_opens_no_port() {
+        for (flags, address) in [
+            (&[][..], Some("0.0.0.0:10254")),
+            (&["--manifests", "a"], None),
+            (&["--metrics", "off"], None),
+            (
+                &["--manifests", "a", "--metrics", "127.0.0.1:0"],
+                Some("127.0.0.1:0"),
+            ),
+        ] {
+            let found = run(flags).unwrap().metrics_address();
+            assert_eq!(
+                found.map(|a| a.to_string()).as_deref(),
+                address,
+                "{flags:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_flag_of_the_old_admin_port_says_what_took_its_place() {
+        let error = run(&["--admin", "127.0.0.1:10354"])
+            .unwrap_err()
+            .to_string();
+        for flag in ["--admin-socket", "--metrics"] {
+            assert!(error.contains(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_fixed_set_of_nodes_has_no_doubles() {
         let steer = [
             "--vip",
             "198.51.100.10",
@@ -450,8 +662,7 @@ mod tests {
             2
         );
         for flags in [
-            &["--node", "n2=198.18.0.2"][..],
-            &["--node", "n1=198.18.0.1", "--node", "n2=198.18.0.1"],
+            &["--node", "n1=198.18.0.1", "--node", "n2=198.18.0.1"][..],
             &["--node", "n1=198.18.0.1,n1=198.18.0.2"],
         ] {
             assert!(nodes(flags).is_err(), "{flags:?}");

@@ -1,10 +1,11 @@
-//! The binary `forebay`: reads the flags and hands over to `run`.
+//! The binary `forebay`: reads the flags and hands over to the command.
 
 use std::process::ExitCode;
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 mod admin;
+mod ask;
 mod config;
 mod log;
 mod run;
@@ -22,9 +23,14 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    let Command::Run(config) = config.command;
-    match run::run(&config) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = match config.command {
+        Command::Run(config) => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => ask::status(&args),
+        Command::Routes(args) => ask::routes(&args),
+        Command::Metrics(args) => ask::metrics(&args),
+    };
+    match ended {
+        Ok(code) => code,
         Err(error) => {
             let usage = error.downcast_ref::<run::UsageError>().is_some();
             eprintln!("forebay: {error:#}");
@@ -59,6 +65,10 @@ fn refuse(error: &clap::Error) -> ExitCode {
     let reason = reason
         .trim_end_matches("For more information, try '--help'.")
         .trim_end();
-    eprintln!("forebay: {reason} (see forebay run --help)");
+    let command = std::env::args().nth(1).unwrap_or_default();
+    let command = Config::command()
+        .find_subcommand(&command)
+        .map_or_else(String::new, |known| format!("{} ", known.get_name()));
+    eprintln!("forebay: {reason} (see forebay {command}--help)");
     ExitCode::from(USAGE)
 }

@@ -14,7 +14,7 @@ use std::{
 
 use ingress_lab::{
     api_server,
-    client::{Answer, curl, start_curl},
+    client::{self, Answer, curl, start_curl},
     eventually,
     forebay::{Forebay, Launch, binary, run_to_end},
     lab::{secret_yaml, write_services},
@@ -453,13 +453,7 @@ fn wrong_flags_end_with_status_2_and_one_clear_line() {
         ),
         (&["run", "--workers", "many", "--manifests", folder], "many"),
         (
-            &[
-                "run",
-                "--manifests",
-                "/no/such/folder",
-                "--admin",
-                "127.0.0.1:0",
-            ],
+            &["run", "--manifests", "/no/such/folder"],
             "/no/such/folder",
         ),
         (
@@ -470,8 +464,6 @@ fn wrong_flags_end_with_status_2_and_one_clear_line() {
                 "--http",
                 &busy_addr,
                 "--https",
-                "127.0.0.1:0",
-                "--admin",
                 "127.0.0.1:0",
             ],
             &busy_addr,
@@ -485,7 +477,7 @@ fn wrong_flags_end_with_status_2_and_one_clear_line() {
                 "127.0.0.1:0",
                 "--https",
                 "127.0.0.1:0",
-                "--admin",
+                "--metrics",
                 &busy_addr,
             ],
             &busy_addr,
@@ -515,12 +507,14 @@ fn help_names_every_flag() {
         "--kubeconfig",
         "--http",
         "--https",
-        "--admin",
+        "--admin-socket",
+        "--metrics",
         "--ingress-class",
         "--workers",
         "--log-format",
         "--watch-ingress-without-class",
         "--shutdown-grace",
+        "--shutdown-delay",
         "--vip",
         "--xdp-interface",
         "--xdp-mode",
@@ -634,10 +628,12 @@ fn environment_says_what_flags_say() {
         .env("FOREBAY_MANIFESTS", folder.path().to_str().unwrap())
         .env("FOREBAY_HTTP", "127.0.0.1:0")
         .env("FOREBAY_HTTPS", "127.0.0.1:0")
-        .env("FOREBAY_ADMIN", "127.0.0.1:0")
+        .env("FOREBAY_METRICS", "127.0.0.1:0")
         .start()
         .unwrap();
     assert_eq!(get(&forebay, "shop.example.com", "/").status, 200);
+    let scrape = |path| client::get(None, forebay.metrics_addr(), path).unwrap().0;
+    assert_eq!((scrape("/metrics"), scrape("/status")), (200, 404));
 }
 
 #[test]
@@ -695,4 +691,119 @@ fn operators_can_ask_for_routes_status_and_metrics() {
         (&1.into(), &"folder".into())
     );
     assert!(forebay.ask("/metrics").unwrap().1.contains("# TYPE "));
+}
+
+/// Runs a command that asks `forebay`; gives its exit code and what it printed.
+fn ask(forebay: &Forebay, args: &[&str]) -> (i32, String) {
+    let socket = forebay.admin_socket();
+    let output = run_to_end(&[args, &["--admin-socket", socket.to_str().unwrap()]].concat());
+    let output = output.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(text).unwrap(),
+    )
+}
+
+#[test]
+fn commands_ask_a_running_forebay_and_say_so_if_there_is_none() {
+    let folder = Folder::new();
+    folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
+    folder.write("mail.yaml", &ingress("mail", "mail.example.com", "s2"));
+    let mut forebay = folder.start();
+
+    assert_eq!(ask(&forebay, &["status", "--ready"]), (0, "ready\n".into()));
+    assert_eq!(ask(&forebay, &["status", "--healthy"]), (0, "ok\n".into()));
+    let (code, status) = ask(&forebay, &["status"]);
+    assert_eq!(code, 0, "{status}");
+    for part in [": ready\n", "folder, in-sync", "sockets", "http 127.0.0.1:"] {
+        assert!(status.contains(part), "{part}: {status}");
+    }
+    let (_, json) = ask(&forebay, &["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["ready"], &json["routes"]), (&true.into(), &2.into()));
+    let (_, routes) = ask(&forebay, &["routes"]);
+    assert_eq!(routes.lines().count(), 3, "{routes}");
+    let (_, routes) = ask(&forebay, &["routes", "--host", "mail.example.com"]);
+    assert!(
+        routes.lines().count() == 2 && routes.contains("default/s2:80"),
+        "{routes}"
+    );
+    let (_, metrics) = ask(&forebay, &["metrics"]);
+    assert!(metrics.contains("forebay_ready 1\n"), "{metrics}");
+
+    forebay.kill();
+    for args in [
+        &["status"][..],
+        &["status", "--ready"],
+        &["routes"],
+        &["metrics"],
+    ] {
+        let (code, error) = ask(&forebay, args);
+        assert_eq!(code, 1, "{args:?}: {error}");
+        assert!(
+            error.contains("is it running? Name its socket with --admin-socket"),
+            "{args:?}: {error}"
+        );
+    }
+    // The dead socket is no obstacle.
+    forebay.restart().unwrap();
+    assert_eq!(ask(&forebay, &["status", "--ready"]).0, 0);
+    forebay.terminate().unwrap();
+    forebay.wait().unwrap();
+    assert!(!forebay.admin_socket().exists(), "it left its socket");
+}
+
+#[test]
+fn a_second_process_on_the_admin_socket_of_a_running_one_is_refused() {
+    let folder = Folder::new();
+    let forebay = folder.start();
+    let args = ["run", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0"];
+    let args = [&args[..], &["--manifests", folder.path().to_str().unwrap()]].concat();
+    let (code, error) = ask(&forebay, &args);
+    assert_eq!(code, 2, "{error}");
+    assert!(
+        error.contains("choose another path with --admin-socket"),
+        "{error}"
+    );
+    assert_eq!(ask(&forebay, &["status", "--ready"]).0, 0);
+}
+
+#[test]
+fn during_the_shutdown_delay_it_serves_and_is_not_ready() {
+    let folder = Folder::new();
+    folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
+    let mut forebay = Launch::manifests(folder.path())
+        .args(&["--shutdown-delay", "10m", "--lame-duck", "0s"])
+        .start()
+        .unwrap();
+    forebay.terminate().unwrap();
+    eventually("it is not ready", || {
+        ask(&forebay, &["status", "--ready"]) == (1, "not ready: shutting down\n".into())
+    });
+    let answer = get(&forebay, "shop.example.com", "/");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("connection"), "", "it must not close yet");
+    assert_eq!(ask(&forebay, &["status", "--healthy"]).0, 0);
+    // A second signal ends the delay.
+    forebay.terminate().unwrap();
+    assert_eq!(forebay.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_node_that_no_flag_lists_serves_ordinary_sockets_and_is_ready() {
+    let folder = Folder::new();
+    folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));
+    let forebay = Launch::manifests(folder.path())
+        .args(&["--vip", "198.51.100.10", "--xdp-interface", "eth0"])
+        .args(&["--node-name", "n9", "--node", "n1=192.0.2.1,n2=192.0.2.2"])
+        .start()
+        .unwrap();
+    assert_eq!(get(&forebay, "shop.example.com", "/").status, 200);
+    let (_, status) = ask(&forebay, &["status"]);
+    assert!(
+        status.contains("Forebay 0.1.0 on n9: ready")
+            && status.contains("no --node names this node, n9"),
+        "{status}"
+    );
 }

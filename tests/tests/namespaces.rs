@@ -372,34 +372,34 @@ fn refused_xdp_falls_back_to_sockets_and_says_so() {
 /// with `reason`.
 fn serves_by_sockets(lab: &Lab, manifests: &Path, wrapper: &[&str], reason: &str) {
     let node = &lab.nodes[0];
-    let forebay = Launch::new(&[
-        "--http",
-        "0.0.0.0:8080",
-        "--https",
-        "0.0.0.0:8443",
-        "--admin",
-        "127.0.0.1:0",
-    ])
-    .args(&[
-        "--vip",
-        &VIP.to_string(),
-        "--xdp-interface",
-        "eth0",
-        "--node-name",
-        "n1",
-    ])
-    .args(&lab.node_flags())
-    .args(&["--manifests", manifests.to_str().unwrap()])
-    .wrapped_by(wrapper)
-    .within(&node.namespace)
-    .start()
-    .unwrap();
+    let forebay = Launch::new(&["--http", "0.0.0.0:8080", "--https", "0.0.0.0:8443"])
+        .args(&[
+            "--vip",
+            &VIP.to_string(),
+            "--xdp-interface",
+            "eth0",
+            "--node-name",
+            "n1",
+        ])
+        .args(&lab.node_flags())
+        .args(&["--manifests", manifests.to_str().unwrap()])
+        .wrapped_by(wrapper)
+        .within(&node.namespace)
+        .start_unready()
+        .unwrap();
+    forebay
+        .wait_for("not ready: serving without the virtual IPs")
+        .unwrap();
     let status = forebay.status().unwrap();
     assert_eq!(status["data_plane"]["mode"], "sockets", "{status}");
     let degraded = status["data_plane"]["degraded"]
         .as_str()
         .unwrap_or_default();
     assert!(degraded.contains(reason), "{status}");
+    // A rollout must stop here: it serves, but not what it was asked for.
+    let (code, answer) = forebay.ask("/readyz").unwrap();
+    assert_eq!(code, 503, "{answer}");
+    assert!(answer.contains(reason), "{answer}");
     let metric = forebay
         .metrics()
         .unwrap()

@@ -84,11 +84,7 @@ fn manifests() -> Result<()> {
     let kubectl = kubernetes::find()?
         .context("no Kubernetes binaries")?
         .join("kubectl");
-    for folder in [
-        "deploy/base",
-        "deploy/overlays/sockets",
-        "deploy/overlays/vip",
-    ] {
+    for folder in ["deploy/base", "deploy/overlays/vip"] {
         shell::run(
             command(&kubectl)
                 .args(["kustomize", folder])

@@ -1,16 +1,14 @@
 //! What an operator, a probe or Prometheus asks: health, readiness, metrics, routes, status.
+//!
+//! A Unix socket of the process's own answers everything; a TCP port, where one is wanted, answers
+//! what Prometheus asks and nothing that names objects.
 
+mod readiness;
 mod routes;
+mod socket;
 mod status;
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -18,21 +16,26 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
     sync::watch,
 };
 
-pub(crate) use self::status::{DataPlaneStatus, ListenerStatus, SourceStatus, Status};
+pub(crate) use self::{
+    readiness::Readiness,
+    socket::{AdminSocket, SocketError, default_path},
+    status::{DataPlaneStatus, ListenerStatus, SourceStatus, Status},
+};
 use ingress_proxy::{metrics::Registry, table::RouteTable};
 
-/// A client of the admin port that sends its head slower than this is cut.
+/// A client that sends its head slower than this is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
 pub(crate) struct State {
-    /// Set by `run` once a table is in force and workers accept; cleared at shutdown.
-    pub(crate) ready: Arc<AtomicBool>,
+    /// Whether this process wants connections.
+    pub(crate) readiness: watch::Receiver<Readiness>,
     /// The table in force; empty before the first.
     pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
     /// Everything `/status` shows.
@@ -41,26 +44,57 @@ pub(crate) struct State {
     pub(crate) metrics: Arc<Registry>,
 }
 
-/// Serves the admin port until its runtime ends.
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    /// This user or root, through the Unix socket.
+    Operator,
+    /// Anybody who reaches the metrics port.
+    Scraper,
+}
+
+/// Answers everything on the Unix socket until its runtime ends.
 ///
 /// # Cancel safety
 /// Dropping the future closes the listener; answers under way go on in tasks of their own.
-pub(crate) async fn serve(listener: TcpListener, state: State) {
+pub(crate) async fn serve(listener: UnixListener, state: State) {
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, state.clone()))),
-            Err(error) => {
-                // Out of descriptors, most likely: wait for some to come back instead of spinning.
-                tracing::warn!(%error, "admin port cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+        let accepted = listener.accept().await;
+        answer_to(Asker::Operator, accepted.map(|(stream, _)| stream), &state).await;
+    }
+}
+
+/// Answers `/metrics` and `/healthz` on a port until its runtime ends.
+///
+/// # Cancel safety
+/// As [`serve`].
+pub(crate) async fn serve_metrics(listener: TcpListener, state: State) {
+    loop {
+        let accepted = listener.accept().await;
+        answer_to(Asker::Scraper, accepted.map(|(stream, _)| stream), &state).await;
+    }
+}
+
+async fn answer_to<S>(asker: Asker, accepted: io::Result<S>, state: &State)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match accepted {
+        Ok(stream) => drop(tokio::spawn(connection(stream, asker, state.clone()))),
+        Err(error) => {
+            // Out of descriptors, most likely: wait for some to come back instead of spinning.
+            tracing::warn!(%error, ?asker, "admin listener cannot accept");
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
-async fn connection(stream: TcpStream, state: State) {
+async fn connection<S>(stream: S, asker: Asker, state: State)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(&request, &state);
+        let response = answer(&request, asker, &state);
         async { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -72,30 +106,39 @@ async fn connection(stream: TcpStream, state: State) {
     }
 }
 
-fn answer<B>(request: &Request<B>, state: &State) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, asker: Asker, state: &State) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(
             StatusCode::METHOD_NOT_ALLOWED,
             "only GET and HEAD are answered here\n",
         );
     }
-    match request.uri().path() {
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" if state.ready.load(Relaxed) => text(StatusCode::OK, "ready\n"),
-        "/readyz" => text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no table in force, or shutting down: see /status\n",
-        ),
-        "/metrics" => typed(
+    match (request.uri().path(), asker) {
+        ("/healthz", _) => text(StatusCode::OK, "ok\n"),
+        ("/metrics", _) => typed(
             StatusCode::OK,
             "text/plain; version=0.0.4",
             state.metrics.expose(),
         ),
-        "/routes" => json(&routes::list(&state.tables.borrow())),
-        "/status" => json(&**state.status.borrow()),
-        _ => text(
+        ("/readyz", Asker::Operator) => match state.readiness.borrow().reason() {
+            None => text(StatusCode::OK, "ready\n"),
+            Some(reason) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("not ready: {reason}\n"),
+            ),
+        },
+        ("/routes", Asker::Operator) => json(&routes::list(&state.tables.borrow())),
+        ("/status", Asker::Operator) => {
+            let readiness = state.readiness.borrow();
+            json(&state.status.borrow().shown(&readiness))
+        }
+        (_, Asker::Operator) => text(
             StatusCode::NOT_FOUND,
             "try /healthz, /readyz, /metrics, /routes or /status\n",
+        ),
+        (_, Asker::Scraper) => text(
+            StatusCode::NOT_FOUND,
+            "this port has /metrics and /healthz; ask the admin socket for the rest\n",
         ),
     }
 }
@@ -127,35 +170,68 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 mod tests {
     use super::*;
 
-    fn state() -> State {
+    fn state(readiness: Readiness) -> State {
         State {
-            ready: Arc::default(),
+            readiness: watch::channel(readiness).1,
             tables: watch::channel(Arc::default()).1,
             status: watch::channel(Arc::default()).1,
             metrics: Arc::new(Registry::new(1)),
         }
     }
 
-    #[test]
-    fn readiness_follows_the_flag_and_health_does_not() {
-        let state = state();
-        let status = |path: &str| answer(&Request::get(path).body(()).unwrap(), &state).status();
-        assert_eq!(
-            (status("/healthz"), status("/readyz")),
-            (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE)
-        );
-        state.ready.store(true, Relaxed);
-        assert_eq!(status("/readyz"), StatusCode::OK);
-        assert_eq!(status("/metrics"), StatusCode::OK);
-        assert_eq!(status("/elsewhere"), StatusCode::NOT_FOUND);
+    fn status(path: &str, asker: Asker, state: &State) -> u16 {
+        let request = Request::get(path).body(()).unwrap();
+        answer(&request, asker, state).status().as_u16()
     }
 
     #[test]
-    fn nothing_can_be_changed_through_the_admin_port() {
+    fn readiness_follows_what_run_says_and_health_does_not() {
+        let refused = Readiness::Refused("no CAP_BPF".into());
+        for (readiness, ready) in [
+            (Readiness::Starting, 503),
+            (Readiness::Ready, 200),
+            (refused, 503),
+            (Readiness::ShuttingDown, 503),
+        ] {
+            let state = state(readiness.clone());
+            let status = |path| status(path, Asker::Operator, &state);
+            assert_eq!(
+                (status("/healthz"), status("/readyz")),
+                (200, ready),
+                "{readiness:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_metrics_port_answers_what_prometheus_asks_and_nothing_else() {
+        let state = state(Readiness::Ready);
+        for (path, operator, scraper) in [
+            ("/metrics", 200, 200),
+            ("/healthz", 200, 200),
+            ("/readyz", 200, 404),
+            ("/routes", 200, 404),
+            ("/status", 200, 404),
+            ("/elsewhere", 404, 404),
+        ] {
+            let status = |asker| status(path, asker, &state);
+            assert_eq!(
+                (status(Asker::Operator), status(Asker::Scraper)),
+                (operator, scraper),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_changed_by_asking() {
         let request = Request::post("/status").body(()).unwrap();
-        assert_eq!(
-            answer(&request, &state()).status(),
-            StatusCode::METHOD_NOT_ALLOWED
-        );
+        for asker in [Asker::Operator, Asker::Scraper] {
+            assert_eq!(
+                answer(&request, asker, &state(Readiness::Ready)).status(),
+                StatusCode::METHOD_NOT_ALLOWED,
+                "{asker:?}"
+            );
+        }
     }
 }

@@ -6,6 +6,8 @@ use serde::{Serialize, Serializer};
 
 use ingress_model::Problem;
 
+use super::readiness::Readiness;
+
 /// Everything `/status` shows. Written by `run` at each change.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Status {
@@ -34,6 +36,26 @@ pub(crate) struct Status {
     pub(crate) changed: Option<SystemTime>,
 }
 
+/// The answer to `/status`.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown<'a> {
+    ready: bool,
+    /// Why not.
+    not_ready: Option<String>,
+    #[serde(flatten)]
+    status: &'a Status,
+}
+
+impl Status {
+    pub(super) fn shown(&self, readiness: &Readiness) -> Shown<'_> {
+        Shown {
+            ready: readiness.is_ready(),
+            not_ready: readiness.reason(),
+            status: self,
+        }
+    }
+}
+
 fn unix_seconds<S: Serializer>(
     time: &Option<SystemTime>,
     serializer: S,
@@ -54,7 +76,7 @@ pub(crate) struct SourceStatus {
 /// One bound listener.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ListenerStatus {
-    /// `http`, `https` or `admin`.
+    /// `http`, `https` or `metrics`.
     pub(crate) listener: &'static str,
     /// The address it is bound to; for a virtual IP, the address that clients use.
     pub(crate) address: SocketAddr,

@@ -38,6 +38,8 @@ pub(super) struct DataPlane {
     successors: Vec<watch::Receiver<usize>>,
     waiting: JoinSet<()>,
     status: DataPlaneStatus,
+    /// Why the virtual IPs that were asked for are not served here.
+    refusal: Option<String>,
 }
 
 impl DataPlane {
@@ -65,9 +67,15 @@ impl DataPlane {
                 mode: "sockets".to_owned(),
                 degraded: None,
             },
+            refusal: None,
         };
-        if !config.vip.is_empty() {
-            match data_plane.steer(&settings(config, nodes), workers).await {
+        if let Some(reason) = config.takes_no_part() {
+            tracing::warn!(reason, "serving ordinary sockets, no virtual IPs");
+            data_plane.status.degraded = Some(reason);
+        } else if !config.vip.is_empty() {
+            let seed = config.seed().map_err(UsageError::from)?;
+            let settings = settings(config, nodes, seed);
+            match data_plane.steer(&settings, workers).await {
                 Ok(()) => data_plane.expose(metrics),
                 Err(error) => {
                     let reason = format!("{error:#}");
@@ -75,7 +83,8 @@ impl DataPlane {
                         error = reason,
                         "XDP is unavailable: workers listen on plain sockets"
                     );
-                    data_plane.status.degraded = Some(reason);
+                    data_plane.status.degraded = Some(reason.clone());
+                    data_plane.refusal = Some(reason);
                 }
             }
         }
@@ -202,6 +211,12 @@ impl DataPlane {
         self.status.clone()
     }
 
+    /// Why the virtual IPs that this node was asked for are not served here; `None` where all is as
+    /// asked.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
     /// One set of listeners for each worker, to which connections come from now on; the second call
     /// gives none.
     ///
@@ -290,15 +305,60 @@ impl DataPlane {
     }
 }
 
-fn settings(config: &RunConfig, nodes: BTreeMap<String, Ipv4Addr>) -> kernel::Settings {
+fn settings(
+    config: &RunConfig,
+    nodes: BTreeMap<String, Ipv4Addr>,
+    hash_seed: u64,
+) -> kernel::Settings {
+    // The namespace's own list; /sys may show the interfaces of another.
+    let present = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let interfaces = interfaces_of(&present, &config.xdp_interface);
+    if interfaces != config.xdp_interface {
+        tracing::info!(asked = ?config.xdp_interface, ?interfaces, "steering on the interfaces that this node has");
+    }
     kernel::Settings {
         vips: config.vip.clone(),
-        interfaces: config.xdp_interface.clone(),
+        interfaces,
         mode: config.xdp_mode,
         forward: config.forward,
         node_name: config.node_name.clone().unwrap_or_default(),
         nodes,
-        hash_seed: config.hash_seed,
+        hash_seed,
         pin_dir: config.pin_dir.clone(),
+    }
+}
+
+/// Those of the `asked` interfaces that `present`, the text of `/proc/net/dev`, lists; all of them
+/// where it lists none, so that the kernel's answer names one.
+fn interfaces_of(present: &str, asked: &[String]) -> Vec<String> {
+    let names: Vec<_> = present
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, _)| name.trim())
+        .collect();
+    let found = asked.iter().filter(|name| names.contains(&name.as_str()));
+    let found: Vec<_> = found.cloned().collect();
+    if found.is_empty() {
+        asked.to_vec()
+    } else {
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_takes_the_interfaces_that_it_has() {
+        let present = "Inter-|   Receive\n face |bytes\n    lo:  1 2\n  eno1: 3 4\neth0.5:5 6\n";
+        for (asked, taken) in [
+            (&["eth0", "eno1"][..], &["eno1"][..]),
+            (&["eth0.5", "eno1"], &["eth0.5", "eno1"]),
+            (&["eth0"], &["eth0"]),
+        ] {
+            let asked: Vec<_> = asked.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(interfaces_of(present, &asked), taken, "{asked:?}");
+        }
     }
 }

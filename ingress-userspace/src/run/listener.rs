@@ -20,8 +20,8 @@ pub(crate) enum Role {
     Http,
     /// TLS.
     Https,
-    /// Operators and probes.
-    Admin,
+    /// Prometheus.
+    Metrics,
 }
 
 /// A bound listener.
@@ -37,7 +37,7 @@ impl Role {
         match self {
             Self::Http => "http",
             Self::Https => "https",
-            Self::Admin => "admin",
+            Self::Metrics => "metrics",
         }
     }
 }
@@ -53,19 +53,20 @@ impl fmt::Display for Role {
 /// # Errors
 /// The port is busy, or the process may not have it.
 pub(super) fn bind(role: Role, address: SocketAddr) -> Result<TcpListener, UsageError> {
-    open(address, false).map_err(|source| UsageError::Listen {
+    open(address).map_err(|source| UsageError::Listen {
         role,
         address,
         source,
     })
 }
 
-/// Binds a listener that a second process may join while it takes over.
+/// Binds a listener that a second process may join while it takes over. Like those of
+/// [`bind_shared`] it gets connections from [`listen`] on.
 ///
 /// # Errors
 /// The port is busy, or the process may not have it.
 pub(super) fn bind_joined(role: Role, address: SocketAddr) -> Result<TcpListener, UsageError> {
-    open(address, true).map_err(|source| UsageError::Listen {
+    socket(address, true).map_err(|source| UsageError::Listen {
         role,
         address,
         source,
@@ -111,8 +112,8 @@ pub(super) fn listen(socket: &TcpListener) -> io::Result<()> {
     Ok(rustix::net::listen(socket, BACKLOG)?)
 }
 
-fn open(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = socket(address, shared)?;
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, false)?;
     listen(&socket)?;
     Ok(socket)
 }
@@ -164,14 +165,15 @@ mod tests {
 
     #[test]
     fn only_a_process_that_takes_over_may_join_a_port() {
-        let first = bind_joined(Role::Admin, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let first = bind_joined(Role::Metrics, "127.0.0.1:0".parse().unwrap()).unwrap();
+        listen(&first).unwrap();
         let address = first.local_addr().unwrap();
         assert!(
-            bind(Role::Admin, address).is_err(),
+            bind(Role::Metrics, address).is_err(),
             "a stranger got the port"
         );
         assert_eq!(
-            bind_joined(Role::Admin, address)
+            bind_joined(Role::Metrics, address)
                 .unwrap()
                 .local_addr()
                 .unwrap(),

@@ -9,17 +9,13 @@ mod listener;
 mod publish;
 mod signals;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::{Barrier, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Barrier, mpsc, oneshot, watch},
+    task::JoinSet,
+};
 
 use self::{
     data_plane::DataPlane,
@@ -35,7 +31,7 @@ use ingress_proxy::{
 };
 
 use crate::{
-    admin::{self, ListenerStatus, Status},
+    admin::{self, AdminSocket, ListenerStatus, Readiness, SocketError, Status},
     config::{ConfigError, RunConfig},
     log,
 };
@@ -53,6 +49,9 @@ pub(crate) enum UsageError {
         /// Why.
         source: std::io::Error,
     },
+    /// The admin socket cannot be had.
+    #[error(transparent)]
+    AdminSocket(#[from] SocketError),
     /// Flags that do not go together.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -82,13 +81,17 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     let workers = config.workers.map_or_else(cores, usize::from);
     let metrics = Arc::new(Registry::new(workers));
 
-    let admin_listener = bind_admin(config)?;
+    let (admin_socket, admin_listener) =
+        AdminSocket::bind(&config.admin.path()).map_err(UsageError::from)?;
+    let metrics_listener = bind_metrics(config)?;
     let mut data_plane = DataPlane::start(config, workers, &metrics).await?;
     let mut listeners = data_plane.addresses();
-    listeners.push(Address {
-        role: Role::Admin,
-        address: admin_listener.local_addr()?,
-    });
+    if let Some(listener) = &metrics_listener {
+        listeners.push(Address {
+            role: Role::Metrics,
+            address: listener.local_addr()?,
+        });
+    }
 
     let feed = follow_source(config).await.map_err(UsageError::from)?;
     let status = Status {
@@ -106,21 +109,22 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     };
     let (mut publisher, tables, status) =
         Publisher::new(status, tls::Resolver::new()?, Arc::clone(&metrics));
-    let ready = Arc::new(AtomicBool::new(false));
-    publish::expose(&metrics, status.clone(), Arc::clone(&ready));
+    let (readiness, is_ready) = watch::channel(Readiness::Starting);
+    publish::expose(&metrics, status.clone(), is_ready.clone());
     let state = admin::State {
-        ready: Arc::clone(&ready),
+        readiness: is_ready,
         tables: tables.clone(),
         status,
         metrics: Arc::clone(&metrics),
     };
-    let admin = tokio::spawn(admin::serve(
-        tokio::net::TcpListener::from_std(admin_listener)?,
-        state,
+    tokio::spawn(admin::serve(
+        tokio::net::UnixListener::from_std(admin_listener)?,
+        state.clone(),
     ));
     for listener in &listeners {
         tracing::info!(listener = listener.role.name(), address = %listener.address, "listening");
     }
+    tracing::info!(listener = "admin", path = %admin_socket.path().display(), "listening");
 
     let tls = tls::server_config(publisher.resolver())?;
     let (first_table, is_first) = oneshot::channel();
@@ -164,19 +168,39 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         &end,
     )?;
     data_plane.serve()?;
-    ready.store(true, Relaxed);
-    tracing::info!(workers, routes = tables.borrow().entries().len(), "ready");
+    let mut scrapes = serve_metrics(metrics_listener, state)?;
+    let routes = tables.borrow().entries().len();
+    match data_plane.refusal() {
+        None => {
+            readiness.send_replace(Readiness::Ready);
+            tracing::info!(workers, routes, "ready");
+        }
+        Some(reason) => {
+            readiness.send_replace(Readiness::Refused(reason.to_owned()));
+            tracing::error!(
+                workers,
+                routes,
+                "not ready: serving without the virtual IPs"
+            );
+        }
+    }
 
-    let signal = tokio::select! {
-        () = data_plane.follow() => "none: the neighbour watcher stopped",
-        signal = signals.next() => signal,
-        // Fewer workers would serve their connections late or never: start again instead.
-        Some(worker) = ended.recv() => bail!("worker {worker} stopped; see the log"),
-    };
-    ready.store(false, Relaxed);
-    if shares_admin(config) {
-        // Whoever takes over answers now; this one would say "not ready" in its name.
-        admin.abort();
+    let served = serve_until(signals.next(), &data_plane, &mut ended).await;
+    let signal = served?.unwrap_or("none: the neighbour watcher stopped");
+    readiness.send_replace(Readiness::ShuttingDown);
+    if !config.shutdown_delay.is_zero() {
+        tracing::info!(signal, delay = ?config.shutdown_delay, "not ready; serving until the delay ends");
+        let end = async {
+            tokio::select! {
+                () = tokio::time::sleep(config.shutdown_delay) => {}
+                signal = signals.next() => tracing::warn!(signal, "second signal: ending the delay"),
+            }
+        };
+        serve_until(end, &data_plane, &mut ended).await?;
+    }
+    if shares_metrics(config) {
+        // Whoever takes over answers now; this one's counters would look like a reset.
+        scrapes.abort_all();
     }
     let replaced = data_plane.is_replaced();
     tracing::info!(signal, grace = ?config.shutdown_grace, replaced, "shutting down: finishing requests in flight");
@@ -200,15 +224,51 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
 
 /// In a cluster the pod that takes over stands beside the one it replaces, in the node's network:
 /// both need the port. Elsewhere a second process on it is a mistake.
-fn shares_admin(config: &RunConfig) -> bool {
+fn shares_metrics(config: &RunConfig) -> bool {
     config.manifests.is_none()
 }
 
-fn bind_admin(config: &RunConfig) -> Result<std::net::TcpListener, UsageError> {
-    if shares_admin(config) {
-        listener::bind_joined(Role::Admin, config.admin)
+fn bind_metrics(config: &RunConfig) -> Result<Option<std::net::TcpListener>, UsageError> {
+    let Some(address) = config.metrics_address() else {
+        return Ok(None);
+    };
+    let listener = if shares_metrics(config) {
+        listener::bind_joined(Role::Metrics, address)
     } else {
-        listener::bind(Role::Admin, config.admin)
+        listener::bind(Role::Metrics, address)
+    };
+    listener.map(Some)
+}
+
+/// Answers scrapes from now on, and not before: until then, the port may be a predecessor's, and
+/// half of its scrapes would come here.
+fn serve_metrics(
+    listener: Option<std::net::TcpListener>,
+    state: admin::State,
+) -> anyhow::Result<JoinSet<()>> {
+    let mut scrapes = JoinSet::new();
+    if let Some(listener) = listener {
+        listener::listen(&listener).context("cannot listen for scrapes of the metrics")?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        scrapes.spawn(admin::serve_metrics(listener, state));
+    }
+    Ok(scrapes)
+}
+
+/// Lets the workers serve until `end`, whose result it gives; `None` where nothing keeps the
+/// kernel's maps in step any more.
+///
+/// # Errors
+/// A worker stopped: fewer would serve their connections late or never. Start again instead.
+async fn serve_until<T>(
+    end: impl Future<Output = T>,
+    data_plane: &DataPlane,
+    ended: &mut mpsc::UnboundedReceiver<usize>,
+) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        () = data_plane.follow() => Ok(None),
+        end = end => Ok(Some(end)),
+        Some(worker) = ended.recv() => bail!("worker {worker} stopped; see the log"),
     }
 }
 

@@ -1,12 +1,6 @@
 //! Turns snapshots into what the workers use, and shows what came of it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::{oneshot, watch};
 
@@ -19,7 +13,7 @@ use ingress_proxy::{
     upstream::Upstreams,
 };
 
-use crate::admin::{SourceStatus, Status};
+use crate::admin::{Readiness, SourceStatus, Status};
 
 /// Compiles each snapshot and swaps it in whole.
 pub(super) struct Publisher {
@@ -198,7 +192,7 @@ fn log_changes(before: &[Problem], now: &[Problem]) {
 pub(super) fn expose(
     metrics: &Registry,
     status: watch::Receiver<Arc<Status>>,
-    ready: Arc<AtomicBool>,
+    readiness: watch::Receiver<Readiness>,
 ) {
     metrics.collect_with(Box::new(move |exposition| {
         let status = status.borrow().clone();
@@ -216,7 +210,7 @@ pub(super) fn expose(
         gauge(
             "forebay_ready",
             "1 while a whole table is in force and workers accept.",
-            &[(vec![], ready.load(Relaxed).into())],
+            &[(vec![], readiness.borrow().is_ready().into())],
         );
         gauge(
             "forebay_routes",

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ingress_lab::{
     client::{Answer, curl},
-    forebay::{Forebay, Launch, Metrics},
+    forebay::{Forebay, Launch, Metrics, binary},
     lab::{self, Cluster, NextHop, PLAIN_HOST, Steering, TLS_HOST, VIP},
     origin::Origin,
 };
@@ -210,7 +210,7 @@ fn show_cluster(options: &Options, interrupted: &mpsc::Receiver<()>) -> Result<b
     println!();
     print_counters(&cluster)?;
     if !options.once {
-        print_commands(&cluster);
+        print_commands(&cluster)?;
         interrupted.recv()?;
     }
     Ok(good)
@@ -269,20 +269,21 @@ fn print_counters(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn print_commands(cluster: &Cluster) {
+fn print_commands(cluster: &Cluster) -> Result<()> {
     let client = cluster.lab.client.enter_command();
-    let (node, forebay) = (&cluster.lab.nodes[1], &cluster.forebays[1]);
-    let (inside, admin, folder) = (
-        node.namespace.enter_command(),
-        forebay.admin(),
-        cluster.manifests().display(),
+    let forebay = &cluster.forebays[1];
+    let (socket, folder) = (forebay.admin_socket(), cluster.manifests().display());
+    let ask = format!(
+        "FOREBAY_ADMIN_SOCKET={} {}",
+        socket.display(),
+        binary()?.display()
     );
     println!("\nIt stays up until Ctrl-C. In another terminal, as root:\n");
     println!("  {client} curl -i http://{PLAIN_HOST}/cart");
     println!("  {client} curl -i --cacert {folder}/ca.crt https://{TLS_HOST}/account");
     println!("  {client} wrk -c 64 -d 5 http://{PLAIN_HOST}/");
-    println!("  {inside} curl -s http://{admin}/routes         # what n2 routes; also /status");
-    println!("  {inside} curl -s http://{admin}/metrics | grep steer");
+    println!("  {ask} routes         # what n2 routes; also status");
+    println!("  {ask} metrics | grep steer");
     println!(
         "  {} ip route get {VIP} from {} iif client",
         cluster.lab.router.enter_command(),
@@ -293,6 +294,7 @@ fn print_commands(cluster: &Cluster) {
         "  kill -9 {}                                # n2's Forebay: the other nodes' clients go on",
         forebay.pid()
     );
+    Ok(())
 }
 
 fn show_loopback(
@@ -347,13 +349,18 @@ fn show_loopback(
     }
     table.print();
     if !options.once {
-        let (http, https, admin) = (forebay.http_addr(), forebay.https_addr(), forebay.admin());
+        let (http, https) = (forebay.http_addr(), forebay.https_addr());
+        let socket = forebay.admin_socket();
         println!("\nIt stays up until Ctrl-C. In another terminal:\n");
         println!("  curl -i -H 'Host: {PLAIN_HOST}' http://{http}/cart");
         println!(
             "  curl -i --cacert {ca} --connect-to {TLS_HOST}:443:{https} https://{TLS_HOST}/account"
         );
-        println!("  curl -s http://{admin}/routes    # also /status and /metrics");
+        println!(
+            "  FOREBAY_ADMIN_SOCKET={} {} routes    # also status and metrics",
+            socket.display(),
+            binary()?.display()
+        );
         println!(
             "  sed -i 's/: s2/: s1/' {}/ingresses.yaml   # then ask for /cart again",
             folder.path().display()

@@ -211,20 +211,13 @@ fn state(forebay: &Forebay) -> String {
 fn credentials_of_a_pod_are_found_without_a_flag() {
     let Some(api) = api() else { return };
     let [host, port] = api.pod_credentials().unwrap();
-    let forebay = Launch::new(&[
-        "--http",
-        "127.0.0.1:0",
-        "--https",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-    ])
-    .env(host.0, host.1)
-    .env(port.0, port.1)
-    .env("HOME", "/nonexistent")
-    .within(api.namespace())
-    .start()
-    .unwrap();
+    let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+        .env(host.0, host.1)
+        .env(port.0, port.1)
+        .env("HOME", "/nonexistent")
+        .within(api.namespace())
+        .start()
+        .unwrap();
     eventually("the source is in sync", || state(&forebay) == "in-sync");
     assert_eq!(forebay.status().unwrap()["source"]["kind"], "cluster");
 }

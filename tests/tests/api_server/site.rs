@@ -25,23 +25,16 @@ impl Site {
         let kubeconfig = api.forebay_kubeconfig().unwrap();
         let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
         let pods = vec![pod("a"), pod("b")];
-        let forebay = Launch::new(&[
-            "--http",
-            "127.0.0.1:0",
-            "--https",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-        ])
-        .args(&[
-            "--workers",
-            "1",
-            "--kubeconfig",
-            kubeconfig.to_str().unwrap(),
-        ])
-        .within(api.namespace())
-        .start()
-        .unwrap();
+        let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+            .args(&[
+                "--workers",
+                "1",
+                "--kubeconfig",
+                kubeconfig.to_str().unwrap(),
+            ])
+            .within(api.namespace())
+            .start()
+            .unwrap();
         let site = Self {
             name,
             forebay,

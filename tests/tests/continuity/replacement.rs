@@ -82,12 +82,7 @@ fn a_successor_that_never_serves_costs_no_request() {
         std::fs::write(&kubeconfig, NOWHERE).unwrap();
         let (http, https) = (http.to_string(), https.to_string());
         let mut stuck = Launch::new(&["--http", &http, "--https", &https])
-            .args(&[
-                "--admin",
-                "127.0.0.1:0",
-                "--kubeconfig",
-                kubeconfig.to_str().unwrap(),
-            ])
+            .args(&["--kubeconfig", kubeconfig.to_str().unwrap()])
             .start_unready()
             .unwrap();
         stuck.wait_for("listening").unwrap();
@@ -194,7 +189,6 @@ fn a_process_that_does_not_serve_yet_passes_its_sockets_on() {
     let kubeconfig = site.path().join("kubeconfig");
     std::fs::write(&kubeconfig, NOWHERE).unwrap();
     let stuck = Launch::new(&["--http", &port.to_string(), "--https", "127.0.0.1:0"])
-        .args(&["--admin", "127.0.0.1:0"])
         .args(&["--kubeconfig", kubeconfig.to_str().unwrap()])
         .start_unready()
         .unwrap();
@@ -255,13 +249,12 @@ fn an_address_that_is_given_twice_is_served_once() {
     let site = site(&pods);
     let port = site.serve().http_addr().to_string();
     let forebay = Launch::new(&["--http", &port, "--http", &port, "--https", "127.0.0.1:0"])
-        .args(&["--admin", "127.0.0.1:0"])
         .args(&["--manifests", site.path().to_str().unwrap()])
         .start()
         .unwrap();
     let status = forebay.status().unwrap();
     assert!(status["data_plane"]["degraded"].is_null(), "{status}");
-    assert_eq!(status["listeners"].as_array().unwrap().len(), 3, "{status}");
+    assert_eq!(status["listeners"].as_array().unwrap().len(), 2, "{status}");
 }
 
 #[test]

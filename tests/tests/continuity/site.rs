@@ -51,7 +51,6 @@ impl Site {
     pub(crate) fn beside(&self, http: SocketAddr, https: SocketAddr, args: &[&str]) -> Launch {
         let (http, https) = (http.to_string(), https.to_string());
         Launch::new(&["--http", &http, "--https", &https])
-            .args(&["--admin", "127.0.0.1:0"])
             .args(&["--manifests", self.path().to_str().unwrap()])
             .args(args)
     }

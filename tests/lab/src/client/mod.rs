@@ -1,4 +1,4 @@
-//! The other end: curl and wrk, here or in a namespace, and a plain GET for the admin address.
+//! The other end: curl and wrk, here or in a namespace, and a plain GET for the admin socket.
 
 mod curl;
 mod wrk;
@@ -6,6 +6,8 @@ mod wrk;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
@@ -16,6 +18,9 @@ pub use self::{
     wrk::{Load, Wrk, wrk},
 };
 use crate::lab::Namespace;
+
+/// Longest wait for an answer.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Asks `address` for `path` over a plain connection; returns status and body.
 ///
@@ -35,12 +40,28 @@ pub fn get(
     }
 }
 
+/// Asks the Unix socket `path` for `target`; returns status and body.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_unix(path: &Path, target: &str) -> Result<(u16, String)> {
+    let ask = || {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        exchange(stream, target)
+    };
+    ask().with_context(|| format!("GET {target} from {}", path.display()))
+}
+
 fn plain_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let limit = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
+    let stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    exchange(stream, path)
+}
+
+fn exchange(mut stream: impl Read + Write, target: &str) -> Result<(u16, String)> {
     // HTTP/1.0 keeps the answer free of chunks, so the body ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(stream, "GET {target} HTTP/1.0\r\nHost: forebay\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer

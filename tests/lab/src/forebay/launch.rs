@@ -2,7 +2,9 @@
 
 use std::{
     ffi::OsString,
+    fs::Permissions,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{Arc, OnceLock},
@@ -11,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use super::{Forebay, LIMIT, log::Log};
 use crate::lab::Namespace;
@@ -76,6 +79,8 @@ pub fn run_to_end<S: AsRef<str>>(args: &[S]) -> Result<Output> {
     let mut command = Command::new(binary()?);
     command.args(args.iter().map(AsRef::as_ref));
     clean_environment(&mut command);
+    let folder = socket_folder()?;
+    command.env("FOREBAY_ADMIN_SOCKET", folder.path().join("admin.sock"));
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -100,11 +105,16 @@ pub struct Launch {
     pub(super) args: Vec<OsString>,
     wrapper: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    /// Holds its admin socket.
+    folder: Arc<TempDir>,
     pub(super) namespace: Option<Arc<Namespace>>,
 }
 
 impl Launch {
-    /// `forebay run --log-format json ARGS`.
+    /// `forebay run --log-format json ARGS`, with an admin socket of its own.
+    ///
+    /// # Panics
+    /// When the temporary folder takes no new one.
     pub fn new<S: AsRef<str>>(args: &[S]) -> Self {
         let args = ["run", "--log-format", "json"]
             .into_iter()
@@ -114,6 +124,9 @@ impl Launch {
             args: args.map(OsString::from).collect(),
             wrapper: vec![],
             environment: vec![],
+            folder: Arc::new(socket_folder().unwrap_or_else(|error| {
+                unreachable!("the temporary folder takes no new folder: {error}")
+            })),
             namespace: None,
         }
     }
@@ -124,8 +137,6 @@ impl Launch {
             "--http",
             "127.0.0.1:0",
             "--https",
-            "127.0.0.1:0",
-            "--admin",
             "127.0.0.1:0",
             "--manifests",
         ]);
@@ -153,6 +164,11 @@ impl Launch {
         self.args
             .extend(args.iter().map(|arg| OsString::from(arg.as_ref())));
         self
+    }
+
+    /// Where its admin socket will be.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.folder.path().join("admin.sock")
     }
 
     /// Adds a variable to its environment.
@@ -220,6 +236,7 @@ impl Launch {
         let mut command = Command::new(words.next().context("no program")?);
         command.args(words).args(&self.args);
         clean_environment(&mut command);
+        command.env("FOREBAY_ADMIN_SOCKET", self.admin_socket());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
             .stdin(Stdio::null())
@@ -227,6 +244,13 @@ impl Launch {
             .stderr(Stdio::piped());
         Ok(command)
     }
+}
+
+/// A folder that a process under test can make its socket in, whatever user it runs as.
+fn socket_folder() -> std::io::Result<TempDir> {
+    let folder = TempDir::new()?;
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777))?;
+    Ok(folder)
 }
 
 /// Keeps the caller's own settings away from the process under test.

@@ -8,6 +8,7 @@ mod metric;
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -51,12 +52,17 @@ impl Forebay {
         self.listener("https")
     }
 
-    /// Address of the admin listener.
+    /// Address of the metrics listener.
     ///
     /// # Panics
     /// When there is none.
-    pub fn admin(&self) -> SocketAddr {
-        self.listener("admin")
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.listener("metrics")
+    }
+
+    /// Its admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.launch.admin_socket()
     }
 
     fn listener(&self, name: &str) -> SocketAddr {
@@ -74,12 +80,12 @@ impl Forebay {
             })
     }
 
-    /// Asks the admin address for `path`; returns status and body.
+    /// Asks the admin socket for `path`; returns status and body.
     ///
     /// # Errors
     /// No answer.
     pub fn ask(&self, path: &str) -> Result<(u16, String)> {
-        client::get(self.launch.namespace.as_deref(), self.admin(), path)
+        client::get_unix(&self.admin_socket(), path)
     }
 
     /// The answer of `/status`.

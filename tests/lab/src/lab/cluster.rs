@@ -11,9 +11,6 @@ use crate::{
     forebay::{Forebay, Launch},
 };
 
-const ADMIN: &str = "127.0.0.1:10354";
-const ANY_PORT: &str = "127.0.0.1:0";
-
 /// How packets get to the node that serves them.
 #[derive(Clone, Copy, Debug)]
 pub struct Steering {
@@ -46,7 +43,7 @@ impl Cluster {
         let folder = TempDir::new()?;
         lab.write_manifests(folder.path())?;
         let forebays = (0..lab.nodes.len())
-            .map(|node| launch(&lab, node, steering, folder.path(), ADMIN).start_unready());
+            .map(|node| launch(&lab, node, steering, folder.path()).start_unready());
         let mut forebays = forebays.collect::<Result<Vec<_>>>()?;
         for forebay in &mut forebays {
             forebay.wait_for_ready()?;
@@ -64,8 +61,7 @@ impl Cluster {
     /// # Errors
     /// The new one is not ready, or the old one does not end.
     pub fn replace(&mut self, node: usize) -> Result<()> {
-        // The old one has the port of the first.
-        let launch = launch(&self.lab, node, self.steering, self.folder.path(), ANY_PORT);
+        let launch = launch(&self.lab, node, self.steering, self.folder.path());
         let mut old = std::mem::replace(&mut self.forebays[node], launch.start()?);
         old.terminate()?;
         let status = old.wait()?;
@@ -106,24 +102,19 @@ impl Cluster {
     }
 }
 
-fn launch(lab: &Lab, node: usize, steering: Steering, manifests: &Path, admin: &str) -> Launch {
+fn launch(lab: &Lab, node: usize, steering: Steering, manifests: &Path) -> Launch {
     let node = &lab.nodes[node];
-    Launch::new(&[
-        "--manifests",
-        &manifests.display().to_string(),
-        "--admin",
-        admin,
-    ])
-    .args(&[
-        "--vip",
-        &VIP.to_string(),
-        "--xdp-interface",
-        "eth0",
-        "--node-name",
-        &node.name,
-    ])
-    .args(&["--xdp-mode", steering.mode, "--forward", steering.forward])
-    .args(&lab.node_flags())
-    .args(&["--workers", "2", "--trace-responses"])
-    .within(&node.namespace)
+    Launch::new(&["--manifests", &manifests.display().to_string()])
+        .args(&[
+            "--vip",
+            &VIP.to_string(),
+            "--xdp-interface",
+            "eth0",
+            "--node-name",
+            &node.name,
+        ])
+        .args(&["--xdp-mode", steering.mode, "--forward", steering.forward])
+        .args(&lab.node_flags())
+        .args(&["--workers", "2", "--trace-responses"])
+        .within(&node.namespace)
 }

@@ -110,7 +110,7 @@ impl Lab {
         })
     }
 
-    /// `NAME=ADDRESS` of every node, as `--node` takes it.
+    /// `--node` for every node, and the seed that they share.
     pub fn node_flags(&self) -> Vec<String> {
         let flag = |node: &Node| {
             [
@@ -118,7 +118,8 @@ impl Lab {
                 format!("{}={}", node.name, node.address),
             ]
         };
-        self.nodes.iter().flat_map(flag).collect()
+        let seed = ["--hash-seed", "17"].map(str::to_owned);
+        self.nodes.iter().flat_map(flag).chain(seed).collect()
     }
 }
 

@@ -1,0 +1,19 @@
+//! `forebay metrics`: what Prometheus reads, on standard output.
+
+use std::process::ExitCode;
+
+use anyhow::ensure;
+
+use super::{client, output};
+use crate::config::AdminArgs;
+
+/// Prints the metrics of the running Forebay.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) fn metrics(args: &AdminArgs) -> anyhow::Result<ExitCode> {
+    let (status, body) = client::get(&args.path(), "/metrics")?;
+    ensure!(status == 200, "it answers {status}: {}", body.trim_end());
+    output::print(&body)?;
+    Ok(ExitCode::SUCCESS)
+}
