@@ -13,6 +13,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use ingress_agent::kernel::{Forward, XdpMode};
+use ingress_model::ObjectName;
 
 use crate::{admin, log::LogFormat};
 
@@ -129,6 +130,28 @@ pub(crate) struct RunConfig {
         help_heading = "Source"
     )]
     pub(crate) ingress_class: Vec<String>,
+
+    /// Values of `spec.controller` of the IngressClasses to serve. Narrow it to run two instances
+    /// side by side
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "FOREBAY_CONTROLLER_CLASS",
+        value_delimiter = ',',
+        default_values = ["forebay.dev/ingress", "k8s.io/ingress-nginx"],
+        help_heading = "Source"
+    )]
+    pub(crate) controller_class: Vec<String>,
+
+    /// Secret whose certificate is served to names that no other fits [default: self-signed]
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        env = "FOREBAY_DEFAULT_SSL_CERTIFICATE",
+        value_parser = object_name,
+        help_heading = "Source"
+    )]
+    pub(crate) default_ssl_certificate: Option<ObjectName>,
 
     /// Serve Ingresses without a class [default: true for a folder, false for a cluster]
     #[arg(
@@ -377,6 +400,18 @@ pub(crate) struct NodeAddress {
     pub(crate) name: String,
     /// Its IPv4 address.
     pub(crate) address: Ipv4Addr,
+}
+
+/// Reads `NAMESPACE/NAME`.
+fn object_name(text: &str) -> Result<ObjectName, String> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(ObjectName::new(namespace, name))
+        }
+        _ => Err("expected NAMESPACE/NAME".to_owned()),
+    }
 }
 
 impl FromStr for NodeAddress {

@@ -9,7 +9,7 @@ use super::translate::Book;
 use ingress_model::Problem;
 
 /// Problems and what was left out, as of the last update. Copies show the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     book: Arc<Mutex<Book>>,
     skipped: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -28,6 +28,12 @@ impl Report {
         // A panic elsewhere leaves the book whole: each topic is written in one step.
         let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.all()
+    }
+
+    /// How many warnings and how many errors there are.
+    pub fn counts(&self) -> (usize, usize) {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.counts()
     }
 
     /// How many objects are not read, by `apiVersion/kind`, and Ingresses of other classes.

@@ -26,6 +26,7 @@ pub(crate) use self::{
     socket::{AdminSocket, SocketError, default_path},
     status::{DataPlaneStatus, ListenerStatus, SourceStatus, Status},
 };
+use ingress_agent::Report;
 use ingress_proxy::{metrics::Registry, table::RouteTable};
 
 /// A client that sends its head slower than this is cut.
@@ -40,6 +41,8 @@ pub(crate) struct State {
     pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
     /// Everything `/status` shows.
     pub(crate) status: watch::Receiver<Arc<Status>>,
+    /// What is wrong with which object.
+    pub(crate) report: Report,
     /// Everything `/metrics` shows.
     pub(crate) metrics: Arc<Registry>,
 }
@@ -130,7 +133,7 @@ fn answer<B>(request: &Request<B>, asker: Asker, state: &State) -> Response<Full
         ("/routes", Asker::Operator) => json(&routes::list(&state.tables.borrow())),
         ("/status", Asker::Operator) => {
             let readiness = state.readiness.borrow();
-            json(&state.status.borrow().shown(&readiness))
+            json(&state.status.borrow().shown(&readiness, &state.report))
         }
         (_, Asker::Operator) => text(
             StatusCode::NOT_FOUND,
@@ -175,6 +178,7 @@ mod tests {
             readiness: watch::channel(readiness).1,
             tables: watch::channel(Arc::default()).1,
             status: watch::channel(Arc::default()).1,
+            report: Report::default(),
             metrics: Arc::new(Registry::new(1)),
         }
     }

@@ -1,11 +1,11 @@
 //! `/routes`: the table in force, as JSON.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
 
-use ingress_model::PathKind;
-use ingress_proxy::table::RouteTable;
+use ingress_model::{Action, Endpoint, HostPattern, PathKind};
+use ingress_proxy::table::{Entry, RouteTable};
 
 /// One row of `/routes`.
 #[derive(Debug, Serialize)]
@@ -31,29 +31,36 @@ struct EndpointRow {
     pod: Option<Box<str>>,
 }
 
-/// All routes of the table, in its order.
+/// All rules of the table: hosts as they are sorted, rules by precedence.
 pub(super) fn list(table: &RouteTable) -> Vec<Row> {
-    table
-        .entries()
-        .iter()
-        .map(|entry| Row {
-            host: entry.route.host.to_string(),
-            path: entry.route.path.as_str().to_owned(),
-            path_type: entry.route.path.kind(),
-            ingress: entry.route.ingress.to_string(),
-            backend: entry.route.backend.to_string(),
-            endpoints: entry
-                .upstream
-                .endpoints()
-                .iter()
-                .map(|endpoint| EndpointRow {
-                    address: endpoint.address,
-                    pod: endpoint.pod.clone(),
-                })
-                .collect(),
-            redirect_to_https: entry.redirect_to_https,
+    let row = |(host, entry): (HostPattern, Arc<Entry>)| {
+        let targets = match &entry.rule.action {
+            Action::Forward(split) => split.targets(),
+            Action::Redirect(_) | Action::Respond(_) | Action::Deny(_) => &[],
+        };
+        let backends: Vec<_> = targets
+            .iter()
+            .map(|target| target.upstream.backend.to_string())
+            .collect();
+        let endpoints = entry.upstreams().iter().flat_map(|upstream| {
+            let endpoints = upstream.endpoints();
+            let row = |endpoint: &Endpoint| EndpointRow {
+                address: endpoint.address,
+                pod: endpoint.pod.clone(),
+            };
+            endpoints.iter().map(row).collect::<Vec<_>>()
+        });
+        Row {
+            host: host.to_string(),
+            path: entry.rule.path.as_str().to_owned(),
+            path_type: entry.rule.path.kind(),
+            ingress: entry.rule.source.name.to_string(),
+            backend: backends.join(","),
+            endpoints: endpoints.collect(),
+            redirect_to_https: entry.redirects_to_https(),
             denied: entry.denied().map(Into::into),
-            rewrite_target: entry.route.policy.route.rewrite_target.clone(),
-        })
-        .collect()
+            rewrite_target: entry.rule.policy.rewrite_target.clone(),
+        }
+    };
+    table.entries().into_iter().map(row).collect()
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use ingress_agent::Report;
 use ingress_model::Problem;
 
 use super::readiness::Readiness;
@@ -21,10 +22,6 @@ pub(crate) struct Status {
     pub(crate) listeners: Vec<ListenerStatus>,
     /// How connections reach the workers.
     pub(crate) data_plane: DataPlaneStatus,
-    /// What is wrong with which object.
-    pub(crate) problems: Vec<Problem>,
-    /// Objects of kinds that Forebay does not read, by `apiVersion/kind`.
-    pub(crate) skipped: BTreeMap<String, u64>,
     /// Number of routes in force.
     pub(crate) routes: usize,
     /// Those of them that answer 503, because they ask for protection that cannot be given.
@@ -44,14 +41,20 @@ pub(super) struct Shown<'a> {
     not_ready: Option<String>,
     #[serde(flatten)]
     status: &'a Status,
+    /// What is wrong with which object.
+    problems: Vec<Problem>,
+    /// Objects of kinds that Forebay does not read, by `apiVersion/kind`.
+    skipped: BTreeMap<String, u64>,
 }
 
 impl Status {
-    pub(super) fn shown(&self, readiness: &Readiness) -> Shown<'_> {
+    pub(super) fn shown(&self, readiness: &Readiness, report: &Report) -> Shown<'_> {
         Shown {
             ready: readiness.is_ready(),
             not_ready: readiness.reason(),
             status: self,
+            problems: report.problems(),
+            skipped: report.skipped(),
         }
     }
 }

@@ -26,6 +26,7 @@ use self::{
 use ingress_agent::{self as agent, AgentError, Feed, Source};
 use ingress_proxy::{
     metrics::Registry,
+    table::Site,
     tls,
     worker::{self, Inputs, Listener, Shutdown},
 };
@@ -107,14 +108,30 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         data_plane: data_plane.status(),
         ..Status::default()
     };
-    let (mut publisher, tables, status) =
-        Publisher::new(status, tls::Resolver::new()?, Arc::clone(&metrics));
+    let resolver = tls::Resolver::new()?;
+    let site = Site::new(Arc::clone(&resolver), Arc::clone(&metrics));
+    let tables = site.tables();
+    let (status, shown_status) = watch::channel(Arc::new(status));
+    let kind = if config.manifests.is_some() {
+        "folder"
+    } else {
+        "cluster"
+    };
+    tokio::spawn(publish::follow_state(feed.state, kind, status.clone()));
+    let publisher = Publisher::new(site, feed.updates, feed.resync, status);
     let (readiness, is_ready) = watch::channel(Readiness::Starting);
-    publish::expose(&metrics, status.clone(), is_ready.clone());
+    publish::expose(
+        &metrics,
+        shown_status.clone(),
+        is_ready.clone(),
+        feed.report.clone(),
+        publisher.counts(),
+    );
     let state = admin::State {
         readiness: is_ready,
         tables: tables.clone(),
-        status,
+        status: shown_status,
+        report: feed.report,
         metrics: Arc::clone(&metrics),
     };
     tokio::spawn(admin::serve(
@@ -126,14 +143,12 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     }
     tracing::info!(listener = "admin", path = %admin_socket.path().display(), "listening");
 
-    let tls = tls::server_config(publisher.resolver())?;
+    let tls = tls::server_config(resolver)?;
     let (first_table, is_first) = oneshot::channel();
-    let kind = if config.manifests.is_some() {
-        "folder"
-    } else {
-        "cluster"
-    };
-    tokio::spawn(async move { publisher.follow(feed, kind, first_table).await });
+    let (alive, agent) = oneshot::channel();
+    publisher
+        .start(first_table, alive)
+        .context("cannot start the thread of the table")?;
     tokio::select! {
         first = is_first => first.context("the agent stopped before the first table")?,
         signal = signals.next() => {
@@ -153,7 +168,11 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         ..worker::Settings::default()
     });
     let idle = Arc::new(Barrier::new(workers));
-    let (end, mut ended) = mpsc::unbounded_channel();
+    let (end, ended) = mpsc::unbounded_channel();
+    let mut essential = Essential {
+        workers: ended,
+        agent,
+    };
     let threads = spawn_workers(
         data_plane.take_listeners().context("cannot listen")?,
         |metrics| Inputs {
@@ -169,7 +188,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     )?;
     data_plane.serve()?;
     let mut scrapes = serve_metrics(metrics_listener, state)?;
-    let routes = tables.borrow().entries().len();
+    let routes = tables.borrow().rules();
     match data_plane.refusal() {
         None => {
             readiness.send_replace(Readiness::Ready);
@@ -185,7 +204,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         }
     }
 
-    let served = serve_until(signals.next(), &data_plane, &mut ended).await;
+    let served = serve_until(signals.next(), &data_plane, &mut essential).await;
     let signal = served?.unwrap_or("none: the neighbour watcher stopped");
     readiness.send_replace(Readiness::ShuttingDown);
     if !config.shutdown_delay.is_zero() {
@@ -196,7 +215,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
                 signal = signals.next() => tracing::warn!(signal, "second signal: ending the delay"),
             }
         };
-        serve_until(end, &data_plane, &mut ended).await?;
+        serve_until(end, &data_plane, &mut essential).await?;
     }
     if shares_metrics(config) {
         // Whoever takes over answers now; this one's counters would look like a reset.
@@ -255,20 +274,30 @@ fn serve_metrics(
     Ok(scrapes)
 }
 
+/// What must not end before the process does.
+struct Essential {
+    /// Says which worker has ended.
+    workers: mpsc::UnboundedReceiver<usize>,
+    /// Closed when the agent has ended, or the thread that follows it.
+    agent: oneshot::Receiver<()>,
+}
+
 /// Lets the workers serve until `end`, whose result it gives; `None` where nothing keeps the
 /// kernel's maps in step any more.
 ///
 /// # Errors
-/// A worker stopped: fewer would serve their connections late or never. Start again instead.
+/// A worker stopped: fewer would serve their connections late or never. Or the agent did: the table
+/// would grow stale, ready as ever. Start again instead.
 async fn serve_until<T>(
     end: impl Future<Output = T>,
     data_plane: &DataPlane,
-    ended: &mut mpsc::UnboundedReceiver<usize>,
+    essential: &mut Essential,
 ) -> anyhow::Result<Option<T>> {
     tokio::select! {
         () = data_plane.follow() => Ok(None),
         end = end => Ok(Some(end)),
-        Some(worker) = ended.recv() => bail!("worker {worker} stopped; see the log"),
+        Some(worker) = essential.workers.recv() => bail!("worker {worker} stopped; see the log"),
+        _ = &mut essential.agent => bail!("the agent stopped; see the log"),
     }
 }
 
@@ -276,6 +305,8 @@ async fn follow_source(config: &RunConfig) -> Result<Feed, AgentError> {
     let folder = config.manifests.clone();
     let settings = agent::Settings {
         classes: config.ingress_class.clone(),
+        controllers: config.controller_class.clone(),
+        default_certificate: config.default_ssl_certificate.clone(),
         watch_without_class: config
             .watch_ingress_without_class
             .unwrap_or(folder.is_some()),

@@ -1,190 +1,165 @@
-//! Turns snapshots into what the workers use, and shows what came of it.
+//! Puts what the agent says in force, on a thread of its own, and shows what came of it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
 
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
 
-use ingress_agent::Feed;
-use ingress_model::{Problem, Severity, Snapshot};
+use ingress_agent::{Report, SourceState};
+use ingress_model::Update;
 use ingress_proxy::{
     metrics::{Kind, Registry},
-    table::{Entry, RouteTable},
-    tls,
-    upstream::Upstreams,
+    table::Site,
 };
 
 use crate::admin::{Readiness, SourceStatus, Status};
 
-/// Compiles each snapshot and swaps it in whole.
+/// How often what nothing refers to any more is freed.
+const TIDY: Duration = Duration::from_secs(2);
+
+/// Adopts updates as they come.
 pub(super) struct Publisher {
-    metrics: Arc<Registry>,
-    upstreams: Upstreams,
-    /// What the table in force was compiled from, and what was wrong with it.
-    compiled: Option<(Arc<Snapshot>, Vec<Problem>)>,
-    resolver: Arc<tls::Resolver>,
-    certificates: Option<Arc<tls::Certificates>>,
-    tables: watch::Sender<Arc<RouteTable>>,
+    site: Site,
+    updates: mpsc::Receiver<Arc<Update>>,
+    resync: mpsc::Sender<()>,
     status: watch::Sender<Arc<Status>>,
+    counts: Arc<Counts>,
+}
+
+/// What was adopted so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    updates: AtomicU64,
+    compiled: AtomicU64,
 }
 
 impl Publisher {
-    /// Starts with an empty table, which no worker sees: they are spawned after the first whole
-    /// one.
+    /// Of `updates` the first must be a whole state; `resync` asks for one.
     pub(super) fn new(
-        status: Status,
-        resolver: Arc<tls::Resolver>,
-        metrics: Arc<Registry>,
-    ) -> (
-        Self,
-        watch::Receiver<Arc<RouteTable>>,
-        watch::Receiver<Arc<Status>>,
-    ) {
-        let (tables, table_updates) = watch::channel(Arc::new(RouteTable::default()));
-        let (status, status_updates) = watch::channel(Arc::new(status));
-        (
-            Self {
-                metrics,
-                upstreams: Upstreams::default(),
-                compiled: None,
-                resolver,
-                certificates: None,
-                tables,
-                status,
-            },
-            table_updates,
-            status_updates,
-        )
+        site: Site,
+        updates: mpsc::Receiver<Arc<Update>>,
+        resync: mpsc::Sender<()>,
+        status: watch::Sender<Arc<Status>>,
+    ) -> Self {
+        Self {
+            site,
+            updates,
+            resync,
+            status,
+            counts: Arc::default(),
+        }
     }
 
-    /// Where TLS finds the certificates.
-    pub(super) fn resolver(&self) -> Arc<tls::Resolver> {
-        Arc::clone(&self.resolver)
+    /// What was adopted so far, now and later.
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
 
-    /// Publishes every snapshot of the feed; tells `first` when one is in force.
+    /// Follows the updates on a thread of its own; tells `first` when one is in force, and drops
+    /// `alive` when the agent has ended: then the last table stays, but nobody may rely on it.
     ///
-    /// Ends when the agent does; the last table stays.
-    pub(super) async fn follow(
-        &mut self,
-        mut feed: Feed,
-        kind: &'static str,
+    /// # Errors
+    /// The thread or its runtime cannot be made.
+    pub(super) fn start(
+        mut self,
         first: oneshot::Sender<()>,
-    ) {
+        alive: oneshot::Sender<()>,
+    ) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let follow = move || {
+            runtime.block_on(self.follow(first));
+            tracing::error!("the agent has ended");
+            drop(alive);
+        };
+        let thread = std::thread::Builder::new().name("table".to_owned());
+        thread.spawn(follow).map(drop)
+    }
+
+    async fn follow(&mut self, first: oneshot::Sender<()>) {
         let mut first = Some(first);
-        let mut published: Option<Arc<Snapshot>> = None;
+        let mut tidy = interval(TIDY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let state = serde_json::to_value(&*feed.state.borrow_and_update()).unwrap_or_default();
-            self.change_status(|status| status.source = SourceStatus { kind, state });
-            let latest = feed.snapshots.borrow_and_update().clone();
-            if let Some(snapshot) = latest.filter(|latest| {
-                published
-                    .as_ref()
-                    .is_none_or(|last| !Arc::ptr_eq(last, latest))
-            }) {
-                self.publish(Arc::clone(&snapshot));
-                published = Some(snapshot);
-                if let Some(first) = first.take() {
-                    // Nobody waits any more when the process is about to stop.
-                    let _ = first.send(());
+            tokio::select! {
+                update = self.updates.recv() => {
+                    let Some(update) = update else { return };
+                    if self.adopt(&update)
+                        && let Some(first) = first.take()
+                    {
+                        // Nobody waits any more when the process is about to stop.
+                        let _ = first.send(());
+                    }
                 }
-            }
-            let gone = tokio::select! {
-                changed = feed.snapshots.changed() => changed.is_err(),
-                changed = feed.state.changed() => changed.is_err(),
-            };
-            if gone {
-                tracing::error!("agent stopped; the last table stays in force");
-                return;
+                _ = tidy.tick() => self.site.tidy(),
             }
         }
     }
 
-    /// Endpoints and certificates first, so that no route is in force before them.
-    fn publish(&mut self, snapshot: Arc<Snapshot>) {
-        self.upstreams.adopt(&snapshot.backends);
-        let (certificates, tls_problems) =
-            tls::Certificates::compile(&snapshot, self.certificates.as_deref());
-        let expiries = certificates
-            .expiries()
-            .map(|(secret, expiry)| (secret.to_string(), expiry))
-            .collect();
-        let certificates = Arc::new(certificates);
-        self.resolver.publish(Arc::clone(&certificates));
-        self.certificates = Some(certificates);
-
-        let mut problems = snapshot.problems.clone();
-        problems.extend(tls_problems);
-        problems.extend_from_slice(self.compile(&snapshot));
-        problems.sort();
-        problems.dedup();
-        log_changes(&self.status.borrow().problems, &problems);
-        let table = Arc::clone(&self.tables.borrow());
-        let routes = table.entries().len();
-        let denied = |entry: &&Arc<Entry>| entry.denied().is_some();
-        let denied_routes = table.entries().iter().filter(denied).count();
-        self.change_status(|status| {
-            status.routes = routes;
-            status.denied_routes = denied_routes;
-            status.certificates = expiries;
-            status.skipped.clone_from(&snapshot.skipped);
-            status.problems = problems;
-        });
-    }
-
-    /// Puts the routes of `snapshot` in force, unless they already are: other endpoints compile
-    /// nothing. Gives what is wrong with the routes.
-    fn compile(&mut self, snapshot: &Arc<Snapshot>) -> &[Problem] {
-        let is_same = self.compiled.as_ref().is_some_and(|(last, _)| {
-            last.routes == snapshot.routes
-                && last.tls_hosts == snapshot.tls_hosts
-                && last.backends.keys().eq(snapshot.backends.keys())
-        });
-        if is_same {
-            tracing::debug!("new endpoints or certificates");
-        } else {
-            let (table, problems) = RouteTable::compile(snapshot, &self.upstreams, &self.metrics);
-            tracing::info!(routes = table.entries().len(), "new table");
-            self.tables.send_replace(Arc::new(table));
-            self.change_status(|status| status.changed = Some(SystemTime::now()));
-            self.compiled = Some((Arc::clone(snapshot), problems));
+    /// Puts an update in force, or asks for the whole state if one is missing between.
+    fn adopt(&mut self, update: &Update) -> bool {
+        if let Err(gap) = self.site.apply(update) {
+            tracing::warn!(%gap, "asking for the whole state");
+            // One request that waits is enough.
+            let _ = self.resync.try_send(());
+            return false;
         }
-        self.compiled.as_ref().map_or(&[], |(_, problems)| problems)
-    }
-
-    fn change_status(&self, change: impl FnOnce(&mut Status)) {
-        self.status
-            .send_modify(|status| change(Arc::make_mut(status)));
+        self.counts.updates.fetch_add(1, Relaxed);
+        self.counts.compiled.store(self.site.compiled(), Relaxed);
+        let table = Arc::clone(&self.site.tables().borrow());
+        tracing::debug!(
+            epoch = update.epoch,
+            hosts = update.hosts.len(),
+            endpoints = update.endpoints.len(),
+            certificates = update.certificates.len(),
+            "adopted"
+        );
+        let is_other_table = !update.hosts.is_empty() || update.base.is_none();
+        self.status.send_modify(|status| {
+            let status = Arc::make_mut(status);
+            if is_other_table {
+                status.routes = table.rules();
+                status.denied_routes = table.denied();
+                status.changed = Some(SystemTime::now());
+            }
+            if !update.certificates.is_empty() || update.base.is_none() {
+                let expiries = self.site.expiries();
+                status.certificates = expiries
+                    .map(|(secret, expiry)| (secret.to_string(), expiry))
+                    .collect();
+            }
+        });
+        true
     }
 }
 
-/// Logs each problem once when it appears and once when it is gone. Both lists are sorted.
-fn log_changes(before: &[Problem], now: &[Problem]) {
-    for problem in now
-        .iter()
-        .filter(|problem| before.binary_search(problem).is_err())
-    {
-        let Problem {
-            severity,
-            object,
-            field,
-            file,
-            message,
-        } = problem;
-        let file = file.as_deref().unwrap_or_default();
-        tracing::warn!(
-            ?severity,
-            object,
-            field,
-            file,
-            problem = message,
-            "object has a problem"
-        );
-    }
-    for problem in before
-        .iter()
-        .filter(|problem| now.binary_search(problem).is_err())
-    {
-        tracing::info!(%problem, "problem resolved");
+/// Shows the state of the source in the status until the source is gone.
+pub(super) async fn follow_state(
+    mut state: watch::Receiver<SourceState>,
+    kind: &'static str,
+    status: watch::Sender<Arc<Status>>,
+) {
+    loop {
+        let state_now = serde_json::to_value(&*state.borrow_and_update()).unwrap_or_default();
+        status.send_modify(|status| {
+            Arc::make_mut(status).source = SourceStatus {
+                kind,
+                state: state_now,
+            }
+        });
+        if state.changed().await.is_err() {
+            return;
+        }
     }
 }
 
@@ -193,6 +168,8 @@ pub(super) fn expose(
     metrics: &Registry,
     status: watch::Receiver<Arc<Status>>,
     readiness: watch::Receiver<Readiness>,
+    report: Report,
+    counts: Arc<Counts>,
 ) {
     metrics.collect_with(Box::new(move |exposition| {
         let status = status.borrow().clone();
@@ -222,16 +199,13 @@ pub(super) fn expose(
             "Routes in force that answer 503, because they ask for protection that cannot be given.",
             &[(vec![], count(status.denied_routes))],
         );
-        let problems = |severity| {
-            let of = |problem: &&Problem| problem.severity == severity;
-            count(status.problems.iter().filter(of).count())
-        };
+        let (warnings, errors) = report.counts();
         gauge(
             "forebay_object_problems",
             "Problems of objects, as /status lists them.",
             &[
-                (vec![("severity", "warning")], problems(Severity::Warning)),
-                (vec![("severity", "error")], problems(Severity::Error)),
+                (vec![("severity", "warning")], count(warnings)),
+                (vec![("severity", "error")], count(errors)),
             ],
         );
         let expiries: Vec<Sample<'_>> = status
@@ -261,6 +235,21 @@ pub(super) fn expose(
                 status.data_plane.degraded.is_some().into(),
             )],
         );
+        for (name, help, value) in [
+            (
+                "forebay_updates_total",
+                "Updates of the agent that were put in force.",
+                &counts.updates,
+            ),
+            (
+                "forebay_hosts_compiled_total",
+                "Hosts whose rules were compiled.",
+                &counts.compiled,
+            ),
+        ] {
+            exposition.family(name, Kind::Counter, help);
+            exposition.sample(name, &[], value.load(Relaxed));
+        }
     }));
 }
 
@@ -269,150 +258,4 @@ type Sample<'a> = (Vec<(&'a str, &'a str)>, i64);
 
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{collections::BTreeMap, net::SocketAddr};
-
-    use super::*;
-    use ingress_model::{
-        Backend, BackendKey, Endpoint, ObjectName, Origin, PathKind, PathPattern, Policy, Route,
-        RouteAction, ServicePort,
-    };
-
-    fn key(service: &str) -> BackendKey {
-        BackendKey {
-            service: ObjectName::new("shop", service),
-            port: ServicePort::Number(80),
-        }
-    }
-
-    fn route(service: &str) -> Route {
-        Route {
-            ingress: ObjectName::new("shop", "web"),
-            created: 0,
-            origin: Origin::Rule,
-            host: "a.test".parse().unwrap(),
-            path: PathPattern::new(PathKind::Prefix, "/").unwrap(),
-            backend: key(service),
-            action: RouteAction::Forward,
-            policy: Policy::default(),
-        }
-    }
-
-    fn backends(ports: &[(&str, u16)]) -> BTreeMap<BackendKey, Backend> {
-        let backend = |(service, port): &(&str, u16)| {
-            let address = SocketAddr::from(([192, 0, 2, 1], *port));
-            let endpoints = vec![Endpoint { address, pod: None }];
-            let key = key(service);
-            (key.clone(), Backend { key, endpoints })
-        };
-        ports.iter().map(backend).collect()
-    }
-
-    #[test]
-    fn only_what_a_table_is_made_of_compiles_one_and_endpoints_reach_the_table_in_force() {
-        let first = Snapshot {
-            routes: vec![route("a")],
-            backends: backends(&[("a", 1)]),
-            ..Snapshot::default()
-        };
-        let denied = Route {
-            action: RouteAction::Deny("no".into()),
-            ..route("a")
-        };
-        for (what, next, compiles, port) in [
-            ("nothing", first.clone(), false, 1),
-            (
-                "endpoints",
-                Snapshot {
-                    backends: backends(&[("a", 2)]),
-                    ..first.clone()
-                },
-                false,
-                2,
-            ),
-            (
-                "problems",
-                Snapshot {
-                    skipped: [("v1/Pod".to_owned(), 1)].into(),
-                    ..first.clone()
-                },
-                false,
-                1,
-            ),
-            (
-                "routes",
-                Snapshot {
-                    routes: vec![denied],
-                    ..first.clone()
-                },
-                true,
-                1,
-            ),
-            (
-                "hosts with TLS",
-                Snapshot {
-                    tls_hosts: vec!["a.test".parse().unwrap()],
-                    ..first.clone()
-                },
-                true,
-                1,
-            ),
-            (
-                "backends",
-                Snapshot {
-                    backends: backends(&[("a", 1), ("b", 1)]),
-                    ..first.clone()
-                },
-                true,
-                1,
-            ),
-        ] {
-            let (mut publisher, mut tables, status) = Publisher::new(
-                Status::default(),
-                tls::Resolver::new().unwrap(),
-                Arc::new(Registry::new(1)),
-            );
-            publisher.publish(Arc::new(first.clone()));
-            tables.borrow_and_update();
-            let changed = status.borrow().changed;
-            assert!(changed.is_some());
-            publisher.publish(Arc::new(next));
-            assert_eq!(tables.has_changed().unwrap(), compiles, "{what}");
-            assert_eq!(status.borrow().changed != changed, compiles, "{what}");
-            let table = tables.borrow_and_update();
-            let address = table.entries()[0].upstream.endpoints()[0].address;
-            assert_eq!(address.port(), port, "{what}");
-        }
-    }
-
-    #[test]
-    fn denied_routes_are_counted_and_problems_outlive_a_change_of_endpoints() {
-        let denied = Route {
-            action: RouteAction::Deny("no".into()),
-            ..route("a")
-        };
-        let first = Snapshot {
-            // The second has host and path of the first.
-            routes: vec![denied, route("a")],
-            backends: backends(&[("a", 1)]),
-            ..Snapshot::default()
-        };
-        let (mut publisher, _tables, status) = Publisher::new(
-            Status::default(),
-            tls::Resolver::new().unwrap(),
-            Arc::new(Registry::new(1)),
-        );
-        for port in [1, 2] {
-            publisher.publish(Arc::new(Snapshot {
-                backends: backends(&[("a", port)]),
-                ..first.clone()
-            }));
-            let status = status.borrow();
-            assert_eq!((status.routes, status.denied_routes), (1, 1), "{port}");
-            assert_eq!(status.problems.len(), 1, "{port}: {:?}", status.problems);
-        }
-    }
 }

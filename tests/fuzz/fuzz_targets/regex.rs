@@ -5,15 +5,20 @@
 //! (none if empty), the request's path.
 #![no_main]
 
-use std::str;
+use std::{
+    str,
+    sync::{Arc, OnceLock},
+};
 
 use forebay_fuzz::{
     pace::parts,
-    site::{snapshot, table},
+    site::{rule as written, table},
 };
 use ingress_model::{PathKind, RoutePolicy};
 use ingress_proxy::{fuzz::upstream_path, metrics::Registry, table::CanonicalPath};
 use libfuzzer_sys::fuzz_target;
+
+static REGISTRY: OnceLock<Arc<Registry>> = OnceLock::new();
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = parts(input);
@@ -27,8 +32,8 @@ fuzz_target!(|input: &[u8]| {
         rewrite_target: rewrites.then(|| rewrite.into()),
         ..RoutePolicy::default()
     };
-    let snapshot = snapshot(rule, PathKind::Regex, policy.into());
-    let table = table(&snapshot, &Registry::new(1));
+    let registry = REGISTRY.get_or_init(|| Arc::new(Registry::new(1)));
+    let table = table(written(rule, PathKind::Regex, policy), registry);
     let upstream = upstream_path(&table, "a", path);
     if let Some(upstream) = &upstream {
         assert!(upstream.starts_with('/'), "{upstream:?}");

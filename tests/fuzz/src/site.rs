@@ -3,15 +3,15 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use ingress_model::{
-    Action, Backend, BackendKey, Endpoint as Address, ObjectName, Origin, PathKind, PathPattern,
-    Policy, Route, ServicePort, Snapshot,
+    Action, BackendKey, Conditions, Endpoint as Address, HostRules, ObjectName, ObjectRef,
+    PathKind, PathPattern, PathRegex, RoutePolicy, Rule, ServicePort, Split, Update, UpstreamKey,
+    UpstreamPolicy,
 };
 use ingress_proxy::{
     fuzz::{End, Far, Site as Worker},
     metrics::{Registry, WorkerMetrics},
-    table::RouteTable,
+    table::{RouteTable, Site as Table},
     tls::{self, Resolver, ServerConfig},
-    upstream::Upstreams,
 };
 
 use crate::{
@@ -82,54 +82,74 @@ struct Connection {
 
 impl Default for Site {
     fn default() -> Self {
-        let snapshot = snapshot("/", PathKind::Prefix, Policy::default());
-        let registry = Registry::new(1);
+        let registry = Arc::new(Registry::new(1));
         let resolver = Resolver::new().expect("a certificate can be made");
         Self {
-            table: table(&snapshot, &registry),
+            table: table(
+                rule("/", PathKind::Prefix, RoutePolicy::default()),
+                &registry,
+            ),
             metrics: registry.worker(),
             tls: tls::server_config(resolver).expect("a ticket key can be made"),
         }
     }
 }
 
-/// One route for all hosts.
-pub fn snapshot(path: &str, kind: PathKind, policy: Policy) -> Snapshot {
-    let key = BackendKey {
-        service: ObjectName::new("shop", "web"),
-        port: ServicePort::Number(80),
+/// A rule to the one endpoint; `None` where the path is none.
+pub fn rule(path: &str, kind: PathKind, policy: RoutePolicy) -> Option<Rule> {
+    let key = UpstreamKey {
+        backend: backend(),
+        policy: UpstreamPolicy::default(),
     };
-    let mut snapshot = Snapshot::default();
-    snapshot.backends.insert(
-        key.clone(),
-        Backend {
-            key: key.clone(),
-            endpoints: vec![Address {
-                address: ([192, 0, 2, 2], 80).into(),
-                pod: None,
-            }],
-        },
-    );
-    if let Ok(path) = PathPattern::new(kind, path) {
-        snapshot.routes.push(Route {
-            ingress: ObjectName::new("shop", "web"),
-            created: 0,
-            origin: Origin::Rule,
-            host: "".parse().expect("no host is a pattern"),
-            path,
-            backend: key,
-            action: Action::Forward,
-            policy,
-        });
-    }
-    snapshot
+    let regex = match kind {
+        PathKind::Regex => Some(PathRegex::new(path).ok()?),
+        PathKind::Prefix | PathKind::Exact => None,
+    };
+    Some(Rule {
+        source: Arc::new(ObjectRef::new(
+            "Ingress",
+            ObjectName::new("shop", "web"),
+            "",
+        )),
+        path: PathPattern::new(kind, path).ok()?,
+        regex,
+        conditions: Conditions::default(),
+        policy: Arc::new(policy),
+        action: Action::Forward(Split::all(Arc::new(key))),
+    })
 }
 
-/// Compiles it.
-pub fn table(snapshot: &Snapshot, registry: &Registry) -> Arc<RouteTable> {
-    let mut upstreams = Upstreams::default();
-    upstreams.adopt(&snapshot.backends);
-    Arc::new(RouteTable::compile(snapshot, &upstreams, registry).0)
+fn backend() -> BackendKey {
+    BackendKey {
+        service: ObjectName::new("shop", "web"),
+        port: ServicePort::Number(80),
+    }
+}
+
+/// A table with this rule for all hosts.
+pub fn table(rule: Option<Rule>, registry: &Arc<Registry>) -> Arc<RouteTable> {
+    let address = Address {
+        address: ([192, 0, 2, 2], 80).into(),
+        pod: None,
+    };
+    let rules = HostRules {
+        rules: rule.into_iter().collect(),
+        ..HostRules::default()
+    };
+    let update = Update {
+        epoch: 1,
+        endpoints: vec![(backend(), Some(vec![address].into()))],
+        hosts: vec![(
+            "".parse().expect("no host is a pattern"),
+            Some(Arc::new(rules)),
+        )],
+        ..Update::default()
+    };
+    let resolver = Resolver::new().expect("a certificate can be made");
+    let mut site = Table::new(resolver, Arc::clone(registry));
+    site.apply(&update).expect("a whole state fits");
+    let table = Arc::clone(&site.tables().borrow());
+    table
 }
 
 impl Site {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use ingress_model::{BackendKey, HostPattern, ObjectName, Problem};
+use ingress_model::{BackendKey, HostPattern, ObjectName, Problem, Severity};
 
 /// What problems depend on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +40,14 @@ impl Book {
             Entry::Occupied(mut taken) => taken.insert(problems.clone()),
         };
         log_changes(&before, &problems);
+    }
+
+    /// How many warnings and how many errors there are.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let problems = self.topics.values().flatten();
+        let is_error = |problem: &&Problem| problem.severity == Severity::Error;
+        let errors = problems.clone().filter(is_error).count();
+        (problems.count() - errors, errors)
     }
 
     /// Every problem once, sorted.

@@ -29,7 +29,7 @@ pub struct Entry {
     /// Its counters, separate for each worker.
     pub(crate) counters: Arc<RouteMetrics>,
     /// Whether plain HTTP gets 308 to https, from the annotations and the host's TLS entry.
-    pub(crate) redirect_to_https: bool,
+    pub(super) redirect_to_https: bool,
 }
 
 /// What the conditions of a rule are held against.
@@ -78,6 +78,11 @@ impl Entry {
     /// The upstreams of its targets; none if it does not forward.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
+    }
+
+    /// Whether plain HTTP gets 308 to https.
+    pub fn redirects_to_https(&self) -> bool {
+        self.redirect_to_https
     }
 
     /// Why requests get 503, before any redirect, where the rule is denied.

@@ -172,28 +172,32 @@ impl Balancers {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use ingress_model::{Backend, BackendKey, ObjectName, ServicePort};
+    use ingress_model::{BackendKey, ObjectName, ServicePort, UpstreamKey, UpstreamPolicy};
 
     use super::{super::Upstreams, *};
 
-    fn upstream(ports: &[u16]) -> Arc<Upstream> {
-        let key = BackendKey {
+    fn key() -> Arc<UpstreamKey> {
+        let backend = BackendKey {
             service: ObjectName::new("shop", "web"),
             port: ServicePort::Number(80),
         };
+        let policy = UpstreamPolicy::default();
+        Arc::new(UpstreamKey { backend, policy })
+    }
+
+    fn set(upstreams: &mut Upstreams, ports: &[u16]) {
         let endpoint = |port: &u16| Endpoint {
             address: ([192, 0, 2, 1], *port).into(),
             pod: None,
         };
-        let backend = Backend {
-            key: key.clone(),
-            endpoints: ports.iter().map(endpoint).collect(),
-        };
+        let endpoints: Vec<_> = ports.iter().map(endpoint).collect();
+        upstreams.set_endpoints(&key().backend, Some(&endpoints));
+    }
+
+    fn upstream(ports: &[u16]) -> Arc<Upstream> {
         let mut upstreams = Upstreams::default();
-        upstreams.adopt(&BTreeMap::from([(key.clone(), backend)]));
-        Arc::clone(upstreams.find(&key).unwrap())
+        set(&mut upstreams, ports);
+        upstreams.of(&key())
     }
 
     fn order(balancer: &Balancer, count: usize, now: Instant) -> Vec<usize> {
@@ -251,29 +255,14 @@ mod tests {
 
     #[tokio::test]
     async fn new_endpoints_are_seen_at_the_next_request() {
-        let key = BackendKey {
-            service: ObjectName::new("shop", "web"),
-            port: ServicePort::Number(80),
-        };
-        let backend = |ports: &[u16]| {
-            let endpoint = |port: &u16| Endpoint {
-                address: ([192, 0, 2, 1], *port).into(),
-                pod: None,
-            };
-            let backend = Backend {
-                key: key.clone(),
-                endpoints: ports.iter().map(endpoint).collect(),
-            };
-            BTreeMap::from([(key.clone(), backend)])
-        };
         let (mut upstreams, pool, balancers) =
             (Upstreams::default(), Pool::default(), Balancers::default());
-        upstreams.adopt(&backend(&[1, 2]));
-        let upstream = Arc::clone(upstreams.find(&key).unwrap());
+        set(&mut upstreams, &[1, 2]);
+        let upstream = upstreams.of(&key());
         let first = balancers.of(&upstream, &pool, 0);
         assert!(Rc::ptr_eq(&first, &balancers.of(&upstream, &pool, 0)));
         order(&first, 1, Instant::now());
-        upstreams.adopt(&backend(&[2, 3]));
+        set(&mut upstreams, &[2, 3]);
         let second = balancers.of(&upstream, &pool, 0);
         assert_eq!(second.endpoints.len(), 2);
         assert_eq!(

@@ -33,7 +33,7 @@ fn redirect_to_https(client: &Client, entry: &Entry, request: &Sanitized<'_>) ->
     let host = request.host.as_str();
     // Without a host there is nowhere to go: HTTP/1.0 requests may have none.
     if client.secure
-        || !entry.redirect_to_https
+        || !entry.redirects_to_https()
         || host.is_empty()
         || request.path.as_bytes().starts_with(ACME_CHALLENGES)
     {
