@@ -13,7 +13,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use ingress_agent::kernel::{Forward, XdpMode};
-use ingress_model::ObjectName;
+use ingress_model::{HostPattern, ObjectName};
 
 use crate::{admin, log::LogFormat};
 
@@ -89,9 +89,9 @@ pub(crate) struct RoutesArgs {
     #[command(flatten)]
     pub(crate) admin: AdminArgs,
 
-    /// Only those of this host, written as in the Ingress: *.example.com is a host
+    /// Only those that requests for this host meet; *.example.com: the rules written so
     #[arg(long, value_name = "HOST")]
-    pub(crate) host: Option<String>,
+    pub(crate) host: Option<HostPattern>,
 
     /// Print the answer of /routes: JSON
     #[arg(long)]

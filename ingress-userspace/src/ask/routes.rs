@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use ingress_model::HostPattern;
+
 use super::{client, output};
 use crate::config::RoutesArgs;
 
@@ -17,17 +19,14 @@ pub(crate) fn routes(args: &RoutesArgs) -> anyhow::Result<ExitCode> {
     ensure!(status == 200, "it answers {status}: {}", body.trim_end());
     let mut routes: Vec<Value> = serde_json::from_str(&body).context("it answers no routes")?;
     if let Some(host) = &args.host {
-        routes.retain(|route| {
-            let pattern = route["host"].as_str().unwrap_or_default();
-            pattern.eq_ignore_ascii_case(host)
-        });
+        keep_host(&mut routes, host);
     }
     if args.json {
         let mut text = serde_json::to_string_pretty(&routes)?;
         text.push('\n');
         output::print(&text)?;
     } else if routes.is_empty() {
-        let whose = args.host.as_deref().map(|host| format!(" of {host}"));
+        let whose = args.host.as_ref().map(|host| format!(" of {host}"));
         output::print(&format!(
             "no routes{}; `forebay status` lists what is wrong\n",
             whose.unwrap_or_default()
@@ -36,6 +35,19 @@ pub(crate) fn routes(args: &RoutesArgs) -> anyhow::Result<ExitCode> {
         output::print(&listing(&routes))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the routes that requests for `asked` meet: those of the most specific host that matches. A
+/// pattern, such as `*.example.com`, means the rules written with it.
+fn keep_host(routes: &mut Vec<Value>, asked: &HostPattern) {
+    let pattern = |route: &Value| route["host"].as_str()?.parse::<HostPattern>().ok();
+    let meets = |pattern: &HostPattern| match asked {
+        HostPattern::Exact(name) => pattern.matches(name),
+        HostPattern::Wildcard(_) | HostPattern::Any => pattern == asked,
+    };
+    // In the order of patterns an exact host comes first, and rules without a host last.
+    let best = routes.iter().filter_map(pattern).filter(meets).min();
+    routes.retain(|route| best.is_some() && pattern(route) == best);
 }
 
 fn listing(routes: &[Value]) -> String {
@@ -87,6 +99,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_host_has_the_routes_that_its_requests_meet() {
+        let hosts = [
+            "*",
+            "*.example.com",
+            "a.example.com",
+            "a.example.com",
+            "*.test",
+        ];
+        for (asked, kept) in [
+            ("A.example.com", &["a.example.com", "a.example.com"][..]),
+            ("b.example.com", &["*.example.com"]),
+            ("b.c.example.com", &["*"]),
+            ("*.example.com", &["*.example.com"]),
+            ("*", &["*"]),
+            ("*.elsewhere", &[]),
+        ] {
+            let mut routes: Vec<_> = hosts.iter().map(|host| json!({"host": host})).collect();
+            keep_host(&mut routes, &asked.parse().unwrap());
+            let left: Vec<_> = routes.iter().filter_map(|r| r["host"].as_str()).collect();
+            assert_eq!(left, kept, "{asked}");
+        }
+    }
 
     #[test]
     fn a_listing_has_a_line_per_route_and_says_what_is_special() {
