@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Routes(RoutesArgs),
     /// Print the metrics of a running Forebay, as Prometheus reads them
     Metrics(AdminArgs),
+    /// Print what becomes of each annotation, as Markdown
+    Annotations,
 }
 
 /// Flags of `forebay status`.
@@ -142,6 +144,16 @@ pub(crate) struct RunConfig {
         help_heading = "Source"
     )]
     pub(crate) controller_class: Vec<String>,
+
+    /// Prefix of the annotations that are read beside `forebay.dev/`
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        env = "FOREBAY_ANNOTATIONS_PREFIX",
+        default_value = "nginx.ingress.kubernetes.io",
+        help_heading = "Source"
+    )]
+    pub(crate) annotations_prefix: String,
 
     /// Secret whose certificate is served to names that no other fits [default: self-signed]
     #[arg(

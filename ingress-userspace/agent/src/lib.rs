@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch as channel};
 
+pub use annotation::reference as annotations_page;
 use ingress_model::Update;
 pub use report::Report;
 pub use settings::Settings;
@@ -109,6 +110,7 @@ pub fn update_of(text: &str) -> Update {
     let settings = Settings {
         classes: Vec::new(),
         controllers: Vec::new(),
+        annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,

@@ -147,6 +147,7 @@ mod tests {
         Settings {
             classes: Vec::new(),
             controllers: Vec::new(),
+            annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
             default_certificate: None,
             watch_without_class: true,
             allow_loopback_endpoints: false,

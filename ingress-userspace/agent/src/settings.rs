@@ -9,6 +9,8 @@ pub struct Settings {
     pub classes: Vec<String>,
     /// Values of `spec.controller` of the IngressClasses that are ours.
     pub controllers: Vec<String>,
+    /// Prefix of annotations beside our own, with or without the slash.
+    pub annotations_prefix: String,
     /// The Secret whose certificate is served where no other fits; a self-signed one if `None`.
     pub default_certificate: Option<ObjectName>,
     /// Serve Ingresses without a class.

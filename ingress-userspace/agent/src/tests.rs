@@ -15,6 +15,7 @@ fn settings() -> Settings {
     Settings {
         classes: vec!["nginx".into()],
         controllers: Vec::new(),
+        annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,

@@ -306,6 +306,7 @@ async fn follow_source(config: &RunConfig) -> Result<Feed, AgentError> {
     let settings = agent::Settings {
         classes: config.ingress_class.clone(),
         controllers: config.controller_class.clone(),
+        annotations_prefix: config.annotations_prefix.clone(),
         default_certificate: config.default_ssl_certificate.clone(),
         watch_without_class: config
             .watch_ingress_without_class

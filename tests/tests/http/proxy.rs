@@ -9,13 +9,13 @@ use std::{
 };
 
 use ingress_model::{
-    Action, Backend, BackendKey, Certificate, Endpoint, HostPattern, ObjectName, Origin, PathKind,
-    PathPattern, Policy, PrivateKey, Route, ServicePort, Snapshot,
+    Action, BackendKey, Certificate, Conditions, Endpoint, HostPattern, HostPolicy, HostRules,
+    ObjectName, ObjectRef, PathKind, PathPattern, PathRegex, Policy, PrivateKey, Rule, ServicePort,
+    Split, Update, UpstreamKey,
 };
 use ingress_proxy::metrics::Registry;
-use ingress_proxy::table::RouteTable;
-use ingress_proxy::tls::{self, Certificates, Resolver};
-use ingress_proxy::upstream::Upstreams;
+use ingress_proxy::table::Site;
+use ingress_proxy::tls::{self, Resolver};
 use ingress_proxy::worker::{self, Inputs, Listener, Settings, Shutdown, Transport};
 use rustix::net::{self, AddressFamily, SocketType};
 use tokio::sync::{Barrier, mpsc, watch};
@@ -26,10 +26,8 @@ pub(crate) struct Proxy {
     pub(crate) http: SocketAddr,
     /// Where it serves HTTPS.
     pub(crate) https: SocketAddr,
-    pub(crate) registry: Registry,
-    resolver: Arc<Resolver>,
-    upstreams: Mutex<Upstreams>,
-    tables: watch::Sender<Arc<RouteTable>>,
+    pub(crate) registry: Arc<Registry>,
+    site: Mutex<Site>,
     shutdown: watch::Sender<Shutdown>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -44,26 +42,23 @@ pub(crate) fn settings() -> Settings {
 }
 
 impl Proxy {
-    /// Serves `snapshot`.
-    pub(crate) fn start(snapshot: &Snapshot) -> Self {
-        Self::start_with(snapshot, settings())
+    /// Serves `state`.
+    pub(crate) fn start(state: &Update) -> Self {
+        Self::start_with(state, settings())
     }
 
-    /// Serves `snapshot` under `settings`.
-    pub(crate) fn start_with(snapshot: &Snapshot, settings: Settings) -> Self {
-        Self::start_workers(snapshot, settings, 1)
+    /// Serves `state` under `settings`.
+    pub(crate) fn start_with(state: &Update, settings: Settings) -> Self {
+        Self::start_workers(state, settings, 1)
     }
 
-    /// Serves `snapshot` under `settings` on `count` workers.
-    pub(crate) fn start_workers(snapshot: &Snapshot, settings: Settings, count: usize) -> Self {
-        let registry = Registry::new(count);
-        let mut upstreams = Upstreams::default();
-        upstreams.adopt(&snapshot.backends);
-        let table = RouteTable::compile(snapshot, &upstreams, &registry).0;
-        let (tables, table) = watch::channel(Arc::new(table));
-        let (shutdown, begun) = watch::channel(Shutdown::NotYet);
+    /// Serves `state` under `settings` on `count` workers.
+    pub(crate) fn start_workers(state: &Update, settings: Settings, count: usize) -> Self {
+        let registry = Arc::new(Registry::new(count));
         let resolver = Resolver::new().unwrap();
-        resolver.publish(Arc::new(Certificates::compile(snapshot, None).0));
+        let mut site = Site::new(Arc::clone(&resolver), Arc::clone(&registry));
+        site.apply(state).unwrap();
+        let (shutdown, begun) = watch::channel(Shutdown::NotYet);
         let (mut http, mut https) = (Shared::bind(), Shared::bind());
         let (settings, idle) = (Arc::new(settings), Arc::new(Barrier::new(count)));
         let start = |id| {
@@ -78,7 +73,7 @@ impl Proxy {
                 },
             ];
             let inputs = Inputs {
-                tables: table.clone(),
+                tables: site.tables(),
                 tls: tls::server_config(Arc::clone(&resolver)).unwrap(),
                 metrics: registry.worker(),
                 shutdown: begun.clone(),
@@ -92,22 +87,17 @@ impl Proxy {
             http: http.address,
             https: https.address,
             registry,
-            resolver,
-            upstreams: Mutex::new(upstreams),
-            tables,
+            site: Mutex::new(site),
             shutdown,
             threads,
         }
     }
 
-    /// Puts another state in force.
-    pub(crate) fn publish(&self, snapshot: &Snapshot) {
-        self.resolver
-            .publish(Arc::new(Certificates::compile(snapshot, None).0));
-        let mut upstreams = self.upstreams.lock().unwrap();
-        upstreams.adopt(&snapshot.backends);
-        let table = RouteTable::compile(snapshot, &upstreams, &self.registry).0;
-        self.tables.send_replace(Arc::new(table));
+    /// Puts another whole state in force.
+    pub(crate) fn publish(&self, state: &Update) {
+        let mut site = self.site.lock().unwrap();
+        site.apply(state).unwrap();
+        site.tidy();
     }
 
     /// Begins the shutdown.
@@ -170,19 +160,19 @@ fn reusing(address: SocketAddr) -> OwnedFd {
     socket
 }
 
-/// A state under construction.
+/// A whole state under construction.
 #[derive(Clone, Default)]
-pub(crate) struct Cluster(pub(crate) Snapshot);
+pub(crate) struct Cluster(pub(crate) Update);
 
 impl Cluster {
-    /// One route for every host and path to `endpoints`.
-    pub(crate) fn of(endpoints: &[SocketAddr]) -> Snapshot {
+    /// One rule for every host and path to `endpoints`.
+    pub(crate) fn of(endpoints: &[SocketAddr]) -> Update {
         Self::default()
             .route("", "/", "web", endpoints, Policy::default())
             .0
     }
 
-    /// Adds a route and its backend.
+    /// Adds a rule and its backend.
     pub(crate) fn route(
         mut self,
         host: &str,
@@ -191,7 +181,7 @@ impl Cluster {
         endpoints: &[SocketAddr],
         policy: Policy,
     ) -> Self {
-        let key = BackendKey {
+        let backend = BackendKey {
             service: ObjectName::new("shop", service),
             port: ServicePort::Number(80),
         };
@@ -199,35 +189,59 @@ impl Cluster {
             address: *address,
             pod: Some("pod-1".into()),
         };
-        let backend = Backend {
-            key: key.clone(),
-            endpoints: endpoints.iter().map(endpoint).collect(),
+        let endpoints = endpoints.iter().map(endpoint).collect();
+        self.0.endpoints.push((backend.clone(), Some(endpoints)));
+        let upstream = UpstreamKey {
+            backend,
+            policy: policy.upstream,
         };
-        self.0.backends.insert(key.clone(), backend);
-        self.0.routes.push(Route {
-            ingress: ObjectName::new("shop", "web"),
-            created: 0,
-            origin: Origin::Rule,
-            host: host.parse().unwrap(),
+        let rewrites = policy.route.rewrite_target.is_some();
+        let rule = Rule {
+            source: Arc::new(ObjectRef::new(
+                "Ingress",
+                ObjectName::new("shop", "web"),
+                "",
+            )),
             path: PathPattern::new(PathKind::Prefix, path).unwrap(),
-            backend: key,
-            action: Action::Forward,
-            policy,
-        });
+            regex: rewrites.then(|| PathRegex::new(path).unwrap()),
+            conditions: Conditions::default(),
+            policy: Arc::new(policy.route),
+            action: Action::Forward(Split::all(Arc::new(upstream))),
+        };
+        self.host(&host.parse().unwrap()).rules.push(rule);
         self
     }
 
-    /// Adds a self-signed certificate for `host`; returns its DER.
+    /// The rules of a host, none at first.
+    fn host(&mut self, host: &HostPattern) -> &mut HostRules {
+        let hosts = &mut self.0.hosts;
+        let at = hosts.iter().position(|(of, _)| of == host);
+        let at = at.unwrap_or_else(|| {
+            hosts.push((host.clone(), Some(Arc::default())));
+            hosts.len() - 1
+        });
+        Arc::make_mut(hosts[at].1.as_mut().unwrap())
+    }
+
+    /// Adds a self-signed certificate for `host`, served to every name if no rule is for that one;
+    /// returns its DER.
     pub(crate) fn certificate(&mut self, host: &str) -> Vec<u8> {
         let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
         let host: HostPattern = host.parse().unwrap();
-        self.0.tls_hosts.push(host.clone());
-        self.0.certificates.push(Certificate {
-            secret: ObjectName::new("shop", "tls"),
-            hosts: vec![host],
+        let secret = ObjectName::new("shop", "tls");
+        let is_known = self.0.hosts.iter().any(|(of, _)| *of == host);
+        let of = if is_known { host } else { HostPattern::Any };
+        self.host(&of).policy = HostPolicy {
+            tls: of != HostPattern::Any,
+            certificate: Some(secret.clone()),
+        };
+        let certificate = Certificate {
+            secret: secret.clone(),
             chain_pem: made.cert.pem().into_bytes(),
             key: PrivateKey::from_pem(made.signing_key.serialize_pem().into_bytes()),
-        });
+        };
+        let certificates = &mut self.0.certificates;
+        certificates.push((secret, Some(Arc::new(certificate))));
         made.cert.der().to_vec()
     }
 }

@@ -14,7 +14,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
 use ingress_lab::{eventually, origin::Origin};
-use ingress_model::{Policy, RoutePolicy, Snapshot, UpstreamPolicy};
+use ingress_model::{Policy, RoutePolicy, Update, UpstreamPolicy};
 use ingress_proxy::worker::Settings;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::{net::TcpStream, time::timeout};
@@ -32,7 +32,7 @@ const HUGE: u64 = 1 << 30;
 const OPEN: &str = "forebay_downstream_connections{worker=\"0\"}";
 const RETRIES: &str = "forebay_retries_total{worker=\"0\"}";
 
-fn cluster(endpoints: &[std::net::SocketAddr], policy: Policy) -> Snapshot {
+fn cluster(endpoints: &[std::net::SocketAddr], policy: Policy) -> Update {
     Cluster::default()
         .route("", "/", "web", endpoints, policy)
         .0

@@ -1,47 +1,46 @@
-//! Annotations of an Ingress → a typed policy, once. A bad value causes a warning and the default
-//! applies; an unsupported restriction denies the route.
+//! Annotations of an Ingress → a typed policy, once, row by row of the `registry`.
 //!
-//! Two prefixes mean the same: `nginx.ingress.kubernetes.io/`, and our own `forebay.dev/`, which
+//! Two prefixes mean the same: that of `--annotations-prefix`, and our own `forebay.dev/`, which
 //! wins.
 
 mod annotations;
 mod denial;
-mod known;
+mod page;
+mod reading;
+mod registry;
+mod restrictions;
+mod rows;
 mod snippet;
 mod value;
 
 use std::collections::BTreeMap;
 
-use annotations::{Annotations, PREFIXES};
-use value::{
-    BodyLimit, Causes, ConnectTimeout, RetryTime, RewriteTarget, StreamTimeout, Switch, Tries,
+use self::{
+    annotations::Annotations,
+    reading::BadValue,
+    registry::{Otherwise, Row, Support},
+    value::Switch,
 };
+use ingress_model::Policy;
 
-use ingress_model::{Policy, RoutePolicy, TlsRedirect, UpstreamPolicy};
+pub use self::page::reference;
+pub(super) use self::{annotations::Prefixes, denial::Denial, registry::Scope};
 
-pub(super) use denial::{Denial, Scope};
+/// A client certificate that `auth-tls-verify-client: off` does not ask for.
+const CLIENT_CA: &str = "auth-tls-secret";
+const VERIFY_CLIENT: &str = "auth-tls-verify-client";
 
-/// Names that become part of a [`Policy`].
-const SUPPORTED: [&str; 11] = [
-    "rewrite-target",
-    "use-regex",
-    "ssl-redirect",
-    "force-ssl-redirect",
-    "proxy-connect-timeout",
-    "proxy-read-timeout",
-    "proxy-send-timeout",
-    "proxy-body-size",
-    "proxy-next-upstream",
-    "proxy-next-upstream-tries",
-    "proxy-next-upstream-timeout",
-];
-
-/// Makes an Ingress an alternative to another one, with that one's host, path and access control.
-const CANARY: &str = "canary";
-
-/// An annotation that has no effect.
+/// What every Ingress starts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Warning {
+pub(super) struct Base {
+    pub(super) prefixes: Prefixes,
+    /// What holds where an annotation says nothing.
+    pub(super) policy: Policy,
+}
+
+/// Something that an owner should know of one annotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Remark {
     /// The whole key.
     pub(super) key: String,
     /// Lower case, no full stop.
@@ -56,142 +55,146 @@ pub(super) struct Reading {
     pub(super) canary: Option<String>,
     /// Each denies the Ingress by itself.
     pub(super) denials: Vec<Denial>,
-    pub(super) warnings: Vec<Warning>,
+    /// Each has no effect, or another one than it says.
+    pub(super) warnings: Vec<Remark>,
+    /// Values without which the Ingress must not be served.
+    pub(super) spoiled: Vec<Remark>,
 }
 
 /// Reads the annotations with our two prefixes and ignores others.
-pub(super) fn read(annotations: &BTreeMap<String, String>) -> Reading {
-    let annotations = Annotations(annotations);
+pub(super) fn read(annotations: &BTreeMap<String, String>, base: &Base) -> Reading {
     let mut reader = Reader {
-        annotations,
-        warnings: Vec::new(),
+        annotations: Annotations {
+            all: annotations,
+            prefixes: &base.prefixes,
+        },
+        reading: Reading {
+            policy: base.policy.clone(),
+            canary: None,
+            denials: Vec::new(),
+            warnings: Vec::new(),
+            spoiled: Vec::new(),
+        },
     };
-    let mut policy = Policy::default();
-    reader.route(&mut policy.route);
-    reader.upstream(&mut policy.upstream);
-    let canary = annotations
-        .find(CANARY)
-        .filter(|(_, text)| matches!(text.parse(), Ok(Switch(true))))
-        .map(|(key, _)| key.to_owned());
-    let denials = denial::find(&annotations);
-    reader.warn_of_the_rest(&denials, canary.as_deref());
-    Reading {
-        policy,
-        canary,
-        denials,
-        warnings: reader.warnings,
-    }
+    registry::rows().for_each(|row| reader.row(row));
+    reader.warn_of_strangers();
+    let by_key = |one: &Remark, other: &Remark| one.key.cmp(&other.key);
+    reader.reading.warnings.sort_by(by_key);
+    reader.reading
 }
 
 struct Reader<'a> {
     annotations: Annotations<'a>,
-    warnings: Vec<Warning>,
+    reading: Reading,
 }
 
-impl Reader<'_> {
-    fn route(&mut self, policy: &mut RoutePolicy) {
-        self.read("rewrite-target", |RewriteTarget(target)| {
-            policy.rewrite_target = Some(target)
-        });
-        self.read("use-regex", |Switch(on)| policy.use_regex = on);
-        self.read("ssl-redirect", |Switch(on)| {
-            policy.tls_redirect = if on {
-                TlsRedirect::WithTls
-            } else {
-                TlsRedirect::Never
-            }
-        });
-        self.read("force-ssl-redirect", |Switch(on)| {
-            if on {
-                policy.tls_redirect = TlsRedirect::Always
-            }
-        });
-        self.read("proxy-body-size", |BodyLimit(limit)| {
-            policy.body_limit = limit
-        });
-    }
-
-    fn upstream(&mut self, policy: &mut UpstreamPolicy) {
-        self.read("proxy-connect-timeout", |ConnectTimeout(time)| {
-            policy.connect_timeout = time
-        });
-        self.read("proxy-read-timeout", |StreamTimeout(time)| {
-            policy.read_timeout = time
-        });
-        self.read("proxy-send-timeout", |StreamTimeout(time)| {
-            policy.send_timeout = time
-        });
-        let retry = &mut policy.retry;
-        self.read("proxy-next-upstream", |Causes(causes)| {
-            retry.causes = causes
-        });
-        self.read("proxy-next-upstream-tries", |Tries(tries)| {
-            retry.tries = tries
-        });
-        self.read("proxy-next-upstream-timeout", |RetryTime(time)| {
-            retry.within = time
-        });
-    }
-
-    fn read<T: std::str::FromStr<Err: std::fmt::Display>>(
-        &mut self,
-        name: &str,
-        set: impl FnOnce(T),
-    ) {
-        let Some((key, text)) = self.annotations.find(name) else {
-            return;
+impl<'a> Reader<'a> {
+    fn row(&mut self, row: &Row) {
+        let Reading {
+            policy,
+            canary,
+            denials,
+            warnings,
+            spoiled,
+        } = &mut self.reading;
+        let remark = |key: &str, message: String| Remark {
+            key: key.to_owned(),
+            message,
         };
-        match text.parse() {
-            Ok(value) => set(value),
-            Err(error) => {
-                self.warnings.push(Warning {
-                    key: key.to_owned(),
-                    message: format!("{error}; the default applies"),
+        let annotations = self.annotations;
+        let mut found = row.names.iter().filter_map(|name| annotations.find(name));
+        match row.support {
+            Support::Read { read, bad } => {
+                let Some((key, text)) = found.next() else {
+                    return;
+                };
+                match (read(text, policy), bad) {
+                    (Ok(None), _) => {}
+                    (Ok(Some(note)), _) => warnings.push(remark(key, note)),
+                    (Err(error), BadValue::Default) => {
+                        warnings.push(remark(key, format!("{error}; the default applies")));
+                    }
+                    (Err(error), BadValue::KeepLastGood) => spoiled.push(remark(key, error)),
+                }
+            }
+            Support::Denies {
+                restricts,
+                reason,
+                ref otherwise,
+            } => {
+                // Each of its names restricts by itself.
+                for (key, text) in found {
+                    let asks = !text.is_empty() && restricts(text);
+                    if asks && !(row.names.contains(&CLIENT_CA) && asks_no_client(annotations)) {
+                        denials.push(Denial {
+                            key: key.to_owned(),
+                            scope: row.scope,
+                            reason,
+                        });
+                    } else if let (Otherwise::Never(why), false) = (otherwise, asks) {
+                        warnings.push(remark(key, format!("never supported: {why}; ignored")));
+                    }
+                }
+            }
+            Support::Canary => {
+                *canary = found
+                    .next()
+                    .filter(|(_, text)| matches!(text.parse(), Ok(Switch(true))))
+                    .map(|(key, _)| key.to_owned());
+            }
+            Support::NotYet => {
+                warnings.extend(found.map(|(key, _)| {
+                    let canary = row
+                        .names
+                        .first()
+                        .is_some_and(|name| name.starts_with("canary"));
+                    let message = if canary && canary_is_off(annotations) {
+                        "without effect unless canary is on; ignored"
+                    } else {
+                        "not supported yet; ignored"
+                    };
+                    remark(key, message.to_owned())
+                }));
+            }
+            Support::NoEffect(_) => {}
+            Support::Never(why) => warnings.extend(
+                found.map(|(key, _)| remark(key, format!("never supported: {why}; ignored"))),
+            ),
+        }
+    }
+
+    /// Warns of names that no row has.
+    fn warn_of_strangers(&mut self) {
+        for key in self.annotations.all.keys() {
+            let Some((prefix, name)) = self.annotations.prefixes.split(key) else {
+                continue;
+            };
+            if registry::find(name).is_none() {
+                self.reading.warnings.push(Remark {
+                    key: key.clone(),
+                    message: format!("no such annotation of {prefix}; ignored"),
                 });
             }
         }
     }
+}
 
-    /// Warns of what is neither read, nor a denial, nor the key of a canary.
-    fn warn_of_the_rest(&mut self, denials: &[Denial], canary: Option<&str>) {
-        for key in self.annotations.0.keys() {
-            let Some((prefix, name)) = PREFIXES
-                .iter()
-                .find_map(|prefix| Some((prefix, key.strip_prefix(prefix)?)))
-            else {
-                continue;
-            };
-            let has_its_own_problem =
-                canary == Some(key) || denials.iter().any(|denial| denial.key == *key);
-            if SUPPORTED.contains(&name) || has_its_own_problem {
-                continue;
-            }
-            let message = match known::find(name) {
-                Some(known::Verdict::NoEffect) => continue,
-                Some(known::Verdict::NotYet) => "not supported yet; ignored".to_owned(),
-                Some(known::Verdict::Never(reason)) => {
-                    format!("never supported: {reason}; ignored")
-                }
-                // It asks for nothing, or for what every route has.
-                None if denial::knows(name) => continue,
-                None => format!(
-                    "no such annotation of {}; ignored",
-                    prefix.trim_end_matches('/')
-                ),
-            };
-            self.warnings.push(Warning {
-                key: key.clone(),
-                message,
-            });
-        }
-    }
+fn asks_no_client(annotations: Annotations<'_>) -> bool {
+    annotations
+        .find(VERIFY_CLIENT)
+        .is_some_and(|(_, value)| value == "off")
+}
+
+fn canary_is_off(annotations: Annotations<'_>) -> bool {
+    let canary = annotations.find("canary");
+    !canary.is_some_and(|(_, text)| matches!(text.parse(), Ok(Switch(true))))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use ingress_model::{RetryCauses, RetryPolicy};
+    use ingress_model::{RetryCauses, RetryPolicy, RoutePolicy, TlsRedirect, UpstreamPolicy};
 
     use super::*;
 
@@ -202,7 +205,7 @@ mod tests {
             .collect();
         let Reading {
             policy, warnings, ..
-        } = super::read(&annotations);
+        } = super::read(&annotations, &base());
         (
             policy,
             warnings
@@ -212,6 +215,15 @@ mod tests {
         )
     }
 
+    fn base() -> Base {
+        Base {
+            prefixes: Prefixes::with(NGINX),
+            policy: Policy::default(),
+        }
+    }
+
+    const NGINX: &str = "nginx.ingress.kubernetes.io";
+
     /// The keys that deny, without their prefix.
     fn denied_by(pairs: &[(&str, &str)]) -> Vec<String> {
         let of = |prefix: &str| {
@@ -219,12 +231,12 @@ mod tests {
                 .iter()
                 .map(|(name, value)| (format!("{prefix}{name}"), value.to_string()))
                 .collect();
-            let reading = super::read(&annotations);
+            let reading = super::read(&annotations, &base());
             assert_eq!(reading.policy, Policy::default(), "{pairs:?}");
             let name = |denial: &Denial| denial.key.strip_prefix(prefix).unwrap().to_owned();
             reading.denials.iter().map(name).collect::<Vec<_>>()
         };
-        let [ours, nginx] = PREFIXES.map(of);
+        let [ours, nginx] = ["forebay.dev/", "nginx.ingress.kubernetes.io/"].map(of);
         assert_eq!(ours, nginx, "{pairs:?}");
         ours
     }
@@ -314,7 +326,7 @@ mod tests {
         for (value, denies) in [("", false), ("https://b.c", true)] {
             let annotations = [(own, value), (nginx, "https://a.b")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()));
-            let denials = super::read(&annotations.into()).denials;
+            let denials = super::read(&annotations.into(), &base()).denials;
             assert_eq!(!denials.is_empty(), denies, "{value}");
         }
     }
@@ -322,13 +334,13 @@ mod tests {
     #[test]
     fn what_a_server_has_once_denies_the_whole_host() {
         for (name, value, scope) in [
-            ("auth-url", "https://a.b", Scope::Ingress),
+            ("auth-url", "https://a.b", Scope::Route),
             ("auth-tls-secret", "default/ca", Scope::Host),
             ("server-snippet", "deny all;", Scope::Host),
-            ("configuration-snippet", "deny all;", Scope::Ingress),
+            ("configuration-snippet", "deny all;", Scope::Route),
         ] {
             let key = format!("nginx.ingress.kubernetes.io/{name}");
-            let denials = super::read(&[(key, value.to_owned())].into()).denials;
+            let denials = super::read(&[(key, value.to_owned())].into(), &base()).denials;
             assert_eq!(denials[0].scope, scope, "{name}");
         }
     }
@@ -390,7 +402,8 @@ mod tests {
             },
         };
         assert_eq!(read(&pairs), (expected, vec![]));
-        assert_eq!(pairs.len(), SUPPORTED.len());
+        let read = registry::rows().filter(|row| matches!(row.support, Support::Read { .. }));
+        assert_eq!(pairs.len(), read.count());
     }
 
     #[test]
@@ -420,14 +433,12 @@ mod tests {
     #[test]
     fn bad_values_keep_the_default_and_name_the_key() {
         for (name, value) in [
-            ("rewrite-target", "/a b"),
-            ("rewrite-target", "/?a=b"),
-            ("use-regex", "yes"),
             ("ssl-redirect", ""),
             ("proxy-connect-timeout", "5s"),
             ("proxy-connect-timeout", "0"),
             ("proxy-read-timeout", "-1"),
             ("proxy-send-timeout", "99999999999999999999"),
+            ("proxy-connect-timeout", "3601"),
             ("proxy-body-size", "1 m"),
             ("proxy-body-size", "99999999999g"),
             ("proxy-next-upstream", "error http_501"),
@@ -445,14 +456,69 @@ mod tests {
 
     #[test]
     fn a_problem_quotes_no_more_of_a_value_than_a_line_holds() {
-        for name in SUPPORTED {
-            let key = format!("nginx.ingress.kubernetes.io/{name}");
+        for row in registry::rows() {
+            let Support::Read { bad, .. } = row.support else {
+                continue;
+            };
+            let key = format!("{NGINX}/{}", row.names[0]);
             for value in ["é".repeat(200), "\u{1}".repeat(200_000)] {
-                let (_, warnings) = read(&[(&key, &value)]);
-                assert_eq!(warnings.len(), 1, "{name}");
-                assert!(warnings[0].len() < 600, "{}", warnings[0].len());
-                assert!(warnings[0].contains("default applies"), "{warnings:?}");
+                let annotations = [(key.clone(), value)].into();
+                let Reading {
+                    warnings, spoiled, ..
+                } = super::read(&annotations, &base());
+                let remarks = match bad {
+                    BadValue::Default => warnings,
+                    BadValue::KeepLastGood => spoiled,
+                };
+                assert_eq!(remarks.len(), 1, "{key}");
+                let message = &remarks[0].message;
+                assert!(message.len() < 600, "{}", message.len());
             }
+        }
+    }
+
+    #[test]
+    fn what_a_default_would_send_to_a_wrong_place_spoils_the_ingress() {
+        for (name, value) in [
+            ("rewrite-target", "/a b"),
+            ("rewrite-target", "/$2?x=1"),
+            ("use-regex", "yes"),
+        ] {
+            let key = format!("{NGINX}/{name}");
+            let reading = super::read(&[(key.clone(), value.to_owned())].into(), &base());
+            assert_eq!(reading.spoiled.len(), 1, "{name}: {value}");
+            assert_eq!(reading.spoiled[0].key, key);
+        }
+    }
+
+    #[test]
+    fn a_time_longer_than_a_day_is_a_day_and_said() {
+        let key = "nginx.ingress.kubernetes.io/proxy-read-timeout";
+        let (policy, warnings) = read(&[(key, "604800")]);
+        assert_eq!(policy.upstream.read_timeout, Duration::from_secs(86_400));
+        assert_eq!(
+            warnings,
+            [format!(
+                "{key}: 604800 is more than 86400 seconds, which apply"
+            )]
+        );
+    }
+
+    #[test]
+    fn another_prefix_takes_the_place_of_nginx() {
+        let base = Base {
+            prefixes: Prefixes::with("example.com/"),
+            policy: Policy::default(),
+        };
+        for (key, seconds) in [
+            ("example.com/proxy-read-timeout", 1),
+            ("forebay.dev/proxy-read-timeout", 1),
+            ("nginx.ingress.kubernetes.io/proxy-read-timeout", 60),
+        ] {
+            let reading = super::read(&[(key.to_owned(), "1".to_owned())].into(), &base);
+            let time = reading.policy.upstream.read_timeout;
+            assert_eq!(time, Duration::from_secs(seconds), "{key}");
+            assert_eq!(reading.warnings, [], "{key}");
         }
     }
 

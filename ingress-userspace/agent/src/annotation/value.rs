@@ -42,9 +42,16 @@ impl FromStr for Switch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ConnectTimeout(pub(super) Duration);
 
-/// How long between two reads, or two writes: whole seconds, 1 to 86,400.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct StreamTimeout(pub(super) Duration);
+/// How long between two reads, or two writes: whole seconds, 1 to 86,400; more counts as that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StreamTimeout {
+    pub(super) time: Duration,
+    /// What the owner should know.
+    pub(super) note: Option<String>,
+}
+
+/// A day: what is quiet for longer is not alive.
+const LONGEST: u64 = 86_400;
 
 /// Not a number of seconds that is accepted.
 #[derive(Debug, Error)]
@@ -82,7 +89,16 @@ impl FromStr for StreamTimeout {
     type Err = SecondsError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        seconds(text, 86_400).map(Self)
+        match seconds(text, LONGEST) {
+            Ok(time) => Ok(Self { time, note: None }),
+            Err(SecondsError::OutOfRange { value, .. }) if value > LONGEST => Ok(Self {
+                time: Duration::from_secs(LONGEST),
+                note: Some(format!(
+                    "{value} is more than {LONGEST} seconds, which apply"
+                )),
+            }),
+            Err(error) => Err(error),
+        }
     }
 }
 

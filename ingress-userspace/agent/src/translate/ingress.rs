@@ -11,7 +11,7 @@ use k8s_openapi::api::networking::v1::{
 
 use super::{
     super::{
-        annotation::{self, Denial, Scope},
+        annotation::{self, Base, Denial, Scope},
         kept::Item,
     },
     claim::{Claim, Content, Draft, TlsEntry, Translated},
@@ -30,13 +30,15 @@ const REGEX_CHARACTERS: &[char] = &[
 ///
 /// A canary claims nothing of its own: as a rule like any other it could take the main Ingress's
 /// place, without the access control that only the main one has.
-pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>) -> Translated {
+pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>, base: &Base) -> Translated {
+    #[cfg(test)]
+    assert_ne!(name.name, "panics", "the bug that a test has put here");
     let mut claim = Claim::empty(name, item);
     let subject = claim.subject();
     let mut problems = Vec::new();
     let none = Default::default();
     let annotations = item.object.metadata.annotations.as_ref();
-    let reading = annotation::read(annotations.unwrap_or(&none));
+    let reading = annotation::read(annotations.unwrap_or(&none), base);
     let annotation = |key: &str| format!("metadata.annotations[{key}]");
     for warning in reading.warnings {
         let field = annotation(&warning.key);
@@ -50,6 +52,12 @@ pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>) -> Translated {
             problems,
             spoiled: false,
         };
+    }
+    // Of an Ingress that is denied nothing is sent anywhere: closed as it asks now is better than
+    // open as it was.
+    let spoiled = !reading.spoiled.is_empty() && reading.denials.is_empty();
+    for remark in reading.spoiled {
+        problems.push(subject.error(annotation(&remark.key), remark.message));
     }
     for denial in &reading.denials {
         let message = format!("{}; requests get 503", denial.reason);
@@ -77,7 +85,7 @@ pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>) -> Translated {
     Translated {
         claim,
         problems,
-        spoiled: false,
+        spoiled,
     }
 }
 

@@ -27,9 +27,15 @@ use self::{
     claim::{Claim, Translated},
     patterns::Patterns,
 };
-use super::{index::Index, kind::Key, settings::Settings};
+use super::{
+    annotation::{Base, Prefixes},
+    index::Index,
+    kind::Key,
+    settings::Settings,
+};
 use ingress_model::{
-    BackendKey, HostPattern, HostPolicy, HostRules, ObjectName, Problem, Seniority, Subject, Update,
+    BackendKey, HostPattern, HostPolicy, HostRules, ObjectName, Policy, Problem, Seniority,
+    Subject, Update,
 };
 
 pub(super) use book::Book;
@@ -38,6 +44,7 @@ pub(super) use book::Book;
 #[derive(Debug)]
 pub(super) struct State {
     settings: Settings,
+    base: Base,
     epoch: u64,
     /// Ours, by name.
     claims: BTreeMap<ObjectName, Arc<Claim>>,
@@ -92,6 +99,10 @@ impl State {
     /// Nothing is served yet.
     pub(super) fn new(settings: Settings) -> Self {
         let mut state = Self {
+            base: Base {
+                prefixes: Prefixes::with(&settings.annotations_prefix),
+                policy: Policy::default(),
+            },
             settings,
             epoch: 0,
             claims: BTreeMap::new(),
@@ -220,7 +231,9 @@ impl State {
             return self.note(Topic::Ingress(name.clone()), Vec::new());
         };
         // One object that meets a bug must not stop the others.
-        let translated = catch_unwind(AssertUnwindSafe(|| ingress::translate(name, item)));
+        let translated = catch_unwind(AssertUnwindSafe(|| {
+            ingress::translate(name, item, &self.base)
+        }));
         let Translated {
             mut claim,
             mut problems,

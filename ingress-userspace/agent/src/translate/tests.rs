@@ -12,6 +12,7 @@ fn settings() -> Settings {
     Settings {
         classes: vec!["forebay".into(), "nginx".into()],
         controllers: vec!["forebay.dev/ingress".into(), "k8s.io/ingress-nginx".into()],
+        annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: false,
@@ -1007,6 +1008,74 @@ fn a_secret_that_becomes_unusable_keeps_its_last_good_content_and_one_that_is_go
         assert_eq!(rules.policy.certificate.is_some(), served, "{secret}");
         assert_eq!(whole.certificates.len(), usize::from(served), "{secret}");
     }
+}
+
+#[test]
+fn a_bad_edit_keeps_the_last_good_version_and_a_new_object_is_not_served() {
+    let web = |uid: &str, annotation: &str, path: &str| {
+        let text =
+            dated("web", 2026, &["a.test"], "[]").replace("path: /web", &format!("path: {path}"));
+        text.replacen("creationTimestamp", &format!("uid: {uid}, annotations: {{nginx.ingress.kubernetes.io/{annotation}}}, creationTimestamp"), 1)
+    };
+    let (good, bad) = ("rewrite-target: /$2", "rewrite-target: '/$2?x=1'");
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    for (what, text, served) in [
+        ("new and bad", web("u1", bad, "/a"), None),
+        ("good", web("u1", good, "/a"), Some("/a")),
+        ("edited and bad", web("u1", bad, "/b"), Some("/a")),
+        ("edited and good", web("u1", good, "/c"), Some("/c")),
+        ("another object of the name", web("u2", bad, "/d"), None),
+        ("gone", String::new(), None),
+    ] {
+        let text = format!("{text}{SERVICE}");
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let whole = state.whole();
+        let rules = whole
+            .hosts
+            .iter()
+            .flat_map(|(_, rules)| &rules.as_ref().unwrap().rules);
+        let paths: Vec<_> = rules.map(|rule| rule.path.as_str()).collect();
+        assert_eq!(paths, served.into_iter().collect::<Vec<_>>(), "{what}");
+        assert_eq!(
+            whole.hosts.is_empty(),
+            what == "gone",
+            "{what}: the host is kept"
+        );
+        let problems = state.book().lock().unwrap().all();
+        let says = |text: &str| {
+            problems
+                .iter()
+                .any(|problem| problem.message.contains(text))
+        };
+        assert_eq!(
+            says("its last good version stays in force"),
+            what == "edited and bad",
+            "{problems:?}"
+        );
+        assert_eq!(
+            says("it is not served"),
+            what.ends_with("new and bad") || what.starts_with("another"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn an_object_that_meets_a_bug_harms_no_other() {
+    let text = format!(
+        "{}{}{SERVICE}",
+        dated("good", 2026, &["a.test"], "[]"),
+        dated("panics", 2020, &["a.test", "b.test"], "[]"),
+    );
+    let view = translate(&text);
+    assert_eq!(lines(&view), ["good a.test /good Prefix default/s:80"]);
+    let problems = problems(&view).join("\n");
+    assert!(
+        problems.contains("Ingress default/panics: cannot be translated: this is a bug in Forebay"),
+        "{problems}"
+    );
 }
 
 #[test]
