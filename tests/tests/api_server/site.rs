@@ -1,6 +1,10 @@
 //! What one test has of the cluster: a namespace, pods, and a Forebay.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ingress_lab::{
     api_server::{ApiServer, POD},
@@ -23,6 +27,15 @@ impl Site {
     /// With a Service `s` and the pods `a` and `b`, of which only `a` is an endpoint.
     pub(crate) fn new(name: &'static str, api: Arc<ApiServer>) -> Self {
         let kubeconfig = api.forebay_kubeconfig().unwrap();
+        Self::with_kubeconfig(name, api, &kubeconfig)
+    }
+
+    /// As [`new`](Self::new), with a Forebay under other credentials.
+    pub(crate) fn with_kubeconfig(
+        name: &'static str,
+        api: Arc<ApiServer>,
+        kubeconfig: &Path,
+    ) -> Self {
         let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
         let pods = vec![pod("a"), pod("b")];
         let forebay = Launch::new(&[
@@ -132,7 +145,7 @@ impl Site {
     }
 
     /// Tells whether a TLS client that trusts only `certificate` gets an answer from `host`.
-    pub(crate) fn verifies(&self, host: &str, certificate: &std::path::Path) -> bool {
+    pub(crate) fn verifies(&self, host: &str, certificate: &Path) -> bool {
         let at = format!("{host}:443:{}", self.forebay.https_addr());
         let (file, url) = (
             certificate.display().to_string(),
