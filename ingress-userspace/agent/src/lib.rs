@@ -25,15 +25,15 @@ use tokio::sync::{mpsc, watch as channel};
 
 use ingress_model::Snapshot;
 pub use settings::Settings;
-pub use source::{AgentError, Source, SourceState};
+pub use source::{AgentError, Condition, Source, SourceState, SourceStatus, WatchStatus};
 
 /// The agent's output; dropping it stops the agent.
 #[derive(Clone, Debug)]
 pub struct Feed {
     /// `None` until the first lists are complete; then always a complete state.
     pub snapshots: channel::Receiver<Option<Arc<Snapshot>>>,
-    /// Whether the source is in sync.
-    pub state: channel::Receiver<SourceState>,
+    /// Whether the source is in sync, and how each watch is doing.
+    pub state: channel::Receiver<SourceStatus>,
 }
 
 /// Starts watching `source`; its tasks run in the caller's tokio runtime until the feed is dropped.
@@ -42,7 +42,7 @@ pub struct Feed {
 /// The source is unusable. Later failures appear in the feed's state.
 pub async fn start(source: Source, settings: Settings) -> Result<Feed, AgentError> {
     let (events, inbox) = mpsc::channel(256);
-    let (state, state_feed) = channel::channel(SourceState::Starting);
+    let (state, state_feed) = channel::channel(SourceStatus::starting());
     match source {
         Source::Folder(path) => watch::folder::start(path, events, state)?,
         Source::Cluster { kubeconfig } => watch::cluster::start(kubeconfig, events, state).await?,
