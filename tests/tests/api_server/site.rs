@@ -27,15 +27,13 @@ impl Site {
     /// With a Service `s` and the pods `a` and `b`, of which only `a` is an endpoint.
     pub(crate) fn new(name: &'static str, api: Arc<ApiServer>) -> Self {
         let kubeconfig = api.forebay_kubeconfig().unwrap();
-        Self::with_kubeconfig(name, api, &kubeconfig)
+        let mut site = Self::unready(name, api, &kubeconfig);
+        site.forebay.wait_for_ready().unwrap();
+        site
     }
 
-    /// As [`new`](Self::new), with a Forebay under other credentials.
-    pub(crate) fn with_kubeconfig(
-        name: &'static str,
-        api: Arc<ApiServer>,
-        kubeconfig: &Path,
-    ) -> Self {
+    /// As [`new`](Self::new), with a Forebay under other credentials that need not do.
+    pub(crate) fn unready(name: &'static str, api: Arc<ApiServer>, kubeconfig: &Path) -> Self {
         let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
         let pods = vec![pod("a"), pod("b")];
         let forebay = Launch::new(&[
@@ -53,7 +51,7 @@ impl Site {
             kubeconfig.to_str().unwrap(),
         ])
         .within(api.namespace())
-        .start()
+        .start_unready()
         .unwrap();
         let site = Self {
             name,
@@ -111,6 +109,22 @@ impl Site {
              nginx, {more} rules: [{{host: {host}, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: \
              {{name: s, port: {{name: http}}}}}}}}]}}}}]}}}}"
         ));
+    }
+
+    /// Makes as many Ingresses at once, for the hosts `n0.<site>.test` and so on.
+    pub(crate) fn ingresses(&self, count: u32) {
+        let name = self.name;
+        let all: String = (0..count)
+            .map(|number| {
+                format!(
+                    "---\n{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{namespace: {name}, name: \
+                     n{number}}}, spec: {{ingressClassName: nginx, rules: [{{host: n{number}.{name}.test, http: \
+                     {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: s, port: {{name: \
+                     http}}}}}}}}]}}}}]}}}}\n"
+                )
+            })
+            .collect();
+        self.api.apply(&all).unwrap();
     }
 
     /// Makes a certificate for `host`, puts it into the Secret `tls`, and gives it as a file to
