@@ -29,7 +29,7 @@ pub use annotation::reference as annotations_page;
 use ingress_model::Update;
 pub use report::Report;
 pub use settings::Settings;
-pub use source::{AgentError, Source, SourceState};
+pub use source::{AgentError, Condition, Source, SourceState, SourceStatus, WatchStatus};
 
 /// The agent's output; dropping it stops the agent.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct Feed {
     pub updates: mpsc::Receiver<Arc<Update>>,
     /// Asks for a whole state as the next update.
     pub resync: mpsc::Sender<()>,
-    /// Whether the source is in sync.
-    pub state: channel::Receiver<SourceState>,
+    /// Whether the source is in sync, and how each watch is doing.
+    pub state: channel::Receiver<SourceStatus>,
     /// What is wrong with the objects.
     pub report: Report,
 }
@@ -88,7 +88,7 @@ async fn begin(
     settings: Settings,
 ) -> Result<(Feed, publish::Publisher), AgentError> {
     let (events, inbox) = mpsc::channel(256);
-    let (state, state_feed) = channel::channel(SourceState::Starting);
+    let (state, state_feed) = channel::channel(SourceStatus::starting());
     match source {
         Source::Folder(path) => watch::folder::start(path, events, state)?,
         Source::Cluster { kubeconfig } => watch::cluster::start(kubeconfig, events, state).await?,

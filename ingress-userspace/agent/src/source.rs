@@ -1,9 +1,12 @@
 //! Where the objects come from, and whether that source is in sync.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use serde::Serialize;
-use tokio::sync::watch;
+use serde::{Serialize, Serializer};
 
 /// Where the objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,24 +35,83 @@ pub enum SourceState {
     },
 }
 
-impl SourceState {
-    /// Tells whoever looks at `shown`; logs when the source is lost and when it is found again, but
-    /// not each reason on the way.
-    pub(super) fn show(self, shown: &watch::Sender<Self>, source: &'static str) {
-        shown.send_if_modified(|before| {
-            if *before == self {
-                return false;
+/// The state of the source, and how each kind's watch is doing.
+#[derive(Clone, Debug, Serialize)]
+pub struct SourceStatus {
+    /// As good as the worst watch.
+    #[serde(flatten)]
+    pub state: SourceState,
+    /// One per kind that is watched at an API server; empty for a folder.
+    pub kinds: Vec<WatchStatus>,
+}
+
+/// How the watch of one kind is doing.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchStatus {
+    /// Such as `Ingress`.
+    pub kind: String,
+    /// What it does now.
+    #[serde(flatten)]
+    pub condition: Condition,
+    /// Whether its list was complete once.
+    pub listed: bool,
+    /// When the server last said something about this kind. Always current in the value of the
+    /// channel; receivers are woken when a list or a watch is answered, not for each change.
+    #[serde(serialize_with = "unix_seconds")]
+    pub last_heard: Option<SystemTime>,
+    /// How often it had to be started again after a failure.
+    pub restarts: u64,
+}
+
+/// What the watch of one kind does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "condition", rename_all = "kebab-case")]
+pub enum Condition {
+    /// The first list is not complete.
+    Listing,
+    /// Changes are seen.
+    Fine,
+    /// The last try failed; the next one follows by itself.
+    Failing {
+        /// One line: what failed and, where a person must act, what to do.
+        reason: String,
+    },
+}
+
+fn unix_seconds<S: Serializer>(
+    time: &Option<SystemTime>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    time.and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map(|since| since.as_secs())
+        .serialize(serializer)
+}
+
+impl SourceStatus {
+    /// Before anything is known.
+    pub(super) fn starting() -> Self {
+        Self {
+            state: SourceState::Starting,
+            kinds: Vec::new(),
+        }
+    }
+
+    /// Takes `now` as the state and tells whether it differs; logs when the source is lost and
+    /// when it is found again, but not each reason on the way.
+    pub(super) fn turn(&mut self, now: SourceState, source: &'static str) -> bool {
+        if self.state == now {
+            return false;
+        }
+        match (&self.state, &now) {
+            (SourceState::Degraded { .. }, SourceState::Degraded { .. })
+            | (_, SourceState::Starting) => {}
+            (_, SourceState::Degraded { reason }) => {
+                tracing::warn!(source, reason, "cannot watch the source");
             }
-            match (&*before, &self) {
-                (Self::Degraded { .. }, Self::Degraded { .. }) | (_, Self::Starting) => {}
-                (_, Self::Degraded { reason }) => {
-                    tracing::warn!(source, reason, "cannot watch the source");
-                }
-                (_, Self::InSync) => tracing::info!(source, "source is in sync"),
-            }
-            *before = self;
-            true
-        });
+            (_, SourceState::InSync) => tracing::info!(source, "source is in sync"),
+        }
+        self.state = now;
+        true
     }
 }
 

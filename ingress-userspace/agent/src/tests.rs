@@ -65,7 +65,7 @@ async fn edits_of_a_folder_are_followed_within_a_second_and_broken_files_keep_th
     fs::write(&file, ingress("a.test")).unwrap();
     let mut feed = follow(folder.path()).await;
     host(&mut feed, "a.test").await;
-    assert_eq!(*feed.state.borrow(), SourceState::InSync);
+    assert_eq!(feed.state.borrow().state, SourceState::InSync);
 
     fs::write(&file, ingress("b.test")).unwrap();
     assert!(host(&mut feed, "b.test").await < Duration::from_secs(1));
@@ -127,7 +127,7 @@ async fn folder_that_vanishes_degrades_and_one_that_takes_its_place_is_followed(
     let mut feed = follow(&folder).await;
     host(&mut feed, "a.test").await;
     fs::remove_dir_all(&folder).unwrap();
-    let degraded = |state: &SourceState| matches!(state, SourceState::Degraded { .. });
+    let degraded = |status: &SourceStatus| matches!(status.state, SourceState::Degraded { .. });
     timeout(Duration::from_secs(10), feed.state.wait_for(degraded))
         .await
         .unwrap()
@@ -141,7 +141,7 @@ async fn folder_that_vanishes_degrades_and_one_that_takes_its_place_is_followed(
     // Found by polling, which gives way on a busy machine: no time is promised.
     host(&mut feed, "b.test").await;
     feed.state
-        .wait_for(|state| *state == SourceState::InSync)
+        .wait_for(|status| status.state == SourceState::InSync)
         .await
         .unwrap();
 }

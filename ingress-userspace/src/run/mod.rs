@@ -117,7 +117,11 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
     } else {
         "cluster"
     };
-    tokio::spawn(publish::follow_state(feed.state, kind, status.clone()));
+    tokio::spawn(publish::follow_state(
+        feed.state.clone(),
+        kind,
+        status.clone(),
+    ));
     let publisher = Publisher::new(site, feed.updates, feed.resync, status);
     let (readiness, is_ready) = watch::channel(Readiness::Starting);
     publish::expose(
@@ -126,6 +130,7 @@ async fn control(config: &RunConfig) -> anyhow::Result<()> {
         is_ready.clone(),
         feed.report.clone(),
         publisher.counts(),
+        feed.state,
     );
     let state = admin::State {
         readiness: is_ready,

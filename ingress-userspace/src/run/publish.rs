@@ -14,7 +14,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use ingress_agent::{Report, SourceState};
+use ingress_agent::{Report, SourceState, SourceStatus as Source, WatchStatus};
 use ingress_model::Update;
 use ingress_proxy::{
     metrics::{Kind, Registry},
@@ -145,7 +145,7 @@ impl Publisher {
 
 /// Shows the state of the source in the status until the source is gone.
 pub(super) async fn follow_state(
-    mut state: watch::Receiver<SourceState>,
+    mut state: watch::Receiver<Source>,
     kind: &'static str,
     status: watch::Sender<Arc<Status>>,
 ) {
@@ -170,6 +170,7 @@ pub(super) fn expose(
     readiness: watch::Receiver<Readiness>,
     report: Report,
     counts: Arc<Counts>,
+    source: watch::Receiver<Source>,
 ) {
     metrics.collect_with(Box::new(move |exposition| {
         let status = status.borrow().clone();
@@ -218,14 +219,10 @@ pub(super) fn expose(
             "When the certificate of a Secret expires.",
             &expiries,
         );
-        let changed = status
-            .changed
-            .and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok())
-            .unwrap_or_default();
         gauge(
             "forebay_table_changed_timestamp_seconds",
             "When the table last changed.",
-            &[(vec![], i64::try_from(changed.as_secs()).unwrap_or(i64::MAX))],
+            &[(vec![], status.changed.map_or(0, unix_seconds))],
         );
         gauge(
             "forebay_data_plane_degraded",
@@ -235,6 +232,29 @@ pub(super) fn expose(
                 status.data_plane.degraded.is_some().into(),
             )],
         );
+        let source = source.borrow().clone();
+        gauge(
+            "forebay_source_in_sync",
+            "1 while changes of objects arrive.",
+            &[(vec![], (source.state == SourceState::InSync).into())],
+        );
+        gauge(
+            "forebay_watch_last_heard_timestamp_seconds",
+            "When the API server last said something about a kind.",
+            &of_kinds(&source.kinds, |watch| watch.last_heard.map_or(0, unix_seconds)),
+        );
+        let restarts = of_kinds(&source.kinds, |watch| {
+            i64::try_from(watch.restarts).unwrap_or(i64::MAX)
+        });
+        let name = "forebay_watch_restarts_total";
+        exposition.family(
+            name,
+            Kind::Counter,
+            "How often the watch of a kind was started again after a failure.",
+        );
+        for (labels, value) in &restarts {
+            exposition.sample(name, labels.as_slice(), value);
+        }
         for (name, help, value) in [
             (
                 "forebay_updates_total",
@@ -251,6 +271,20 @@ pub(super) fn expose(
             exposition.sample(name, &[], value.load(Relaxed));
         }
     }));
+}
+
+fn unix_seconds(time: SystemTime) -> i64 {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn of_kinds(watches: &[WatchStatus], value: fn(&WatchStatus) -> i64) -> Vec<Sample<'_>> {
+    let watches = watches.iter();
+    watches
+        .map(|watch| (vec![("kind", watch.kind.as_str())], value(watch)))
+        .collect()
 }
 
 /// Labels and value.

@@ -196,6 +196,140 @@ fn a_killed_and_restarted_api_server_costs_no_request_and_no_change() {
     assert!(requests > 100, "only {requests} requests");
 }
 
+#[test]
+fn a_frozen_api_server_is_noticed_within_a_minute_and_costs_no_request() {
+    if let Err(reason) = api_server::available() {
+        return skipped(&reason);
+    }
+    let site = Site::new("frozen", Arc::new(ApiServer::start().unwrap()));
+    site.ingress("stays", "stays.frozen.test", "");
+    eventually("Ingress is served", || site.pod("stays.frozen.test") == "a");
+    eventually("the source is in sync", || {
+        state(&site.forebay) == "in-sync"
+    });
+    let load = Load::start(&site, "stays.frozen.test");
+    site.api.freeze_server().unwrap();
+    let since = Instant::now();
+    while state(&site.forebay) != "degraded" {
+        assert!(
+            since.elapsed() < Duration::from_secs(60),
+            "not seen within a minute"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("degraded {} ms after it froze", since.elapsed().as_millis());
+    // As long as the first release needed to take silence for recovery.
+    let until = Instant::now() + Duration::from_secs(9);
+    while Instant::now() < until {
+        assert_eq!(state(&site.forebay), "degraded");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    site.api.thaw_server().unwrap();
+    let since = Instant::now();
+    eventually("the source is in sync again", || {
+        state(&site.forebay) == "in-sync"
+    });
+    println!(
+        "in sync {} ms after it went on",
+        since.elapsed().as_millis()
+    );
+    site.ingress("later", "later.frozen.test", "");
+    eventually("new changes are seen", || {
+        site.pod("later.frozen.test") == "a"
+    });
+    let (requests, failures) = load.stop();
+    assert_eq!(failures, [] as [String; 0]);
+    assert!(requests > 100, "only {requests} requests");
+}
+
+#[test]
+fn more_objects_than_a_page_survive_a_server_that_knows_no_streamed_lists() {
+    if let Err(reason) = api_server::available() {
+        return skipped(&reason);
+    }
+    let site = Site::new("many", Arc::new(ApiServer::start().unwrap()));
+    site.ingresses(600);
+    let served = || {
+        let of = |number: u32| site.pod(&format!("n{number}.many.test"));
+        [0, 299, 599].map(of).iter().all(|pod| pod == "a")
+    };
+    eventually("all are served", served);
+    let load = Load::start(&site, "n599.many.test");
+    site.api.kill_server();
+    eventually("Forebay has noticed", || state(&site.forebay) == "degraded");
+    site.api.restart_server_without_streaming_lists().unwrap();
+    let since = Instant::now();
+    eventually("the source is in sync again", || {
+        state(&site.forebay) == "in-sync"
+    });
+    println!(
+        "in sync {} ms after the API server was back",
+        since.elapsed().as_millis()
+    );
+    // A new Forebay has nothing but the list.
+    let fresh = Site::new("many-again", Arc::clone(&site.api));
+    eventually("a new Forebay is in sync", || {
+        state(&fresh.forebay) == "in-sync"
+    });
+    let routes = |forebay: &Forebay| forebay.status().unwrap()["routes"].clone();
+    assert_eq!(routes(&fresh.forebay), routes(&site.forebay));
+    assert!(served());
+    let (_, failures) = load.stop();
+    assert_eq!(failures, [] as [String; 0]);
+}
+
+#[test]
+fn a_kind_that_may_not_be_watched_is_named_and_followed_once_it_is_granted() {
+    let Some(api) = api() else { return };
+    let rules = |more: &str| {
+        format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: narrow}}\nrules:\n\
+             - {{apiGroups: [networking.k8s.io], resources: [ingresses, ingressclasses], verbs: [list, watch]}}\n\
+             - {{apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [list, watch]}}\n\
+             - {{apiGroups: [''], resources: [services{more}], verbs: [list, watch]}}\n"
+        )
+    };
+    api.apply(&format!(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: narrow, namespace: default}}\n---\n{}---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: narrow}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: narrow}}\n\
+         subjects: [{{kind: ServiceAccount, name: narrow, namespace: default}}]\n",
+        rules("")
+    ))
+    .unwrap();
+    let kubeconfig = api.kubeconfig_of("default", "narrow").unwrap();
+    let mut site = Site::unready("narrow", api, &kubeconfig);
+    // Its own address is all that it listens on before it is ready.
+    site.forebay.wait_for("listening").unwrap();
+    let source = || site.forebay.status().unwrap()["source"]["state"].clone();
+    let advice = "may not watch secrets: grant list and watch on secrets in the ClusterRole";
+    eventually("the missing right is named", || {
+        let source = source();
+        let kinds = source["kinds"].as_array().cloned().unwrap_or_default();
+        let are = |condition: &str| {
+            let kinds = kinds.iter().filter(|kind| kind["condition"] == condition);
+            kinds.map(|kind| kind["kind"].clone()).collect::<Vec<_>>()
+        };
+        source["state"] == "degraded"
+            && source["reason"].to_string().contains(advice)
+            && are("fine").len() == 4
+            && are("failing") == ["Secret"]
+    });
+    site.api.apply(&rules(", secrets")).unwrap();
+    let since = Instant::now();
+    eventually("the source is in sync", || {
+        state(&site.forebay) == "in-sync"
+    });
+    println!(
+        "in sync {} ms after it was granted: {}",
+        since.elapsed().as_millis(),
+        source()
+    );
+    site.forebay.wait_for_ready().unwrap();
+    site.ingress("web", "narrow.test", "");
+    eventually("changes are seen", || site.pod("narrow.test") == "a");
+}
+
 fn state(forebay: &Forebay) -> String {
     let status = forebay.status().unwrap();
     let state = &status["source"]["state"];

@@ -1,6 +1,10 @@
 //! What one test has of the cluster: a namespace, pods, and a Forebay.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ingress_lab::{
     api_server::{ApiServer, POD},
@@ -23,6 +27,13 @@ impl Site {
     /// With a Service `s` and the pods `a` and `b`, of which only `a` is an endpoint.
     pub(crate) fn new(name: &'static str, api: Arc<ApiServer>) -> Self {
         let kubeconfig = api.forebay_kubeconfig().unwrap();
+        let mut site = Self::unready(name, api, &kubeconfig);
+        site.forebay.wait_for_ready().unwrap();
+        site
+    }
+
+    /// As [`new`](Self::new), with a Forebay under other credentials that need not do.
+    pub(crate) fn unready(name: &'static str, api: Arc<ApiServer>, kubeconfig: &Path) -> Self {
         let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
         let pods = vec![pod("a"), pod("b")];
         let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
@@ -33,7 +44,7 @@ impl Site {
                 kubeconfig.to_str().unwrap(),
             ])
             .within(api.namespace())
-            .start()
+            .start_unready()
             .unwrap();
         let site = Self {
             name,
@@ -93,6 +104,22 @@ impl Site {
         ));
     }
 
+    /// Makes as many Ingresses at once, for the hosts `n0.<site>.test` and so on.
+    pub(crate) fn ingresses(&self, count: u32) {
+        let name = self.name;
+        let all: String = (0..count)
+            .map(|number| {
+                format!(
+                    "---\n{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{namespace: {name}, name: \
+                     n{number}}}, spec: {{ingressClassName: nginx, rules: [{{host: n{number}.{name}.test, http: \
+                     {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: s, port: {{name: \
+                     http}}}}}}}}]}}}}]}}}}\n"
+                )
+            })
+            .collect();
+        self.api.apply(&all).unwrap();
+    }
+
     /// Makes a certificate for `host`, puts it into the Secret `tls`, and gives it as a file to
     /// trust.
     pub(crate) fn certificate(&self, host: &str, file: &str) -> PathBuf {
@@ -125,7 +152,7 @@ impl Site {
     }
 
     /// Tells whether a TLS client that trusts only `certificate` gets an answer from `host`.
-    pub(crate) fn verifies(&self, host: &str, certificate: &std::path::Path) -> bool {
+    pub(crate) fn verifies(&self, host: &str, certificate: &Path) -> bool {
         let at = format!("{host}:443:{}", self.forebay.https_addr());
         let (file, url) = (
             certificate.display().to_string(),

@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     super::{
         index::{Event, Index},
-        source::{AgentError, SourceState},
+        source::{AgentError, SourceState, SourceStatus},
     },
     files::Files,
 };
@@ -35,7 +35,7 @@ const POLL: Duration = Duration::from_millis(500);
 pub(crate) fn start(
     folder: PathBuf,
     events: mpsc::Sender<Event>,
-    state: channel::Sender<SourceState>,
+    state: channel::Sender<SourceStatus>,
 ) -> Result<(), AgentError> {
     match std::fs::read_dir(&folder) {
         Ok(_) => {
@@ -49,7 +49,11 @@ pub(crate) fn start(
     }
 }
 
-async fn follow(folder: PathBuf, events: mpsc::Sender<Event>, state: channel::Sender<SourceState>) {
+async fn follow(
+    folder: PathBuf,
+    events: mpsc::Sender<Event>,
+    state: channel::Sender<SourceStatus>,
+) {
     // Room for one: "something changed" need not be said twice.
     let (changed, mut changes) = mpsc::channel(1);
     let mut watcher = Subscription::new(&folder, changed);
@@ -77,7 +81,7 @@ async fn follow(folder: PathBuf, events: mpsc::Sender<Event>, state: channel::Se
             },
         };
         watcher.renew();
-        now.show(&state, "manifests folder");
+        state.send_if_modified(|status| status.turn(now, "manifests folder"));
         // A large folder is polled less often: a scan may take two in a hundred of the time.
         let rest = POLL.max(started.elapsed() * 50);
         tokio::select! {

@@ -21,7 +21,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::mount::MountFlags;
+use rustix::{
+    mount::MountFlags,
+    process::{Pid, Signal, kill_process},
+};
 
 use folder::Folder;
 
@@ -165,7 +168,7 @@ impl ApiServer {
     /// # Errors
     /// It is not ready in time.
     pub fn restart_server(&self) -> Result<()> {
-        self.start_server(flags::PORT)
+        self.start_server(flags::PORT, &[])
     }
 
     /// As [`restart_server`](Self::restart_server), but on a port that only
@@ -174,16 +177,50 @@ impl ApiServer {
     /// # Errors
     /// It is not ready in time.
     pub fn restart_server_hidden(&self) -> Result<()> {
-        self.start_server(flags::HIDDEN_PORT)
+        self.start_server(flags::HIDDEN_PORT, &[])
     }
 
-    fn start_server(&self, port: u16) -> Result<()> {
+    /// As [`restart_server`](Self::restart_server), but as a server that lists no objects on a
+    /// watch: every release before 1.34 unless told otherwise.
+    ///
+    /// # Errors
+    /// It is not ready in time.
+    pub fn restart_server_without_streaming_lists(&self) -> Result<()> {
+        self.start_server(flags::PORT, &["--feature-gates=WatchList=false"])
+    }
+
+    /// Stops the API server where it stands: the kernel still accepts connections for it, and
+    /// nothing answers, as when its machine was unplugged.
+    ///
+    /// # Errors
+    /// There is no server, or it takes no signal.
+    pub fn freeze_server(&self) -> Result<()> {
+        self.signal_server(Signal::STOP)
+    }
+
+    /// Lets the API server go on after [`freeze_server`](Self::freeze_server).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn thaw_server(&self) -> Result<()> {
+        self.signal_server(Signal::CONT)
+    }
+
+    fn signal_server(&self, signal: Signal) -> Result<()> {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let child = server.as_ref().context("the API server does not run")?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
+    fn start_server(&self, port: u16, more: &[&str]) -> Result<()> {
         let machine = Machine {
             namespace: &self.namespace,
             binaries: &self.binaries,
             dir: self.dir.path(),
         };
-        let child = machine.start("kube-apiserver", &flags::server(self.dir.path(), port))?;
+        let mut flags = flags::server(self.dir.path(), port);
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+        let child = machine.start("kube-apiserver", &flags)?;
         self.port.store(port, Ordering::SeqCst);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         self.wait_until_ready()
@@ -320,15 +357,27 @@ impl ApiServer {
         if let Some(path) = self.kubeconfig.get() {
             return Ok(path.clone());
         }
-        let token = self.token()?;
+        let path = self.write_kubeconfig(&self.token()?)?;
+        // Of two tests that come here at once, either's will do.
+        Ok(self.kubeconfig.get_or_init(|| path).clone())
+    }
+
+    /// A kubeconfig with a token of a ServiceAccount that the test has made.
+    ///
+    /// # Errors
+    /// No token is to be had.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        self.write_kubeconfig(&self.token_of(namespace, account)?)
+    }
+
+    fn write_kubeconfig(&self, token: &str) -> Result<PathBuf> {
         let mut file = tempfile::Builder::new()
             .prefix("forebay-")
             .suffix(".kubeconfig")
             .tempfile_in(self.dir.path())?;
-        file.write_all(flags::kubeconfig(self.dir.path(), &token).as_bytes())?;
-        // Kept until the folder goes. Of two tests that come here at once, either's will do.
-        let path = file.into_temp_path().keep()?;
-        Ok(self.kubeconfig.get_or_init(|| path).clone())
+        file.write_all(flags::kubeconfig(self.dir.path(), token).as_bytes())?;
+        // Kept until the folder goes.
+        Ok(file.into_temp_path().keep()?)
     }
 
     /// Puts the token of that ServiceAccount where the kubelet puts it in a pod, on this machine
@@ -364,16 +413,11 @@ impl ApiServer {
         let rbac = fs::read_to_string(workspace().join("deploy/base/rbac.yaml"))?;
         self.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: forebay-system}\n")?;
         self.apply(&rbac)?;
-        let token = self.kubectl(
-            &[
-                "create",
-                "token",
-                "forebay",
-                "--namespace",
-                "forebay-system",
-            ],
-            "",
-        )?;
+        self.token_of("forebay-system", "forebay")
+    }
+
+    fn token_of(&self, namespace: &str, account: &str) -> Result<String> {
+        let token = self.kubectl(&["create", "token", account, "--namespace", namespace], "")?;
         Ok(token.trim().to_owned())
     }
 }

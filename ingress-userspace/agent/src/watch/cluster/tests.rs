@@ -1,17 +1,96 @@
-//! Scripts of what an API server may say, without one.
+//! Scripts of what an API server may say, without one; the clock is tokio's and stands still.
 
-use std::sync::Mutex;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
-use futures_util::stream;
-use kube::{api::ObjectMeta, core::Status};
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use k8s_openapi::api::core::v1::{Secret, Service};
+use kube::{
+    api::{ListMeta, ObjectMeta, TypeMeta},
+    core::{
+        ObjectList, Status, WatchEvent,
+        response::{StatusCause, StatusDetails},
+        watch::{Bookmark, BookmarkMeta},
+    },
+};
+use tokio::time::Instant;
 
-use super::{super::super::kind::Changed, *};
-use k8s_openapi::api::core::v1::Service;
+use super::{
+    super::super::{
+        kept::Change,
+        kind::Changed,
+        source::{Condition, SourceState},
+    },
+    server::Server,
+    *,
+};
 
-fn service(name: &str) -> Service {
+type Said = kube::Result<WatchEvent<Service>>;
+
+/// What the server does with one request.
+enum Answer {
+    /// Nothing, for ever.
+    Silence,
+    Refuses(Status),
+    /// Says this; then the stream ends, or stays open in silence.
+    Stream(Vec<Said>, Ends),
+    Page(ObjectList<Service>),
+}
+
+#[derive(PartialEq)]
+enum Ends {
+    Now,
+    Never,
+}
+
+/// Answers in order, and silence when there are no more; notes the requests.
+struct Script {
+    answers: Mutex<VecDeque<Answer>>,
+    asked: Arc<Mutex<Vec<(String, Instant)>>>,
+}
+
+impl Script {
+    fn next(&self, request: String) -> Answer {
+        self.asked.lock().unwrap().push((request, Instant::now()));
+        let next = self.answers.lock().unwrap().pop_front();
+        next.unwrap_or(Answer::Silence)
+    }
+}
+
+impl Server<Service> for Script {
+    type Stream = BoxStream<'static, Said>;
+
+    async fn page(&self, since: &str, token: Option<String>) -> kube::Result<ObjectList<Service>> {
+        match self.next(format!("page {since} {}", token.unwrap_or_default())) {
+            Answer::Page(page) => Ok(page),
+            Answer::Refuses(status) => Err(kube::Error::Api(Box::new(status))),
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn open(&self, since: &str, listing: bool, _: Duration) -> kube::Result<Self::Stream> {
+        let request = if listing { "list" } else { "watch" };
+        match self.next(format!("{request} {since}")) {
+            Answer::Stream(said, Ends::Now) => Ok(stream::iter(said).boxed()),
+            Answer::Stream(said, Ends::Never) => {
+                Ok(stream::iter(said).chain(stream::pending()).boxed())
+            }
+            Answer::Refuses(status) => Err(kube::Error::Api(Box::new(status))),
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+fn service(name: &str, version: u32) -> Service {
     let metadata = ObjectMeta {
         name: Some(name.into()),
         namespace: Some("default".into()),
+        resource_version: Some(version.to_string()),
         ..Default::default()
     };
     Service {
@@ -20,110 +99,334 @@ fn service(name: &str) -> Service {
     }
 }
 
-fn gone() -> watcher::Error {
-    watcher::Error::WatchError(Box::new(Status {
-        code: 410,
-        ..Status::failure("too old", "Expired")
+fn added(name: &str, version: u32) -> Said {
+    Ok(WatchEvent::Added(service(name, version)))
+}
+
+fn deleted(name: &str, version: u32) -> Said {
+    Ok(WatchEvent::Deleted(service(name, version)))
+}
+
+fn bookmark(version: u32, list_ends: bool) -> Said {
+    let mark = list_ends.then(|| ("k8s.io/initial-events-end".to_owned(), "true".to_owned()));
+    Ok(WatchEvent::Bookmark(Bookmark {
+        types: TypeMeta::resource::<Service>(),
+        metadata: BookmarkMeta {
+            resource_version: version.to_string(),
+            annotations: mark.into_iter().collect(),
+        },
     }))
 }
 
-/// Feeds `script` to one watch and gives back the changes and the states that came of it.
-async fn run(
-    script: Vec<watcher::Result<watcher::Event<Service>>>,
-) -> (Vec<String>, Vec<SourceState>) {
-    let (events, mut inbox) = mpsc::channel(64);
-    let (state, feed) = channel::channel(SourceState::Starting);
-    let health = Arc::new(Health {
-        kinds: Mutex::default(),
-        state,
-    });
-    health.set("Service", Condition::Listing);
-    let states = Arc::new(Mutex::new(Vec::new()));
-    let script = stream::iter(script).inspect({
-        let states = Arc::clone(&states);
-        // Polled for the next event only when the one before was dealt with.
-        move |_| states.lock().unwrap().push(feed.borrow().clone())
-    });
-    follow("Service".into(), script, events, health).await;
-    let mut changes = Vec::new();
-    while let Ok(Event::Changed(Changed::Service(change))) = inbox.try_recv() {
-        changes.push(match change {
-            Change::Listed(list) => format!(
+fn status(code: u16) -> Status {
+    Status::failure("no", "Reason").with_code(code)
+}
+
+fn page(names: &[&str], token: &str, version: &str) -> Answer {
+    Answer::Page(ObjectList {
+        types: TypeMeta::list::<Service>(),
+        metadata: ListMeta {
+            continue_: Some(token.into()),
+            resource_version: Some(version.into()),
+            ..ListMeta::default()
+        },
+        items: names.iter().map(|name| service(name, 1)).collect(),
+    })
+}
+
+/// A watch that follows a script.
+struct Run {
+    inbox: mpsc::Receiver<Event>,
+    status: channel::Receiver<SourceStatus>,
+    asked: Arc<Mutex<Vec<(String, Instant)>>>,
+}
+
+fn run(script: impl IntoIterator<Item = Answer>) -> Run {
+    let (events, inbox) = mpsc::channel(64);
+    let (sender, status) = channel::channel(SourceStatus::starting());
+    let asked = Arc::default();
+    let server = Script {
+        answers: Mutex::new(script.into_iter().collect()),
+        asked: Arc::clone(&asked),
+    };
+    tokio::spawn(follow(
+        server,
+        events,
+        Health::new("Service".into(), sender),
+    ));
+    Run {
+        inbox,
+        status,
+        asked,
+    }
+}
+
+impl Run {
+    /// The next change.
+    async fn change(&mut self) -> String {
+        match self.inbox.recv().await {
+            Some(Event::Changed(Changed::Service(Change::Listed(list)))) => format!(
                 "listed {}",
                 list.iter().map(|(name, _)| &*name.name).collect::<String>()
             ),
-            Change::Applied(name, _) => format!("applied {}", name.name),
-            Change::Deleted(name) => format!("deleted {}", name.name),
-        });
+            Some(Event::Changed(Changed::Service(Change::Applied(name, _)))) => {
+                format!("applied {}", name.name)
+            }
+            Some(Event::Changed(Changed::Service(Change::Deleted(name)))) => {
+                format!("deleted {}", name.name)
+            }
+            other => panic!("{other:?}"),
+        }
     }
-    let states = states.lock().unwrap().clone();
-    (changes, states)
+
+    async fn until(&mut self, state: fn(&SourceState) -> bool) {
+        self.status
+            .wait_for(|status| state(&status.state))
+            .await
+            .unwrap();
+    }
+
+    /// What was asked for.
+    fn requests(&self) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().map(|(request, _)| request.clone()).collect()
+    }
+}
+
+fn in_sync(state: &SourceState) -> bool {
+    *state == SourceState::InSync
+}
+
+fn degraded(state: &SourceState) -> bool {
+    matches!(state, SourceState::Degraded { .. })
+}
+
+fn listed(names: &[&str], version: u32, ends: Ends) -> Answer {
+    let mut said: Vec<_> = names.iter().map(|name| added(name, 1)).collect();
+    said.push(bookmark(version, true));
+    Answer::Stream(said, ends)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_list_is_passed_on_only_when_it_is_complete() {
-    use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
-    let script = vec![
-        Ok(Init),
-        Ok(InitApply(service("a"))),
-        // Broken off between two pages: starts from nothing again.
-        Err(watcher::Error::NoResourceVersion),
-        Ok(Init),
-        Ok(InitApply(service("b"))),
-        Ok(InitApply(service("c"))),
-        Ok(InitDone),
-        Ok(Apply(service("d"))),
-        Ok(Delete(service("b"))),
-    ];
-    assert_eq!(run(script).await.0, ["listed bc", "applied d", "deleted b"]);
+    let mut run = run([
+        // Broken off midway: starts from nothing again.
+        Answer::Stream(vec![added("a", 1)], Ends::Now),
+        Answer::Stream(
+            vec![
+                added("b", 1),
+                added("c", 2),
+                bookmark(3, true),
+                added("d", 4),
+                deleted("b", 5),
+            ],
+            Ends::Never,
+        ),
+    ]);
+    assert_eq!(run.change().await, "listed bc");
+    assert_eq!(run.change().await, "applied d");
+    assert_eq!(run.change().await, "deleted b");
+    run.until(in_sync).await;
+    assert_eq!(run.status.borrow().kinds[0].restarts, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_relist_after_410_takes_nothing_away_before_it_is_complete() {
-    use watcher::Event::{Apply, Init, InitApply, InitDone};
-    let script = vec![
-        Ok(Init),
-        Ok(InitApply(service("a"))),
-        Ok(InitDone),
-        Err(gone()),
-        Ok(Init),
-        Ok(InitApply(service("a"))),
-        Ok(InitDone),
-        Ok(Apply(service("b"))),
-    ];
-    let (changes, states) = run(script).await;
-    assert_eq!(changes, ["listed a", "listed a", "applied b"]);
-    assert_eq!(states[0], SourceState::Starting);
-    assert_eq!(states[3], SourceState::InSync);
-    assert!(
-        matches!(&states[4], SourceState::Degraded { reason } if reason.starts_with("watch Service: "))
-    );
-    assert!(
-        matches!(states[6], SourceState::Degraded { .. }),
-        "a half of a list is no recovery"
-    );
-    assert_eq!(states[7], SourceState::InSync);
+async fn a_watch_goes_on_after_the_last_bookmark_and_an_end_is_no_failure() {
+    let mut run = run([
+        listed(&["a"], 7, Ends::Never),
+        // The list's stream is left after a while, and the next watch starts where it was.
+        Answer::Stream(vec![added("b", 8), bookmark(30, false)], Ends::Never),
+        Answer::Stream(vec![added("c", 31)], Ends::Never),
+    ]);
+    for expected in ["listed a", "applied b", "applied c"] {
+        assert_eq!(run.change().await, expected);
+    }
+    assert_eq!(run.requests(), ["list 0", "watch 7", "watch 30"]);
+    assert_eq!(run.status.borrow().kinds[0].restarts, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_no_longer_fails_recovers_without_any_event() {
-    let (events, _inbox) = mpsc::channel(64);
-    let (state, mut feed) = channel::channel(SourceState::Starting);
-    let health = Arc::new(Health {
-        kinds: Mutex::default(),
-        state,
-    });
-    let script = vec![
-        Ok(watcher::Event::<Service>::Init),
-        Ok(watcher::Event::InitDone),
-        Err(gone()),
-    ];
-    let script = stream::iter(script).chain(stream::pending());
-    tokio::spawn(follow("Service".into(), script, events, health));
-    feed.wait_for(|state| matches!(state, SourceState::Degraded { .. }))
-        .await
-        .unwrap();
-    feed.wait_for(|state| *state == SourceState::InSync)
-        .await
-        .unwrap();
+async fn a_relist_after_410_takes_nothing_away_before_it_is_complete_and_nothing_back() {
+    let mut run = run([
+        listed(&["a"], 7, Ends::Never),
+        Answer::Stream(
+            vec![Ok(WatchEvent::Error(Box::new(status(410))))],
+            Ends::Never,
+        ),
+        Answer::Stream(vec![added("a", 9)], Ends::Now),
+        listed(&["a", "b"], 10, Ends::Never),
+    ]);
+    assert_eq!(run.change().await, "listed a");
+    run.until(degraded).await;
+    assert_eq!(run.change().await, "listed ab");
+    run.until(in_sync).await;
+    // "0" could be answered from a cache that is behind what was seen.
+    assert_eq!(run.requests(), ["list 0", "watch 7", "list ", "list "]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_falls_silent_is_noticed_within_a_minute_and_is_no_recovery() {
+    let mut run = run([listed(&["a"], 7, Ends::Never)]);
+    run.until(in_sync).await;
+    let since = Instant::now();
+    run.until(degraded).await;
+    let took = since.elapsed();
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    let reason = "watch Service: no answer for 10 s";
+    assert_eq!(
+        run.status.borrow().state,
+        SourceState::Degraded {
+            reason: reason.into()
+        }
+    );
+    // Requests hang, and nothing else fails: still no sign of life.
+    let recovered = tokio::time::timeout(Duration::from_secs(600), run.until(in_sync)).await;
+    assert!(recovered.is_err());
+    assert!(run.requests().len() > 30, "{:?}", run.requests());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_answered_recovers_without_any_event() {
+    let mut run = run([
+        listed(&["a"], 7, Ends::Never),
+        Answer::Refuses(status(500)),
+        Answer::Stream(vec![], Ends::Never),
+    ]);
+    run.until(in_sync).await;
+    run.until(degraded).await;
+    run.until(in_sync).await;
+    assert_eq!(run.requests(), ["list 0", "watch 7", "watch 7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_end_as_soon_as_they_begin_are_failures_with_pauses() {
+    let mut script = vec![listed(&["a"], 7, Ends::Now)];
+    script.extend((0..50).map(|_| Answer::Stream(vec![], Ends::Now)));
+    let mut run = run(script);
+    let since = Instant::now();
+    run.until(degraded).await;
+    while run.requests().len() < 51 {
+        run.status.changed().await.unwrap();
+    }
+    assert!(since.elapsed() > Duration::from_secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_come_in_pages_where_the_server_knows_no_streamed_lists() {
+    for code in [400, 422] {
+        let mut run = run([
+            Answer::Refuses(status(code)),
+            page(&["a", "b"], "more", ""),
+            page(&["c"], "", "9"),
+            Answer::Stream(
+                vec![Ok(WatchEvent::Error(Box::new(status(410))))],
+                Ends::Now,
+            ),
+            page(&["c"], "", "12"),
+            Answer::Stream(vec![], Ends::Never),
+        ]);
+        assert_eq!(run.change().await, "listed abc", "{code}");
+        assert_eq!(run.change().await, "listed c", "{code}");
+        run.until(in_sync).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(
+            run.requests(),
+            [
+                "list 0",
+                "page 0 ",
+                "page 0 more",
+                "watch 9",
+                "page  ",
+                "watch 12"
+            ]
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_from_before_a_restored_backup_is_forgotten() {
+    let cause = StatusCause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: String::new(),
+        field: String::new(),
+    };
+    let details = StatusDetails {
+        causes: vec![cause],
+        name: String::new(),
+        group: String::new(),
+        kind: String::new(),
+        uid: String::new(),
+        retry_after_seconds: 1,
+    };
+    let mut run = run([
+        listed(&["a"], 900, Ends::Never),
+        Answer::Refuses(status(504).with_details(details)),
+        listed(&["b"], 20, Ends::Never),
+    ]);
+    assert_eq!(run.change().await, "listed a");
+    assert_eq!(run.change().await, "listed b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_back_after_an_hour_is_seen_within_two_seconds_of_its_next_answer() {
+    let mut script = vec![listed(&["a"], 7, Ends::Now)];
+    script.extend((0..3000).map(|_| Answer::Stream(vec![], Ends::Now)));
+    let run = run(script);
+    tokio::time::sleep(Duration::from_secs(3000)).await;
+    let asked = run.asked.lock().unwrap();
+    assert!(asked.len() > 1000, "{}", asked.len());
+    for pair in asked.windows(2) {
+        assert!(pair[1].1 - pair[0].1 < Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn a_refusal_says_what_to_grant() {
+    let refused = failure::Failure::refused::<Secret>("watch", &status(403));
+    assert_eq!(
+        refused.reason,
+        "may not watch secrets: grant list and watch on secrets in the ClusterRole of Forebay's \
+         ServiceAccount (no)"
+    );
+    let refused = failure::Failure::refused::<k8s_openapi::api::networking::v1::Ingress>(
+        "list",
+        &status(403),
+    );
+    assert!(
+        refused
+            .reason
+            .starts_with("may not list ingresses.networking.k8s.io: ")
+    );
+}
+
+#[test]
+fn one_kind_that_fails_degrades_the_source_and_is_named() {
+    let (sender, receiver) = channel::channel(SourceStatus::starting());
+    let secrets = Health::new("Secret".into(), sender.clone());
+    let services = Health::new("Service".into(), sender);
+    services.fine();
+    assert_eq!(receiver.borrow().state, SourceState::Starting);
+    secrets.failing("watch Secret: no".into());
+    services.fine();
+    let shown = serde_json::to_value(&*receiver.borrow()).unwrap();
+    assert_eq!(
+        shown,
+        serde_json::json!({
+            "state": "degraded",
+            "reason": "watch Secret: no",
+            "kinds": [
+                {
+                    "kind": "Secret", "condition": "failing", "reason": "watch Secret: no",
+                    "listed": false, "last_heard": null, "restarts": 1
+                },
+                {
+                    "kind": "Service", "condition": "fine",
+                    "listed": true, "last_heard": null, "restarts": 0
+                },
+            ],
+        })
+    );
+    secrets.fine();
+    assert_eq!(receiver.borrow().state, SourceState::InSync);
+    assert_eq!(receiver.borrow().kinds[1].condition, Condition::Fine);
 }

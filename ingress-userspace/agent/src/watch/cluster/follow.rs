@@ -1,0 +1,297 @@
+//! One kind's watch: a list, then changes, for ever.
+//!
+//! A list is passed on only when it is complete, so a restart takes nothing away that still exists.
+//! kube's own watcher tells neither when a server has answered nor that it fell silent, which is
+//! what the state of the source is about.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use futures_util::StreamExt;
+use kube::{Resource, ResourceExt, core::WatchEvent};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use super::{
+    super::super::{index::Event, kept::Change, kind::Kind},
+    failure::Failure,
+    health::Health,
+    pace::{self, ANSWER, Backoff, SETTLED},
+    server::Server,
+};
+use ingress_model::ObjectName;
+
+/// Any version will do: the server's cache answers.
+const ANY: &str = "0";
+/// Only the newest version will do.
+const NEWEST: &str = "";
+/// A streamed list may take this long, as far as the server is concerned; ours is the limit on
+/// silence.
+const LIST: Duration = Duration::from_secs(280);
+/// Says that a streamed list is complete.
+const LIST_ENDS: &str = "k8s.io/initial-events-end";
+
+/// Follows one kind until nobody wants to know any more.
+pub(super) async fn follow<K: Kind>(
+    server: impl Server<K>,
+    events: mpsc::Sender<Event>,
+    health: Health,
+) {
+    let mut follower = Follower {
+        server,
+        events: events.clone(),
+        health,
+        backoff: Backoff::default(),
+        version: ANY.to_owned(),
+        listed: false,
+        streams_lists: true,
+        stream: None,
+        sound: false,
+    };
+    tokio::select! {
+        () = follower.run::<K>() => {}
+        () = events.closed() => {}
+    }
+}
+
+struct Follower<S, T> {
+    server: S,
+    events: mpsc::Sender<Event>,
+    health: Health,
+    backoff: Backoff,
+    /// The newest version that was heard of.
+    version: String,
+    /// What came after `version` makes the list complete; otherwise a new list is due.
+    listed: bool,
+    /// Until the server refuses.
+    streams_lists: bool,
+    /// A list's stream that goes on with changes.
+    stream: Option<T>,
+    /// Nothing failed since changes were seen.
+    sound: bool,
+}
+
+impl<T, S> Follower<S, T> {
+    async fn run<K: Kind>(&mut self)
+    where
+        S: Server<K, Stream = T>,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+    {
+        loop {
+            let done = if self.listed {
+                self.watch().await
+            } else {
+                self.list().await
+            };
+            if let Err(failure) = done {
+                self.fail::<K>(failure).await;
+            }
+        }
+    }
+
+    async fn fail<K: Kind>(&mut self, failure: Failure) {
+        if failure.forgotten {
+            // Nothing older than the newest: what was seen must not come undone.
+            NEWEST.clone_into(&mut self.version);
+            self.listed = false;
+        }
+        self.stream = None;
+        self.sound = false;
+        let kind = K::kind(&());
+        self.health
+            .failing(format!("watch {kind}: {}", failure.reason));
+        sleep(self.backoff.pause(failure.class)).await;
+    }
+
+    /// Changes are seen.
+    fn fine(&mut self) {
+        if !self.sound {
+            self.sound = true;
+            self.backoff.reset();
+            self.health.fine();
+        }
+    }
+
+    /// Gets all objects and passes them on.
+    async fn list<K: Kind>(&mut self) -> Result<(), Failure>
+    where
+        S: Server<K, Stream = T>,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+    {
+        let objects = if self.streams_lists {
+            match self.streamed_list().await {
+                Err(failure) if failure.unsupported => {
+                    self.streams_lists = false;
+                    self.paged_list().await?
+                }
+                streamed => streamed?,
+            }
+        } else {
+            self.paged_list().await?
+        };
+        self.listed = true;
+        // In this order: whoever sees the state also sees what it is about.
+        self.pass(Change::Listed(objects.into_iter().collect()))
+            .await;
+        self.health.heard(true);
+        self.fine();
+        Ok(())
+    }
+
+    async fn streamed_list<K: Kind>(&mut self) -> Result<BTreeMap<ObjectName, K>, Failure>
+    where
+        S: Server<K, Stream = T>,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+    {
+        let mut stream =
+            answer::<K, _>("watch", self.server.open(&self.version, true, LIST)).await?;
+        let mut objects = BTreeMap::new();
+        loop {
+            let Ok(next) = timeout(ANSWER, stream.next()).await else {
+                return Err(Failure::unanswered("the list stopped midway"));
+            };
+            let event = next.ok_or_else(|| Failure::unanswered("the list broke off"))?;
+            self.health.heard(false);
+            match event.map_err(|error| Failure::of::<K>("watch", &error))? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    objects.insert(name(&object), strip(object));
+                }
+                WatchEvent::Deleted(object) => drop(objects.remove(&name(&object))),
+                WatchEvent::Bookmark(mark) => {
+                    if mark.metadata.annotations.contains_key(LIST_ENDS) {
+                        self.version = mark.metadata.resource_version;
+                        self.stream = Some(stream);
+                        return Ok(objects);
+                    }
+                }
+                WatchEvent::Error(status) => return Err(Failure::refused::<K>("watch", &status)),
+            }
+        }
+    }
+
+    async fn paged_list<K: Kind>(&mut self) -> Result<BTreeMap<ObjectName, K>, Failure>
+    where
+        S: Server<K, Stream = T>,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+    {
+        let mut objects = BTreeMap::new();
+        let mut token = None;
+        loop {
+            let page = answer::<K, _>("list", self.server.page(&self.version, token)).await?;
+            self.health.heard(false);
+            objects.extend(page.items.into_iter().map(|object| {
+                let object = strip(object);
+                (name(&object), object)
+            }));
+            token = page.metadata.continue_.filter(|token| !token.is_empty());
+            if token.is_none() {
+                self.version = page
+                    .metadata
+                    .resource_version
+                    .filter(|version| !version.is_empty())
+                    .ok_or_else(|| Failure::unanswered("a list without a resourceVersion"))?;
+                return Ok(objects);
+            }
+        }
+    }
+
+    /// Passes changes on until the watch ends, as each does after a while.
+    async fn watch<K: Kind>(&mut self) -> Result<(), Failure>
+    where
+        S: Server<K, Stream = T>,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+    {
+        let length = pace::watch_length();
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => answer::<K, _>("watch", self.server.open(&self.version, false, length)).await?,
+        };
+        let opened = Instant::now();
+        let (settled, overdue) = (opened + SETTLED, opened + pace::overdue(length));
+        self.health.heard(true);
+        loop {
+            let until = if self.sound { overdue } else { settled };
+            let event = match timeout_at(until, stream.next()).await {
+                Ok(Some(event)) => event,
+                // Again and again without a pause, if this were no failure.
+                Ok(None) if Instant::now() < settled => {
+                    return Err(Failure::unanswered("the watch ended as soon as it began"));
+                }
+                Ok(None) => return Ok(()),
+                Err(_) if !self.sound => {
+                    self.fine();
+                    continue;
+                }
+                // The server is silent, or has listed on this stream. The next watch tells: it
+                // takes another connection, since this one is closed.
+                Err(_) => return Ok(()),
+            };
+            self.health.heard(false);
+            let change = match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    self.seen(object.resource_version());
+                    Change::Applied(name(&object), Box::new(strip(object)))
+                }
+                Ok(WatchEvent::Deleted(object)) => {
+                    self.seen(object.resource_version());
+                    Change::Deleted(name(&object))
+                }
+                Ok(WatchEvent::Bookmark(mark)) => {
+                    self.seen(Some(mark.metadata.resource_version));
+                    self.fine();
+                    continue;
+                }
+                Ok(WatchEvent::Error(status)) => {
+                    return Err(Failure::refused::<K>("watch", &status));
+                }
+                // One object that cannot be read must not keep the others back.
+                Err(kube::Error::SerdeError(error)) => {
+                    tracing::warn!(kind = %K::kind(&()), %error, "skipped an object");
+                    continue;
+                }
+                Err(error) => return Err(Failure::of::<K>("watch", &error)),
+            };
+            self.pass(change).await;
+            self.fine();
+        }
+    }
+
+    fn seen(&mut self, version: Option<String>) {
+        if let Some(version) = version.filter(|version| !version.is_empty()) {
+            self.version = version;
+        }
+    }
+
+    async fn pass<K: Kind>(&mut self, change: Change<K>) {
+        // Fails when the index is gone, which ends `follow`.
+        let _ = self.events.send(Event::Changed(K::changed(change))).await;
+    }
+}
+
+/// Waits for an answer, but not for ever.
+async fn answer<K: Kind, T>(
+    verb: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, Failure> {
+    match timeout(ANSWER, request).await {
+        Ok(answered) => answered.map_err(|error| Failure::of::<K>(verb, &error)),
+        Err(_) => Err(Failure::unanswered(format!(
+            "no answer for {} s",
+            ANSWER.as_secs()
+        ))),
+    }
+}
+
+fn name<K: Resource>(object: &K) -> ObjectName {
+    ObjectName::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Frees what is never read; it can be most of an object.
+fn strip<K: Resource>(mut object: K) -> K {
+    object.managed_fields_mut().clear();
+    object
+        .annotations_mut()
+        .remove("kubectl.kubernetes.io/last-applied-configuration");
+    object
+}
