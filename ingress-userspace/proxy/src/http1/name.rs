@@ -77,7 +77,7 @@ impl Name {
             21 if is(name, b"sec-websocket-version") => Self::WebSocketVersion,
             25 if is(name, b"strict-transport-security") => Self::TransportSecurity,
             24.. if starts_with(name, b"x-original-forwarded-") => Self::Ours,
-            _ if name.contains(&b'_') => Self::Underscore,
+            _ if has_underscore(name) => Self::Underscore,
             _ => Self::Other,
         }
     }
@@ -117,6 +117,21 @@ fn padded<const LENGTH: usize>(short: &[u8; LENGTH]) -> [u8; 8] {
         .zip(short)
         .for_each(|(to, from)| *to = *from);
     word
+}
+
+/// Most names are not known, and each of them is looked through.
+fn has_underscore(name: &[u8]) -> bool {
+    let in_word = |word: &[u8; 8]| {
+        let zero_where = u64::from_le_bytes(*word) ^ u64::from_le_bytes([b'_'; 8]);
+        // The highest bit of a byte is set where the byte is zero, or above one that is.
+        let borrowed = zero_where.wrapping_sub(u64::from_le_bytes([0x01; 8]));
+        borrowed & !zero_where & u64::from_le_bytes([0x80; 8]) != 0
+    };
+    match name.last_chunk() {
+        None => name.contains(&b'_'),
+        // The last word covers what is left of the one before.
+        Some(end) => name.as_chunks().0.iter().any(in_word) || in_word(end),
+    }
 }
 
 /// Whether a trailer section may not carry the field: what frames, routes, authenticates or
@@ -271,6 +286,21 @@ mod tests {
         check(b"x-forwarded-host");
         check(b"x-forwarded-proto");
         check(b"strict-transport-security");
+    }
+
+    #[test]
+    fn an_underscore_is_found_wherever_it_is() {
+        for length in 1..=40 {
+            for at in 0..length {
+                // Its neighbours in the table of characters, and itself.
+                for byte in [b'^', b'_', b'`', b'_' ^ 0x80] {
+                    let mut name = vec![b'z'; length];
+                    name[at] = byte;
+                    let found = has_underscore(&name);
+                    assert_eq!(found, byte == b'_', "{byte:#x} at {at} of {length}");
+                }
+            }
+        }
     }
 
     #[test]
