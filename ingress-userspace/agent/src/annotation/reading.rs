@@ -1,9 +1,9 @@
 //! Sets one field of a policy from the value of an annotation.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use super::value::{
-    BodyLimit, Causes, ConnectTimeout, RetryTime, RewriteTarget, StreamTimeout, Switch, Tries,
+    BodyLimit, Causes, LONGEST, LONGEST_CONNECT, RewriteTarget, Switch, Time, Tries, seconds,
 };
 use ingress_model::{Policy, TlsRedirect};
 
@@ -44,20 +44,40 @@ set! {
     };
     force_ssl_redirect: Switch(on) => |policy| if on { policy.route.tls_redirect = TlsRedirect::Always };
     body_size: BodyLimit(limit) => |policy| policy.route.body_limit = limit;
-    connect_timeout: ConnectTimeout(time) => |policy| policy.upstream.connect_timeout = time;
     next_upstream: Causes(causes) => |policy| policy.upstream.retry.causes = causes;
     next_upstream_tries: Tries(tries) => |policy| policy.upstream.retry.tries = tries;
-    next_upstream_timeout: RetryTime(time) => |policy| policy.upstream.retry.within = time;
+}
+
+/// Reads a time and gives it to `set`.
+fn time(text: &str, longest: u64, set: impl FnOnce(Duration)) -> Result<Option<String>, String> {
+    let Time { time, note } = seconds(text, longest).map_err(|error| error.to_string())?;
+    set(time);
+    Ok(note)
+}
+
+pub(super) fn connect_timeout(text: &str, policy: &mut Policy) -> Result<Option<String>, String> {
+    time(text, LONGEST_CONNECT, |time| {
+        policy.upstream.connect_timeout = time
+    })
 }
 
 pub(super) fn read_timeout(text: &str, policy: &mut Policy) -> Result<Option<String>, String> {
-    let StreamTimeout { time, note } = parse(text)?;
-    policy.upstream.read_timeout = time;
-    Ok(note)
+    time(text, LONGEST, |time| policy.upstream.read_timeout = time)
 }
 
 pub(super) fn send_timeout(text: &str, policy: &mut Policy) -> Result<Option<String>, String> {
-    let StreamTimeout { time, note } = parse(text)?;
-    policy.upstream.send_timeout = time;
-    Ok(note)
+    time(text, LONGEST, |time| policy.upstream.send_timeout = time)
+}
+
+/// 0 is without a limit.
+pub(super) fn next_upstream_timeout(
+    text: &str,
+    policy: &mut Policy,
+) -> Result<Option<String>, String> {
+    let within = &mut policy.upstream.retry.within;
+    if text == "0" {
+        *within = None;
+        return Ok(None);
+    }
+    time(text, LONGEST, |time| *within = Some(time))
 }

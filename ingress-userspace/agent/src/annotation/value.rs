@@ -38,20 +38,19 @@ impl FromStr for Switch {
     }
 }
 
-/// How long one endpoint may take to accept a connection: whole seconds, 1 to 3600.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConnectTimeout(pub(super) Duration);
-
-/// How long between two reads, or two writes: whole seconds, 1 to 86,400; more counts as that.
+/// A time in whole seconds, from 1 to the longest that is taken; a longer one counts as that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StreamTimeout {
+pub(super) struct Time {
     pub(super) time: Duration,
     /// What the owner should know.
     pub(super) note: Option<String>,
 }
 
+/// For one endpoint to accept a connection: nobody waits longer for it.
+pub(super) const LONGEST_CONNECT: u64 = 3600;
+
 /// A day: what is quiet for longer is not alive.
-const LONGEST: u64 = 86_400;
+pub(super) const LONGEST: u64 = 86_400;
 
 /// Not a number of seconds that is accepted.
 #[derive(Debug, Error)]
@@ -59,46 +58,21 @@ pub(super) enum SecondsError {
     /// Anything but digits; a unit, for one.
     #[error("{0:?} is not a whole number of seconds without a unit")]
     NotANumber(String),
-    /// Zero or too large.
-    #[error("{value} is not between 1 and {max} seconds")]
-    OutOfRange {
-        /// What was written.
-        value: u64,
-        /// The largest that is accepted.
-        max: u64,
-    },
+    /// Zero.
+    #[error("0 is not a time to wait")]
+    Zero,
 }
 
-fn seconds(text: &str, max: u64) -> Result<Duration, SecondsError> {
+/// Reads a time of at most `longest` seconds.
+pub(super) fn seconds(text: &str, longest: u64) -> Result<Time, SecondsError> {
     match text.parse() {
-        Ok(value) if (1..=max).contains(&value) => Ok(Duration::from_secs(value)),
-        Ok(value) => Err(SecondsError::OutOfRange { value, max }),
+        Ok(0) => Err(SecondsError::Zero),
+        Ok(value @ 1..) => Ok(Time {
+            time: Duration::from_secs(longest.min(value)),
+            note: (value > longest)
+                .then(|| format!("{value} is more than {longest} seconds, which apply")),
+        }),
         Err(_) => Err(SecondsError::NotANumber(excerpt(text))),
-    }
-}
-
-impl FromStr for ConnectTimeout {
-    type Err = SecondsError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        seconds(text, 3600).map(Self)
-    }
-}
-
-impl FromStr for StreamTimeout {
-    type Err = SecondsError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match seconds(text, LONGEST) {
-            Ok(time) => Ok(Self { time, note: None }),
-            Err(SecondsError::OutOfRange { value, .. }) if value > LONGEST => Ok(Self {
-                time: Duration::from_secs(LONGEST),
-                note: Some(format!(
-                    "{value} is more than {LONGEST} seconds, which apply"
-                )),
-            }),
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -159,21 +133,6 @@ impl FromStr for Tries {
             Ok(tries) => Ok(Self(u8::try_from(tries).unwrap_or(u8::MAX))),
             Err(_) => Err(TriesError(excerpt(text))),
         }
-    }
-}
-
-/// How long tries may begin: whole seconds up to 86,400; 0 is without a limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RetryTime(pub(super) Option<Duration>);
-
-impl FromStr for RetryTime {
-    type Err = SecondsError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "0" {
-            return Ok(Self(None));
-        }
-        seconds(text, 86_400).map(|time| Self(Some(time)))
     }
 }
 
@@ -240,9 +199,9 @@ pub(super) enum RewriteTargetError {
     /// A query, a space, or anything else that no path needs.
     #[error("{0:?} has a character that is not allowed in a rewrite target")]
     Character(String),
-    /// Neither a path nor a capture.
-    #[error("{0:?} starts with neither / nor a capture")]
-    Relative(String),
+    /// It leads to another place: a redirect, which a rewrite is not.
+    #[error("{0:?} is a URL; a rewrite target is a path")]
+    Url(String),
     /// Longer than 4 KiB.
     #[error("rewrite target is longer than 4096 bytes")]
     TooLong,
@@ -259,8 +218,8 @@ impl FromStr for RewriteTarget {
         if !text.chars().all(passes) {
             return Err(RewriteTargetError::Character(excerpt(text)));
         }
-        if !text.starts_with(['/', '$']) {
-            return Err(RewriteTargetError::Relative(excerpt(text)));
+        if text.contains("://") {
+            return Err(RewriteTargetError::Url(excerpt(text)));
         }
         Ok(Self(text.into()))
     }
@@ -356,38 +315,22 @@ mod tests {
     }
 
     #[test]
-    fn no_tries_and_no_time_are_without_a_limit() {
+    fn no_tries_are_without_a_limit() {
         for (text, tries) in [("0", 255), ("1", 1), ("255", 255), ("70000", 255)] {
             assert_eq!(text.parse::<Tries>().unwrap(), Tries(tries), "{text}");
         }
-        for (text, seconds) in [("0", None), ("1", Some(1)), ("86400", Some(86_400))] {
-            let time = seconds.map(Duration::from_secs);
-            assert_eq!(
-                text.parse::<RetryTime>().unwrap(),
-                RetryTime(time),
-                "{text}"
-            );
-        }
         for text in ["", "-1", "1.5", "3s"] {
             assert!(text.parse::<Tries>().is_err(), "{text}");
-            assert!(text.parse::<RetryTime>().is_err(), "{text}");
+            assert!(seconds(text, LONGEST).is_err(), "{text}");
         }
     }
 
     #[test]
     fn rewrite_targets_are_paths_with_captures() {
-        for text in ["/", "/$1", "/a/$2/b", "$1", "/a.b~c:d"] {
+        for text in ["/", "/$1", "/a/$2/b", "$1", "/a.b~c:d", "a"] {
             assert!(text.parse::<RewriteTarget>().is_ok(), "{text}");
         }
-        for text in [
-            "",
-            "a",
-            "/a?b=c",
-            "/a\nb",
-            "/{x}",
-            "https://a/b",
-            &"/".repeat(4097),
-        ] {
+        for text in ["/a?b=c", "/a\nb", "/{x}", "https://a/b", &"/".repeat(4097)] {
             assert!(text.parse::<RewriteTarget>().is_err(), "{text}");
         }
     }

@@ -39,6 +39,8 @@ pub(crate) enum Name {
     TransportSecurity,
     /// What only we say of a client, such as `X-Real-IP`: forged when a client sends it.
     Ours,
+    /// `X-Forebay-Hops`: how many Forebays a request has passed.
+    Hops,
     /// Of one hop (RFC 9110 section 7.6.1) or dangerous (`Proxy`, CVE-2016-5385): goes no further.
     OneHop,
     /// Has a `_`, which CGI-like endpoints confuse with `-`: goes no further.
@@ -66,6 +68,7 @@ impl Name {
             10 if is(name, b"keep-alive") => Self::KeepAlive,
             12 if is(name, b"x-request-id") => Self::RequestId,
             14 if is(name, b"content-length") => Self::ContentLength,
+            14 if is(name, b"x-forebay-hops") => Self::Hops,
             14 if is(name, b"http2-settings") => Self::OneHop,
             15 if is(name, b"x-forwarded-for") => Self::ForwardedFor,
             16 if is(name, b"x-forwarded-host") => Self::ForwardedHost,
@@ -238,6 +241,7 @@ mod tests {
             ("Upgrade", Name::Upgrade),
             ("Trailer", Name::Trailer),
             ("X-Scheme", Name::Ours),
+            ("X-Forebay-Hops", Name::Hops),
             ("X-Real-IP", Name::Ours),
             ("Forwarded", Name::Ours),
             ("Connection", Name::Connection),

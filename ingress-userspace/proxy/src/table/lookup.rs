@@ -19,6 +19,8 @@ pub struct RouteTable {
     pub(super) rules: usize,
     /// How many of them are denied.
     pub(super) denied: usize,
+    /// Raised when entries leave the table.
+    pub(super) retirements: u64,
 }
 
 impl RouteTable {
@@ -47,6 +49,11 @@ impl RouteTable {
     /// How many of them are denied.
     pub fn denied(&self) -> usize {
         self.denied
+    }
+
+    /// Changes when entries have left the table since another one.
+    pub(crate) fn retirements(&self) -> u64 {
+        self.retirements
     }
 
     /// All rules by host, in a stable order: hosts as they are sorted, rules by precedence.

@@ -30,6 +30,8 @@ pub struct Site {
     tables: watch::Sender<Arc<RouteTable>>,
     /// Tables that workers may still hold. Freed here, so that no worker stands still for it.
     replaced: Vec<Arc<RouteTable>>,
+    /// Entries that left the table and that workers may still hold; likewise.
+    retired: Vec<Arc<Entry>>,
     compiled: u64,
 }
 
@@ -55,6 +57,7 @@ impl Site {
             slots: Slots::default(),
             tables: watch::Sender::default(),
             replaced: Vec::new(),
+            retired: Vec::new(),
             compiled: 0,
         }
     }
@@ -107,13 +110,15 @@ impl Site {
             let hosts = table.hosts.iter().map(|(host, _)| host);
             gone.extend(hosts.filter(|host| !named.contains(host)));
         }
-        self.certificates.apply(update);
+        let other_certificates = self.certificates.apply(update);
         let changes = update.hosts.iter();
         let changes = changes.map(|(host, rules)| (host, rules.as_ref()));
         for (host, rules) in changes.chain(gone.iter().map(|host| (host, None))) {
             self.set_host(&mut table, host, rules);
         }
-        self.resolver.publish(self.certificates.served());
+        if other_certificates {
+            self.resolver.publish(self.certificates.served());
+        }
         self.epoch = Some(update.epoch);
         if !update.hosts.is_empty() || is_whole {
             let replaced = self.tables.send_replace(Arc::new(table));
@@ -126,6 +131,7 @@ impl Site {
     /// Frees what nothing refers to any more; to be called now and then.
     pub fn tidy(&mut self) {
         self.free_replaced();
+        self.retired.retain(|entry| Arc::strong_count(entry) > 1);
         self.upstreams.forget_unused();
     }
 
@@ -142,7 +148,6 @@ impl Site {
         let before = table.hosts.get(host);
         if let (Some(before), Some(rules)) = (before, rules)
             && before.rules == *rules
-            && self.has_current_upstreams(before)
         {
             return;
         }
@@ -162,18 +167,9 @@ impl Site {
                 entry.retired.store(true, Relaxed);
                 self.slots.give_back(entry.slot);
             }
+            table.retirements += 1;
+            self.retired.extend(before.entries.iter().cloned());
         }
-    }
-
-    /// Whether the endpoints that its entries see are those that updates change.
-    fn has_current_upstreams(&mut self, routes: &HostRoutes) -> bool {
-        let upstreams = &mut self.upstreams;
-        routes.entries.iter().all(|entry| {
-            let targets = targets(&entry.rule).iter();
-            targets
-                .zip(&entry.upstreams)
-                .all(|(target, held)| Arc::ptr_eq(&upstreams.of(&target.upstream), held))
-        })
     }
 
     fn compile(&mut self, rules: &Arc<HostRules>) -> HostRoutes {

@@ -27,10 +27,16 @@ impl Certificates {
     ///
     /// The agent sends none that cannot be read; if one comes all the same, the last good one of
     /// its Secret stays.
-    pub(crate) fn apply(&mut self, update: &Update) {
+    ///
+    /// Gives whether handshakes have anything else to look up.
+    pub(crate) fn apply(&mut self, update: &Update) -> bool {
+        let is_whole = update.base.is_none();
+        if update.certificates.is_empty() && update.hosts.is_empty() && !is_whole {
+            return false;
+        }
         let provider = provider();
         let mut changed = BTreeSet::new();
-        if update.base.is_none() {
+        if is_whole {
             let said: BTreeSet<_> = update.certificates.iter().map(|(name, _)| name).collect();
             self.secrets.retain(|name, _| said.contains(name));
             self.wanted.clear();
@@ -47,12 +53,12 @@ impl Certificates {
             }
             changed.insert(name);
         }
-        let mut hosts: BTreeSet<HostPattern> = self
-            .wanted
-            .iter()
-            .filter(|(_, name)| changed.contains(name))
-            .map(|(host, _)| host.clone())
-            .collect();
+        let mut hosts: BTreeSet<HostPattern> = BTreeSet::new();
+        if !changed.is_empty() {
+            let wanted = self.wanted.iter();
+            let theirs = wanted.filter(|(_, name)| changed.contains(name));
+            hosts.extend(theirs.map(|(host, _)| host.clone()));
+        }
         for (host, rules) in &update.hosts {
             let wanted = rules
                 .as_ref()
@@ -65,6 +71,7 @@ impl Certificates {
                 hosts.insert(host.clone());
             }
         }
+        let differs = is_whole || !hosts.is_empty();
         for host in hosts {
             let loaded = self
                 .wanted
@@ -73,6 +80,7 @@ impl Certificates {
             self.served
                 .set(&host, loaded.map(|loaded| Arc::clone(&loaded.key)));
         }
+        differs
     }
 
     /// What handshakes look up. Costs little: it shares what has not changed.

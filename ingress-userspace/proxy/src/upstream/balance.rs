@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -21,7 +21,8 @@ const SUSPICION: Duration = Duration::from_secs(1);
 /// The endpoints of one upstream in turn, counted by each worker for itself.
 #[derive(Debug)]
 pub(crate) struct Balancer {
-    upstream: Arc<Upstream>,
+    /// Weak, or an upstream that no rule has any more would stay for ever.
+    upstream: Weak<Upstream>,
     /// Of the upstream when these were its endpoints.
     version: (u64, u64),
     endpoints: Arc<Vec<Endpoint>>,
@@ -57,7 +58,7 @@ impl Balancer {
         };
         let slots = endpoints.iter().map(slot).collect();
         Self {
-            upstream: Arc::clone(upstream),
+            upstream: Arc::downgrade(upstream),
             version,
             endpoints,
             slots,
@@ -161,11 +162,14 @@ impl Balancers {
         }
     }
 
-    /// Lets go of pools whose upstreams have other endpoints by now; the next request of an upstream
-    /// makes its balancer anew.
+    /// Lets go of pools whose upstreams are gone or have other endpoints by now; the next request of
+    /// an upstream makes its balancer anew.
     pub(crate) fn forget_outdated(&self) {
         for slot in self.0.borrow_mut().iter_mut() {
-            slot.take_if(|balancer| balancer.upstream.version() != balancer.version);
+            slot.take_if(|balancer| {
+                let upstream = balancer.upstream.upgrade();
+                upstream.is_none_or(|upstream| upstream.version() != balancer.version)
+            });
         }
     }
 }
@@ -270,5 +274,22 @@ mod tests {
             [1],
             "the turns begin anew"
         );
+    }
+
+    #[test]
+    fn an_upstream_that_no_rule_has_is_freed_although_a_worker_has_used_it() {
+        let mut upstreams = Upstreams::default();
+        set(&mut upstreams, &[1]);
+        let gone = upstreams.of(&key());
+        let slot = gone.slot();
+        let (balancers, pool) = (Balancers::default(), Pool::default());
+        balancers.of(&gone, &pool, 0);
+        upstreams.set_endpoints(&key().backend, None);
+        drop(gone);
+        upstreams.forget_unused();
+        balancers.forget_outdated();
+        assert_eq!(balancers.0.borrow().iter().flatten().count(), 0);
+        set(&mut upstreams, &[1]);
+        assert_eq!(upstreams.of(&key()).slot(), slot, "its place is not free");
     }
 }

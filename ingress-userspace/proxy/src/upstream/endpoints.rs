@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use arc_swap::ArcSwap;
 use ingress_model::{BackendKey, Endpoint, UpstreamKey, UpstreamPolicy};
 
@@ -67,10 +67,11 @@ impl Upstream {
 /// All upstreams, as the control side knows them.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
+    /// Of backends that are known, or that an upstream still has.
     lists: AHashMap<BackendKey, Arc<Endpoints>>,
+    /// Backends of `lists` that are not known any more.
+    gone: AHashSet<BackendKey>,
     by_key: AHashMap<Arc<UpstreamKey>, Arc<Upstream>>,
-    /// Those whose backend was gone once; rules that are no longer in force may still have them.
-    outdated: Vec<Arc<Upstream>>,
     free_slots: Vec<usize>,
     slots: usize,
     serials: u64,
@@ -83,9 +84,12 @@ impl Upstreams {
     /// worker which still holds the old rules serves them as before.
     pub(crate) fn set_endpoints(&mut self, backend: &BackendKey, endpoints: Option<&[Endpoint]>) {
         let Some(endpoints) = endpoints else {
-            self.lists.remove(backend);
+            if self.lists.contains_key(backend) {
+                self.gone.insert(backend.clone());
+            }
             return;
         };
+        self.gone.remove(backend);
         let known = self.lists.entry(backend.clone()).or_default();
         if known.list.load().as_slice() != endpoints {
             known.list.store(Arc::new(endpoints.to_vec()));
@@ -93,37 +97,43 @@ impl Upstreams {
         }
     }
 
-    /// Forgets all backends but these.
+    /// Takes all backends but these for gone.
     pub(crate) fn retain(&mut self, is_known: impl Fn(&BackendKey) -> bool) {
-        self.lists.retain(|backend, _| is_known(backend));
+        let gone = self.lists.keys().filter(|backend| !is_known(backend));
+        self.gone.extend(gone.cloned());
     }
 
     /// The upstream called `key`; without endpoints if nobody has said any.
     pub(crate) fn of(&mut self, key: &Arc<UpstreamKey>) -> Arc<Upstream> {
-        let endpoints = Arc::clone(self.lists.entry(key.backend.clone()).or_default());
         if let Some(known) = self.by_key.get(key) {
-            if Arc::ptr_eq(&known.endpoints, &endpoints) {
-                return Arc::clone(known);
-            }
-            self.outdated.extend(self.by_key.remove(key));
+            return Arc::clone(known);
         }
+        let endpoints = Arc::clone(self.lists.entry(key.backend.clone()).or_default());
         let upstream = Arc::new(self.create(Arc::clone(key), endpoints));
         self.by_key.insert(Arc::clone(key), Arc::clone(&upstream));
         upstream
     }
 
-    /// Frees the upstreams that no rule has any more.
+    /// Frees the upstreams that no rule has any more, and the lists of backends that are gone.
     pub(crate) fn forget_unused(&mut self) {
         let free_slots = &mut self.free_slots;
-        let mut stays = |upstream: &Arc<Upstream>| {
+        self.by_key.retain(|_, upstream| {
             let stays = Arc::strong_count(upstream) > 1;
             if !stays {
                 free_slots.push(upstream.slot);
             }
             stays
-        };
-        self.by_key.retain(|_, upstream| stays(upstream));
-        self.outdated.retain(|upstream| stays(upstream));
+        });
+        let lists = &mut self.lists;
+        self.gone.retain(|backend| {
+            let is_used = lists
+                .get(backend)
+                .is_some_and(|list| Arc::strong_count(list) > 1);
+            if !is_used {
+                lists.remove(backend);
+            }
+            is_used
+        });
     }
 
     fn create(&mut self, key: Arc<UpstreamKey>, endpoints: Arc<Endpoints>) -> Upstream {
@@ -236,6 +246,6 @@ mod tests {
         set(&mut upstreams, Some(&[2]));
         let new = upstreams.of(&key("a", 1));
         set(&mut upstreams, Some(&[2, 3]));
-        assert_eq!((old.endpoints().len(), new.endpoints().len()), (1, 2));
+        assert_eq!((old.endpoints().len(), new.endpoints().len()), (2, 2));
     }
 }

@@ -1,6 +1,11 @@
 //! The rule of one request: an entry of the table that was in force when it began.
 
-use std::{cell::RefCell, ops::Deref, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    ops::Deref,
+    rc::Rc,
+    sync::Arc,
+};
 
 use crate::table::Entry;
 
@@ -23,12 +28,16 @@ impl Deref for Route {
 
 /// The entries that this worker has had requests for, by their slots.
 #[derive(Debug, Default)]
-pub(super) struct Routes(RefCell<Vec<Option<Route>>>);
+pub(super) struct Routes {
+    slots: RefCell<Vec<Option<Route>>>,
+    /// Of the table when retired entries were last looked for.
+    retirements: Cell<u64>,
+}
 
 impl Routes {
     /// The worker's own count of `entry`.
     pub(super) fn of(&self, entry: &Arc<Entry>) -> Route {
-        let mut slots = self.0.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
         if let Some(Some(route)) = slots.get(entry.slot())
             && Arc::ptr_eq(&route.0, entry)
         {
@@ -45,8 +54,12 @@ impl Routes {
     }
 
     /// Lets go of entries that have left the table; requests under way keep theirs.
-    pub(super) fn forget_retired(&self) {
-        for slot in self.0.borrow_mut().iter_mut() {
+    /// Looks for them only if `retirements` of the table says that there are any.
+    pub(super) fn forget_retired(&self, retirements: u64) {
+        if self.retirements.replace(retirements) == retirements {
+            return;
+        }
+        for slot in self.slots.borrow_mut().iter_mut() {
             slot.take_if(|route| route.is_retired());
         }
     }

@@ -136,7 +136,8 @@ impl Worker {
         // The time of day may have been set.
         self.clock.anchor.set((self.now(), SystemTime::now()));
         self.clock.date.borrow_mut().0 = u64::MAX;
-        self.routes.forget_retired();
+        let retirements = self.table.borrow().retirements();
+        self.routes.forget_retired(retirements);
         self.balancers.forget_outdated();
         self.pool.sweep(self.now());
     }

@@ -151,8 +151,6 @@ impl Launch {
             "127.0.0.1:0",
             "--https",
             "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
             "--kubeconfig",
             kubeconfig,
         ])

@@ -25,7 +25,7 @@ pub(in super::super) const ROWS: &[Row] = &[
             read: reading::connect_timeout,
             bad: BadValue::Default,
         },
-        note: "Whole seconds, 1 to 3600.",
+        note: "Whole seconds, 1 to 3600; more counts as 3600.",
     },
     Row {
         names: &["proxy-read-timeout"],

@@ -64,10 +64,15 @@ pub(super) fn plan(
         b"\r\nX-Forwarded-Host: ",
         authority,
     ]);
+    let hops: &[u8] = match request.hops {
+        // Written by a look-up: nearly every request comes from a client itself.
+        0 | 1 => b"\r\nX-Forebay-Hops: 1\r\n",
+        hops => &format!("\r\nX-Forebay-Hops: {hops}\r\n").into_bytes(),
+    };
     out.put(&[
         b"\r\nX-Request-ID: ",
         id.as_bytes(),
-        b"\r\n",
+        hops,
         &client.forwarded,
     ]);
     let (mut cookies, mut forwarded_for, mut forwarded_host) = (0, 0, 0);
@@ -96,6 +101,7 @@ pub(super) fn plan(
             | Name::Upgrade
             | Name::Expect
             | Name::RequestId
+            | Name::Hops
             | Name::Ours
             | Name::OneHop
             | Name::Underscore => {}

@@ -56,6 +56,8 @@ pub(super) struct Sanitized<'r> {
     /// The client takes trailers (gRPC asks for them).
     pub(super) trailers: bool,
     pub(super) request_id: Option<&'r [u8]>,
+    /// Forebays that it has passed, with this one: 1 to 10.
+    pub(super) hops: u8,
 }
 
 /// A request that goes no further.
@@ -75,7 +77,13 @@ pub(in crate::worker) enum Rejection {
     Field,
     #[error("expectation is not 100-continue")]
     Expectation,
+    #[error("request has passed {MOST_HOPS} Forebays: an endpoint of its route leads back here")]
+    Loop,
 }
+
+/// A request that has passed this many Forebays goes round in a circle: somebody has made a listener
+/// of Forebay an endpoint.
+const MOST_HOPS: u8 = 10;
 
 impl Rejection {
     /// What the client is answered.
@@ -86,6 +94,7 @@ impl Rejection {
             Self::Framing(FramingError::TransferEncoding) => 501,
             Self::Framing(_) => 400,
             Self::Expectation => 417,
+            Self::Loop => 508,
         }
     }
 }
@@ -169,6 +178,7 @@ pub(super) fn sanitize<'r>(head: &RequestHead<'r>) -> Result<Sanitized<'r>, Reje
         framing,
         trailers: fields.trailers,
         request_id: fields.request_id,
+        hops: fields.hops + 1,
     })
 }
 
@@ -214,6 +224,7 @@ struct Read<'r> {
     websocket_version: bool,
     trailers: bool,
     request_id: Option<&'r [u8]>,
+    hops: u8,
 }
 
 impl<'r> Read<'r> {
@@ -232,6 +243,7 @@ impl<'r> Read<'r> {
                     return Err(Rejection::Host);
                 }
                 Name::Host => read.host = Some(value),
+                Name::Hops => read.hops(value)?,
                 Name::ContentLength => read.framing.take_length(value)?,
                 Name::TransferEncoding if head.version == Version::HTTP_10 => {
                     return Err(FramingError::OldVersion.into());
@@ -257,6 +269,17 @@ impl<'r> Read<'r> {
             }
         }
         Ok(read)
+    }
+
+    /// What is no number does not come from a Forebay, and counts as none.
+    fn hops(&mut self, value: &[u8]) -> Result<(), Rejection> {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let hops = text.parse::<u8>().unwrap_or_default();
+        self.hops = self.hops.max(hops);
+        if self.hops >= MOST_HOPS {
+            return Err(Rejection::Loop);
+        }
+        Ok(())
     }
 
     fn connection(&mut self, value: &'r [u8]) -> Result<(), Rejection> {
