@@ -145,6 +145,16 @@ pub(crate) struct RunConfig {
     )]
     pub(crate) controller_class: Vec<String>,
 
+    /// ConfigMap with the defaults of all Ingresses, as ingress-nginx has it
+    #[arg(
+        long,
+        value_name = "NAMESPACE/NAME",
+        env = "FOREBAY_CONFIGMAP",
+        value_parser = object_name,
+        help_heading = "Source"
+    )]
+    pub(crate) configmap: Option<ObjectName>,
+
     /// Prefix of the annotations that are read beside `forebay.dev/`
     #[arg(
         long,

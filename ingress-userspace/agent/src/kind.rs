@@ -6,7 +6,7 @@ use std::{any::TypeId, fmt::Debug, sync::Arc};
 use k8s_openapi::{
     ClusterResourceScope,
     api::{
-        core::v1::{Secret, Service},
+        core::v1::{ConfigMap, Secret, Service},
         discovery::v1::EndpointSlice,
         networking::v1::{Ingress, IngressClass},
     },
@@ -176,6 +176,8 @@ kinds! {
     slices: EndpointSlice,
     /// `v1`; in files of any type, and `stringData` is already part of `data`.
     secrets: Secret where "type=kubernetes.io/tls",
+    /// `v1`. Of a cluster the controller's alone.
+    configmaps: ConfigMap,
 }
 
 fn names<K: k8s_openapi::Resource>() -> (&'static str, &'static str) {

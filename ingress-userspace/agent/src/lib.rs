@@ -1,6 +1,6 @@
 //! EVENT: turns the objects of a cluster, or of a folder of manifests, into updates.
 //!
-//! `watch` → `index` (`kind`, `kept`) → `annotation`, `translate` → `publish`; [`kernel`] loads the
+//! `watch` → `index` (`kind`, `kept`) → `annotation` (`globals`), `translate` → `publish`; [`kernel`] loads the
 //! BPF programs and updates their maps. This package never reads bytes from clients.
 
 pub mod kernel;
@@ -12,6 +12,7 @@ mod kept;
 mod kind;
 
 mod annotation;
+mod globals;
 mod translate;
 
 mod publish;
@@ -91,7 +92,10 @@ async fn begin(
     let (state, state_feed) = channel::channel(SourceStatus::starting());
     match source {
         Source::Folder(path) => watch::folder::start(path, events, state)?,
-        Source::Cluster { kubeconfig } => watch::cluster::start(kubeconfig, events, state).await?,
+        Source::Cluster { kubeconfig } => {
+            let configmap = settings.configmap.clone();
+            watch::cluster::start(kubeconfig, configmap, events, state).await?
+        }
     }
     let (publisher, updates, resync, report) = publish::Publisher::new(inbox, settings);
     let feed = Feed {
@@ -111,6 +115,7 @@ pub fn update_of(text: &str) -> Update {
         classes: Vec::new(),
         controllers: Vec::new(),
         annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
+        configmap: None,
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,

@@ -148,6 +148,7 @@ mod tests {
             classes: Vec::new(),
             controllers: Vec::new(),
             annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
+            configmap: None,
             default_certificate: None,
             watch_without_class: true,
             allow_loopback_endpoints: false,

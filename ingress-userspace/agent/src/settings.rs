@@ -11,6 +11,8 @@ pub struct Settings {
     pub controllers: Vec<String>,
     /// Prefix of annotations beside our own, with or without the slash.
     pub annotations_prefix: String,
+    /// The controller's ConfigMap.
+    pub configmap: Option<ObjectName>,
     /// The Secret whose certificate is served where no other fits; a self-signed one if `None`.
     pub default_certificate: Option<ObjectName>,
     /// Serve Ingresses without a class.

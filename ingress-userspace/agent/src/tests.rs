@@ -16,6 +16,7 @@ fn settings() -> Settings {
         classes: vec!["nginx".into()],
         controllers: Vec::new(),
         annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
+        configmap: None,
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,

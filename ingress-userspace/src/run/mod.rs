@@ -312,6 +312,7 @@ async fn follow_source(config: &RunConfig) -> Result<Feed, AgentError> {
         classes: config.ingress_class.clone(),
         controllers: config.controller_class.clone(),
         annotations_prefix: config.annotations_prefix.clone(),
+        configmap: config.configmap.clone(),
         default_certificate: config.default_ssl_certificate.clone(),
         watch_without_class: config
             .watch_ingress_without_class

@@ -12,3 +12,14 @@ pub(crate) struct Denial {
     /// Lower case, no full stop.
     pub(crate) reason: &'static str,
 }
+
+impl Denial {
+    /// Every rule that does not opt out is denied for a key of the controller's ConfigMap.
+    pub(crate) fn of_all(key: &str) -> Self {
+        Self {
+            key: key.to_owned(),
+            scope: Scope::Route,
+            reason: "the controller's ConfigMap restricts access in a way that is not supported",
+        }
+    }
+}

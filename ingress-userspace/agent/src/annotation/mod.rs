@@ -24,7 +24,9 @@ use self::{
 use ingress_model::Policy;
 
 pub use self::page::reference;
-pub(super) use self::{annotations::Prefixes, denial::Denial, registry::Scope};
+pub(super) use self::{
+    annotations::Prefixes, denial::Denial, registry::Scope, restrictions::leaves_someone_out,
+};
 
 /// A client certificate that `auth-tls-verify-client: off` does not ask for.
 const CLIENT_CA: &str = "auth-tls-secret";
@@ -36,7 +38,25 @@ pub(super) struct Base {
     pub(super) prefixes: Prefixes,
     /// What holds where an annotation says nothing.
     pub(super) policy: Policy,
+    /// What denies every Ingress that does not opt out; keyed by the ConfigMap's key.
+    pub(super) denials: Vec<Denial>,
 }
+
+/// The annotations by which an Ingress opts out of a key of the ConfigMap: it says itself who may
+/// pass.
+const OPTS_OUT: [(&str, &[&str]); 5] = [
+    ("global-auth-url", &["enable-global-auth"]),
+    (
+        "whitelist-source-range",
+        &["allowlist-source-range", "whitelist-source-range"],
+    ),
+    (
+        "allowlist-source-range",
+        &["allowlist-source-range", "whitelist-source-range"],
+    ),
+    ("denylist-source-range", &["denylist-source-range"]),
+    ("block-cidrs", &[]),
+];
 
 /// Something that an owner should know of one annotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +97,7 @@ pub(super) fn read(annotations: &BTreeMap<String, String>, base: &Base) -> Readi
         },
     };
     registry::rows().for_each(|row| reader.row(row));
+    reader.deny_for_all(&base.denials);
     reader.warn_of_strangers();
     let by_key = |one: &Remark, other: &Remark| one.key.cmp(&other.key);
     reader.reading.warnings.sort_by(by_key);
@@ -164,6 +185,22 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Denies for what the ConfigMap asks of all, unless the Ingress has its own say. What that says
+    /// was held against its own row.
+    fn deny_for_all(&mut self, denials: &[Denial]) {
+        for denial in denials {
+            let opts = OPTS_OUT.iter().find(|(key, _)| *key == denial.key);
+            let names = opts.map_or(&[][..], |(_, names)| names);
+            let says = |name: &&str| {
+                let found = self.annotations.find(name);
+                found.is_some_and(|(_, text)| !text.is_empty())
+            };
+            if !names.iter().any(says) {
+                self.reading.denials.push(denial.clone());
+            }
+        }
+    }
+
     /// Warns of names that no row has.
     fn warn_of_strangers(&mut self) {
         for key in self.annotations.all.keys() {
@@ -177,6 +214,21 @@ impl<'a> Reader<'a> {
                 });
             }
         }
+    }
+}
+
+/// Sets the field of a policy that an annotation sets.
+///
+/// # Errors
+/// The value cannot be read, or no policy has such a field; nothing is set.
+pub(super) fn set_by_name(
+    name: &str,
+    text: &str,
+    policy: &mut Policy,
+) -> Result<Option<String>, String> {
+    match registry::find(name).map(|row| &row.support) {
+        Some(Support::Read { read, .. }) => read(text, policy),
+        _ => Err(format!("{name} is part of no policy")),
     }
 }
 
@@ -220,6 +272,7 @@ mod tests {
         Base {
             prefixes: Prefixes::with(NGINX),
             policy: Policy::default(),
+            denials: Vec::new(),
         }
     }
 
@@ -507,7 +560,7 @@ mod tests {
     fn another_prefix_takes_the_place_of_nginx() {
         let base = Base {
             prefixes: Prefixes::with("example.com/"),
-            policy: Policy::default(),
+            ..base()
         };
         for (key, seconds) in [
             ("example.com/proxy-read-timeout", 1),

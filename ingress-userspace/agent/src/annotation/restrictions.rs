@@ -28,7 +28,7 @@ pub(super) fn unless_off(value: &str) -> bool {
 /// An allow list that does not hold all of both families, or cannot be read.
 ///
 /// `0.0.0.0/0,::/0` is what cert-manager writes on the Ingresses of its challenges.
-pub(super) fn leaves_someone_out(list: &str) -> bool {
+pub(crate) fn leaves_someone_out(list: &str) -> bool {
     let items = list
         .split(',')
         .map(str::trim)

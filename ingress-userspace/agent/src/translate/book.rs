@@ -9,6 +9,8 @@ use ingress_model::{BackendKey, HostPattern, ObjectName, Problem, Severity};
 pub(super) enum Topic {
     /// What could not be read.
     Source,
+    /// The controller's ConfigMap.
+    Globals,
     /// An Ingress by itself.
     Ingress(ObjectName),
     /// The rules of a host.

@@ -29,13 +29,13 @@ use self::{
 };
 use super::{
     annotation::{Base, Prefixes},
+    globals,
     index::Index,
     kind::Key,
     settings::Settings,
 };
 use ingress_model::{
-    BackendKey, HostPattern, HostPolicy, HostRules, ObjectName, Policy, Problem, Seniority,
-    Subject, Update,
+    BackendKey, HostPattern, HostPolicy, HostRules, ObjectName, Problem, Seniority, Subject, Update,
 };
 
 pub(super) use book::Book;
@@ -99,10 +99,7 @@ impl State {
     /// Nothing is served yet.
     pub(super) fn new(settings: Settings) -> Self {
         let mut state = Self {
-            base: Base {
-                prefixes: Prefixes::with(&settings.annotations_prefix),
-                policy: Policy::default(),
-            },
+            base: globals::read(Prefixes::with(&settings.annotations_prefix), None).0,
             settings,
             epoch: 0,
             claims: BTreeMap::new(),
@@ -147,6 +144,12 @@ impl State {
                 Key::Service(service) => dirty.backends.extend(self.backends_of(&service)),
                 // Told as their Services.
                 Key::EndpointSlice(_) => {}
+                Key::ConfigMap(name) => {
+                    if self.settings.configmap.as_ref() == Some(&name) && self.read_globals(index) {
+                        let all = index.objects.ingresses.iter();
+                        ingresses.extend(all.map(|(name, _)| name.clone()));
+                    }
+                }
                 Key::Secret(name) => {
                     if self.secrets.contains_key(&name) {
                         dirty.secrets.insert(name);
@@ -192,6 +195,16 @@ impl State {
                 .map(|(host, served)| (host.clone(), Some(Arc::clone(&served.rules))))
                 .collect(),
         }
+    }
+
+    /// Reads the controller's ConfigMap, and tells whether anything differs.
+    fn read_globals(&mut self, index: &Index) -> bool {
+        let name = self.settings.configmap.as_ref();
+        let found = name.and_then(|name| Some((name, index.objects.configmaps.find(name)?)));
+        let prefixes = self.base.prefixes.clone();
+        let (base, problems) = globals::read(prefixes, found);
+        self.note(Topic::Globals, problems);
+        std::mem::replace(&mut self.base, base) != self.base
     }
 
     fn note(&self, topic: Topic, problems: Vec<Problem>) {

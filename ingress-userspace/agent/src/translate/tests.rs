@@ -13,6 +13,7 @@ fn settings() -> Settings {
         classes: vec!["forebay".into(), "nginx".into()],
         controllers: vec!["forebay.dev/ingress".into(), "k8s.io/ingress-nginx".into()],
         annotations_prefix: "nginx.ingress.kubernetes.io".to_owned(),
+        configmap: None,
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: false,
@@ -1058,6 +1059,48 @@ fn a_bad_edit_keeps_the_last_good_version_and_a_new_object_is_not_served() {
             says("it is not served"),
             what.ends_with("new and bad") || what.starts_with("another"),
             "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn the_config_map_is_the_base_of_every_ingress_and_its_changes_reach_all() {
+    let settings = Settings {
+        configmap: Some(ObjectName::new("forebay", "config")),
+        ..settings()
+    };
+    let map = |data: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: forebay}}\ndata: {{{data}}}\n---\n"
+        )
+    };
+    let own = dated("own", 2020, &["b.test"], "[]").replacen(
+        "creationTimestamp",
+        "annotations: {nginx.ingress.kubernetes.io/proxy-body-size: 9m, \
+         nginx.ingress.kubernetes.io/whitelist-source-range: '0.0.0.0/0,::/0'}, creationTimestamp",
+        1,
+    );
+    let ingresses = format!("{}{own}{SERVICE}", dated("web", 2020, &["a.test"], "[]"));
+    let mut index = Index::default();
+    let mut state = State::new(settings);
+    for (data, limit, denied) in [
+        (None, 1, false),
+        (Some("proxy-body-size: 3m"), 3, false),
+        (Some("whitelist-source-range: 192.0.2.0/24"), 1, true),
+        (None, 1, false),
+    ] {
+        let text = format!("{}{ingresses}", data.map(map).unwrap_or_default());
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let whole = sorted(&state.whole());
+        let rule = |at: usize| &whole.hosts[at].1.as_ref().unwrap().rules[0];
+        assert_eq!(rule(0).policy.body_limit, Some(limit << 20), "{data:?}");
+        assert_eq!(rule(1).policy.body_limit, Some(9 << 20), "{data:?}");
+        let is_denied = |rule: &Rule| matches!(rule.action, Action::Deny(_));
+        assert_eq!(
+            (is_denied(rule(0)), is_denied(rule(1))),
+            (denied, false),
+            "{data:?}"
         );
     }
 }

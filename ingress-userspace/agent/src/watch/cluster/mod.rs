@@ -12,19 +12,23 @@ mod follow;
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     config::{Config, KubeConfigOptions, Kubeconfig},
 };
 use tokio::sync::{mpsc, watch as channel};
 
 use super::super::{
     index::Event,
+    kept::Change,
     kind::{self, Kind, Visitor},
     source::{AgentError, SourceStatus},
 };
 use follow::follow;
 use health::Health;
+use ingress_model::ObjectName;
+use server::Scope;
 
 /// An address that does not answer is given up after this long.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -37,6 +41,7 @@ const SILENT: Duration = Duration::from_secs(60);
 /// There is no usable configuration. A server that cannot be reached is no error: it is waited for.
 pub(crate) async fn start(
     kubeconfig: Option<PathBuf>,
+    configmap: Option<ObjectName>,
     events: mpsc::Sender<Event>,
     state: channel::Sender<SourceStatus>,
 ) -> Result<(), AgentError> {
@@ -49,11 +54,13 @@ pub(crate) async fn start(
     let client = Client::try_from(config).map_err(|error| AgentError::Client {
         reason: error.to_string(),
     })?;
-    kind::visit_all(&mut Watch {
+    let mut watch = Watch {
         client,
         events,
         state,
-    });
+    };
+    kind::visit_all(&mut watch);
+    watch.configmap(configmap).await;
     Ok(())
 }
 
@@ -84,11 +91,38 @@ struct Watch {
     state: channel::Sender<SourceStatus>,
 }
 
+impl Watch {
+    /// Follows one ConfigMap; without one, there is none to wait for.
+    async fn configmap(&self, name: Option<ObjectName>) {
+        let Some(ObjectName { namespace, name }) = name else {
+            let none = ConfigMap::changed(Change::Listed(Vec::new()));
+            // The agent is about to stop.
+            let _ = self.events.send(Event::Changed(none)).await;
+            return;
+        };
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), &namespace);
+        self.start(Scope {
+            api,
+            selector: Some(format!("metadata.name={name}")),
+        });
+    }
+
+    fn start<K: Kind>(&self, scope: Scope<K>) {
+        let health = Health::new(K::kind(&()).into_owned(), self.state.clone());
+        tokio::spawn(follow(scope, self.events.clone(), health));
+    }
+}
+
 impl Visitor for Watch {
     fn visit<K: Kind>(&mut self) {
-        let health = Health::new(K::kind(&()).into_owned(), self.state.clone());
-        let api = Api::<K>::all(self.client.clone());
-        tokio::spawn(follow(api, self.events.clone(), health));
+        if K::kind(&()) == ConfigMap::kind(&()) {
+            // Never all of them.
+            return;
+        }
+        self.start(Scope {
+            api: Api::<K>::all(self.client.clone()),
+            selector: K::SELECTOR.map(str::to_owned),
+        });
     }
 }
 

@@ -35,22 +35,30 @@ pub(super) trait Server<K: Clone>: Send + Sync {
     ) -> impl Future<Output = kube::Result<Self::Stream>> + Send;
 }
 
-impl<K: Kind> Server<K> for Api<K> {
+/// The objects of a kind that are watched.
+pub(super) struct Scope<K> {
+    pub(super) api: Api<K>,
+    /// Field selector; all objects without one.
+    pub(super) selector: Option<String>,
+}
+
+impl<K: Kind> Server<K> for Scope<K> {
     type Stream = BoxStream<'static, kube::Result<WatchEvent<K>>>;
 
     async fn page(&self, since: &str, token: Option<String>) -> kube::Result<ObjectList<K>> {
         // The watch cache answers for any version but the newest, and has no pages. The client
         // would drop a version "0" that comes with a limit, and etcd would have to answer.
         let cached = !since.is_empty();
-        self.list(&ListParams {
-            field_selector: K::SELECTOR.map(str::to_owned),
-            limit: (!cached).then_some(PAGE),
-            continue_token: token,
-            version_match: cached.then_some(VersionMatch::NotOlderThan),
-            resource_version: cached.then(|| since.to_owned()),
-            ..ListParams::default()
-        })
-        .await
+        self.api
+            .list(&ListParams {
+                field_selector: self.selector.clone(),
+                limit: (!cached).then_some(PAGE),
+                continue_token: token,
+                version_match: cached.then_some(VersionMatch::NotOlderThan),
+                resource_version: cached.then(|| since.to_owned()),
+                ..ListParams::default()
+            })
+            .await
     }
 
     async fn open(
@@ -60,11 +68,11 @@ impl<K: Kind> Server<K> for Api<K> {
         length: Duration,
     ) -> kube::Result<Self::Stream> {
         let params = WatchParams {
-            field_selector: K::SELECTOR.map(str::to_owned),
+            field_selector: self.selector.clone(),
             timeout: Some(u32::try_from(length.as_secs()).unwrap_or(1)),
             send_initial_events: listing,
             ..WatchParams::default()
         };
-        self.watch(&params, since).await.map(StreamExt::boxed)
+        self.api.watch(&params, since).await.map(StreamExt::boxed)
     }
 }

@@ -219,13 +219,10 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
         kind::find(&version, &kind)
     };
     let Some(kind) = found else {
-        // ConfigMaps are understood; nothing of them is used yet.
-        if (version.as_str(), kind.as_str()) != ("v1", "ConfigMap") {
-            *reading
-                .skipped
-                .entry(format!("{version}/{kind}"))
-                .or_default() += 1;
-        }
+        *reading
+            .skipped
+            .entry(format!("{version}/{kind}"))
+            .or_default() += 1;
         return;
     };
     if name.is_empty() {
