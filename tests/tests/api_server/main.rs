@@ -357,6 +357,39 @@ fn credentials_of_a_pod_are_found_without_a_flag() {
 }
 
 #[test]
+fn the_controllers_config_map_is_read_and_followed_under_the_rights_of_deploy() {
+    let Some(api) = api() else { return };
+    // The one that the Role of `deploy/` names.
+    let map = |data: &str| {
+        format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: forebay, namespace: forebay-system}}, data: {{{data}}}}}"
+        )
+    };
+    let mut site = Site::with_flags("globals", api, &["--configmap", "forebay-system/forebay"]);
+    site.forebay.wait_for_ready().unwrap();
+    site.ingress("web", "globals.test", "");
+    within_a_second("Ingress created", || site.pod("globals.test") == "a");
+    site.api
+        .apply(&map("whitelist-source-range: 192.0.2.0/24"))
+        .unwrap();
+    within_a_second("all rules are denied", || site.pod("globals.test") == "503");
+    site.api.apply(&map("unknown: x")).unwrap();
+    within_a_second("rules are served again", || site.pod("globals.test") == "a");
+    let problems = site.forebay.status().unwrap()["problems"].to_string();
+    assert!(
+        problems.contains("no such key of ingress-nginx"),
+        "{problems}"
+    );
+    site.api
+        .delete("forebay-system", "configmap/forebay")
+        .unwrap();
+    eventually("the problem is gone", || {
+        let problems = site.forebay.status().unwrap()["problems"].to_string();
+        !problems.contains("no such key")
+    });
+}
+
+#[test]
 fn deploy_base_is_taken_by_a_real_api_server() {
     let Some(api) = api() else { return };
     let base = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base");

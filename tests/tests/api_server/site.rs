@@ -32,8 +32,18 @@ impl Site {
         site
     }
 
+    /// As [`new`](Self::new), with more flags, and without waiting.
+    pub(crate) fn with_flags(name: &'static str, api: Arc<ApiServer>, flags: &[&str]) -> Self {
+        let kubeconfig = api.forebay_kubeconfig().unwrap();
+        Self::started(name, api, &kubeconfig, flags)
+    }
+
     /// As [`new`](Self::new), with a Forebay under other credentials that need not do.
     pub(crate) fn unready(name: &'static str, api: Arc<ApiServer>, kubeconfig: &Path) -> Self {
+        Self::started(name, api, kubeconfig, &[])
+    }
+
+    fn started(name: &'static str, api: Arc<ApiServer>, kubeconfig: &Path, flags: &[&str]) -> Self {
         let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
         let pods = vec![pod("a"), pod("b")];
         let forebay = Launch::new(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
@@ -43,6 +53,7 @@ impl Site {
                 "--kubeconfig",
                 kubeconfig.to_str().unwrap(),
             ])
+            .args(flags)
             .within(api.namespace())
             .start_unready()
             .unwrap();

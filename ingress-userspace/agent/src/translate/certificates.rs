@@ -199,6 +199,9 @@ pub(super) struct Served {
 /// As in ingress-nginx, the oldest Ingress that has a TLS section and a rule for the host decides:
 /// by the entry that lists the host, else by the first whose certificate names it. Younger ones
 /// have a say only while its Secret cannot be used.
+///
+/// Stricter than ingress-nginx: only the namespace that had the host first has a say. Else anyone
+/// could change the certificate of a host, and turn on its redirect, by a rule that is ignored.
 pub(super) fn serve<'k>(
     host: &HostPattern,
     claims: &[&Claim],
@@ -206,8 +209,20 @@ pub(super) fn serve<'k>(
     problems: &mut Vec<Problem>,
 ) -> Served {
     let mut served = Served::default();
-    for claim in claims {
-        if claim.content.tls.is_empty() || !claim.content.hosts.contains_key(host) {
+    let names = |claim: &&&Claim| claim.content.hosts.contains_key(host);
+    let Some(owner) = claims.iter().find(names) else {
+        return served;
+    };
+    for claim in claims.iter().filter(names) {
+        if claim.content.tls.is_empty() {
+            continue;
+        }
+        let (theirs, own) = (&claim.source.name, &owner.source.name);
+        if theirs.namespace != own.namespace {
+            let message = format!(
+                "host {host} belongs to Ingress {own}, which is older and in another namespace; ignored for it"
+            );
+            problems.push(claim.subject().warning("spec.tls", message));
             continue;
         }
         served.tls = true;

@@ -1456,3 +1456,109 @@ fn take(state: &mut Update, update: &Update) {
 
 static CERTIFICATE: std::sync::LazyLock<String> =
     std::sync::LazyLock::new(|| secret("one", "default", &["good.test"]));
+
+/// An Ingress of another namespace, younger than all others, that claims what `good` has: its hosts
+/// with its path, its hosts in TLS sections, default backends, and annotations for a whole host.
+fn any_intruder() -> impl Strategy<Value = String> {
+    const HOSTS: [&str; 4] = ["a.test", "b.test", "", "own.test"];
+    const TLS: [&str; 6] = [
+        "[]",
+        "[{secretName: one}]",
+        "[{hosts: [a.test]}]",
+        "[{hosts: [a.test, b.test], secretName: one}]",
+        "[{hosts: ['*.test'], secretName: one}]",
+        "[{hosts: ['*.test', 'x y'], secretName: absent}, {secretName: one}]",
+    ];
+    const ANNOTATIONS: [&str; 8] = [
+        "use-regex: 'true'",
+        "rewrite-target: /$1",
+        "rewrite-target: '/?bad'",
+        "auth-tls-secret: evil/ca",
+        "server-snippet: 'deny all;'",
+        "canary: 'true'",
+        "force-ssl-redirect: 'true'",
+        "ssl-redirect: 'false'",
+    ];
+    let kinds = prop_oneof![
+        Just("Prefix"),
+        Just("Exact"),
+        Just("ImplementationSpecific"),
+        Just("x")
+    ];
+    let parts = (
+        0..9_u8,
+        0..4_usize,
+        0..4_usize,
+        0..6_usize,
+        0..8_usize,
+        any::<bool>(),
+        kinds,
+        "[/p(|.*^\\[]{0,6}",
+    );
+    parts.prop_map(|(name, one, two, tls, annotation, default, kind, odd)| {
+        let name = format!("i{name}");
+        let text = dated(&name, 2025, &[HOSTS[one], HOSTS[two]], TLS[tls]);
+        // Only what `good` has already, or what cannot be read: other paths may be merged into a host.
+        let path = if kind == "Prefix" {
+            "/p".to_owned()
+        } else {
+            format!("'x{odd}'")
+        };
+        let text = text.replace(&format!("path: /{name}"), &format!("path: {path}"));
+        let text = text.replace("pathType: Prefix", &format!("pathType: {kind}"));
+        let annotations = format!(
+            "annotations: {{nginx.ingress.kubernetes.io/{}}}, namespace: evil, creationTimestamp",
+            ANNOTATIONS[annotation]
+        );
+        let text = text.replacen("creationTimestamp", &annotations, 1);
+        if default {
+            text.replace(
+                "spec: {",
+                "spec: {defaultBackend: {service: {name: s, port: {number: 80}}}, ",
+            )
+        } else {
+            text
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+
+    /// Whatever younger Ingresses of another namespace say, the hosts of an older one keep its rules,
+    /// its certificate, its redirect and its default backend.
+    #[test]
+    fn another_tenant_changes_nothing_of_what_an_older_rule_serves(
+        intruders in prop::collection::vec(any_intruder(), 1..4),
+        tls in 0..3_usize,
+        default in any::<bool>(),
+    ) {
+        let tls = ["[]", "[{secretName: one}]", "[{hosts: [a.test]}]"][tls];
+        let mut good = dated("good", 2020, &["a.test", "b.test", ""], tls).replace("path: /good", "path: /p");
+        if default {
+            good = good.replace("spec: {", "spec: {defaultBackend: {service: {name: s, port: {number: 80}}}, ");
+        }
+        let base = format!("{good}{}{SERVICE}", SECRETS[0]);
+        let theirs = SECRETS[0].replace("\"namespace\":\"default\"", "\"namespace\":\"evil\"");
+        let alone = translate_quickly(&base);
+        let both = translate_quickly(&format!("{base}{theirs}{}", intruders.concat()));
+        for (host, served) in &alone.hosts {
+            let now = both.hosts.get(host).map(|served| &served.rules);
+            let now = now.ok_or_else(|| TestCaseError::fail(format!("{host} is gone")))?;
+            // A rule that is closed because it cannot be read is another path of the host.
+            let theirs = now.rules.iter().filter(|rule| rule.source.name.namespace == "default");
+            prop_assert!(theirs.eq(&served.rules.rules), "{}: {:?}", host, now.rules);
+            prop_assert_eq!(&now.policy, &served.rules.policy, "{}", host);
+            let ours = &served.rules.fallbacks;
+            prop_assert_eq!(now.fallbacks.get(..ours.len()), Some(&ours[..]), "{}", host);
+            prop_assert!(*host == HostPattern::Any || now.fallbacks.len() == ours.len(), "{}", host);
+        }
+    }
+}
+
+fn translate_quickly(text: &str) -> State {
+    let (index, keys) = read(text);
+    let mut state = State::new(settings());
+    state.apply(&index, keys);
+    state
+}
