@@ -512,6 +512,31 @@ fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_n
 }
 
 #[test]
+fn whoever_cannot_have_a_host_protected_is_told_once_however_many_serve_it() {
+    let many = |namespace: &str, year: u32, annotation: &str| -> String {
+        let one = |number| {
+            let name = format!("{namespace}-{number}");
+            dated(&name, year, &["a.test"], "[]").replace(
+                &format!("{{name: {name}, "),
+                &format!("{{name: {name}, namespace: {namespace}, annotations: {{{annotation}}}, "),
+            )
+        };
+        (0..20).map(one).collect()
+    };
+    let asks = "nginx.ingress.kubernetes.io/auth-tls-secret: asks/ca";
+    let text = many("blog", 2020, "") + &many("asks", 2024, asks);
+    let problems = problems(&translate(&text));
+    let said = |problem: &&String| {
+        problem.contains(
+            "served without it by Ingress blog/blog-9 and 19 more, which are older and in another namespace",
+        )
+    };
+    assert_eq!(problems.iter().filter(said).count(), 20, "{problems:#?}");
+    // Two more for each that asks and is denied, and one for each whose Service is missing.
+    assert_eq!(problems.len(), 20 + 20 + 40, "{problems:#?}");
+}
+
+#[test]
 fn class_decides_whose_an_ingress_is() {
     let classes = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: edge}\nspec: {controller: forebay.dev/ingress}\n---\n\
                    apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: old}\nspec: {controller: k8s.io/ingress-nginx}\n---\n\
