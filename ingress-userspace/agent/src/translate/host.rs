@@ -226,7 +226,15 @@ fn rule(
     let mut regex = None;
     if regex_mode {
         let path = draft.path.as_str();
-        regex = match patterns.compile(path, claim) {
+        let start = literal_start(path);
+        // Most hosts in regex mode have only a few paths that are regexes. The others take no room:
+        // else whoever turns a host into regex mode could use up that of its owner.
+        let compiled = if start == path && draft.policy.rewrite_target.is_none() {
+            Ok(PathRegex::literal(path))
+        } else {
+            patterns.compile(path, claim)
+        };
+        regex = match compiled {
             Ok(regex) => Some(regex),
             Err(error) => {
                 let mut message = format!("path is not a usable regex: {error}");
@@ -234,7 +242,6 @@ fn rule(
                 // next rule that fits would open what its Ingress wanted protected.
                 let mut closed = None;
                 if is_denied(&action) {
-                    let start = literal_start(path);
                     message.push_str(&format!("; all paths that begin with {start:?} get 503"));
                     closed = Some(PathRegex::literal(start));
                 }
