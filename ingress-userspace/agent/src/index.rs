@@ -115,6 +115,7 @@ mod tests {
         super::{
             kept::Change,
             kind::{self, Kind, Visitor},
+            watch::index_of,
         },
         *,
     };
@@ -197,6 +198,24 @@ mod tests {
         assert_eq!(dirty(applied("b", "2")), ["b"]);
         assert_eq!(dirty(Change::Deleted(name("b"))), ["b"]);
         assert!(dirty(Change::Deleted(name("b"))).is_empty());
+    }
+
+    #[test]
+    fn an_edited_file_is_read_even_if_its_manifest_says_which_version_it_was_exported_from() {
+        let manifest = |port: u16| {
+            let text = format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{name: s, uid: u, resourceVersion: '7'}}\n\
+                 spec: {{ports: [{{port: {port}}}]}}\n"
+            );
+            Event::Whole(Box::new(index_of(&text)))
+        };
+        let mut index = Index::default();
+        for (port, dirty) in [(80, 1), (81, 1), (81, 0)] {
+            assert_eq!(index.apply(manifest(port)).len(), dirty, "{port}");
+            let service = index.objects.services.find(&name("s")).unwrap();
+            let spec = service.object.spec.clone().unwrap();
+            assert_eq!(spec.ports.unwrap()[0].port, i32::from(port));
+        }
     }
 
     #[test]

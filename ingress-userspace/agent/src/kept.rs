@@ -138,11 +138,13 @@ impl<T: Resource + PartialEq> Kept<T> {
     }
 }
 
-/// Whether nothing that is read differs. A version says so without looking at the rest.
+/// Whether nothing that is read differs. In a cluster a version says so without a look at the rest;
+/// in a file it is a remnant of what was exported, and stays as it is when somebody edits the rest.
 fn same<T: Resource + PartialEq>(before: &Item<T>, now: &Item<T>) -> bool {
     let version = |item: &Item<T>| {
         let meta = item.object.meta();
-        meta.uid.clone().zip(meta.resource_version.clone())
+        let version = meta.uid.clone().zip(meta.resource_version.clone());
+        version.filter(|_| item.file.is_none())
     };
     before.file == now.file
         && match (version(before), version(now)) {

@@ -30,13 +30,14 @@ pub(super) fn rules(
     patterns: &mut Patterns,
     problems: &mut Vec<Problem>,
 ) -> HostRules {
+    let closers = Closers::new(claims);
     let mut candidates = Vec::new();
     for &claim in claims {
         for draft in claim.rules(host) {
             candidates.push(Candidate {
                 claim,
                 draft,
-                action: action(host, claim, draft, claims, problems),
+                action: action(host, claim, draft, &closers, problems),
             });
         }
     }
@@ -58,33 +59,45 @@ pub(super) fn rules(
             (Reverse(path.len()), Reverse(path))
         });
     }
-    warn_unprotected(host, claims, problems);
+    warn_unprotected(host, claims, &closers, problems);
     let rules = candidates
         .into_iter()
         .filter_map(|candidate| rule(candidate, regex_mode, patterns, problems));
     HostRules {
         rules: rules.collect(),
-        fallbacks: fallbacks(host, claims, problems),
+        fallbacks: fallbacks(host, claims, &closers, problems),
         policy,
     }
 }
 
-/// What is told of those who want the host protected and cannot have it.
-fn warn_unprotected(host: &HostPattern, claims: &[&Claim], problems: &mut Vec<Problem>) {
+/// What is told of those who want the host protected and cannot have it: once each, however many
+/// are in their way.
+fn warn_unprotected(
+    host: &HostPattern,
+    claims: &[&Claim],
+    closers: &Closers<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    if closers.oldest.is_none() {
+        return;
+    }
+    let is_open = |claim: &&&Claim| {
+        let mut drafts = claim.rules(host).iter();
+        drafts.any(|draft| !is_denied(&draft.action)) && closers.closing(claim).is_none()
+    };
+    let mut open = claims.iter().filter(is_open);
+    let Some(first) = open.next() else { return };
+    let which = match open.count() {
+        0 => format!("Ingress {}, which is", first.source.name),
+        more => format!("Ingress {} and {more} more, which are", first.source.name),
+    };
+    let message =
+        format!("host {host} is served without it by {which} older and in another namespace");
     for by in claims.iter().filter(|by| by.content.denies_hosts.is_some()) {
-        for claim in claims {
-            let is_served = claim
-                .rules(host)
-                .iter()
-                .any(|draft| !is_denied(&draft.action));
-            if is_served && closing(claim, claims).is_none() {
-                let message = format!(
-                    "host {host} is served without it by Ingress {}, which is older and in another namespace",
-                    claim.source.name
-                );
-                problems.push(by.subject().warning("metadata.annotations", message));
-            }
-        }
+        let problem = by
+            .subject()
+            .warning("metadata.annotations", message.as_str());
+        problems.push(problem);
     }
 }
 
@@ -93,13 +106,13 @@ fn action(
     host: &HostPattern,
     claim: &Claim,
     draft: &Draft,
-    claims: &[&Claim],
+    closers: &Closers<'_>,
     problems: &mut Vec<Problem>,
 ) -> Action {
     if is_denied(&draft.action) {
         return draft.action.clone();
     }
-    let Some((by, reason)) = closing(claim, claims) else {
+    let Some((by, reason)) = closers.closing(claim) else {
         return draft.action.clone();
     };
     let message = format!(
@@ -114,18 +127,42 @@ fn is_denied(action: &Action) -> bool {
     matches!(action, Action::Deny(_))
 }
 
-/// The Ingress that denies `claim`'s rules along with its own host, and why: for a setting that
-/// nginx has once per server, such as client certificates.
+/// An Ingress that denies a whole host, and why.
+type Closer<'c> = (&'c Claim, &'c Box<str>);
+
+/// Those who deny a host: for a setting that nginx has once per server, such as client certificates.
 ///
 /// In ingress-nginx any Ingress of a host can ask. Here one of another namespace cannot close a
 /// host that an older Ingress serves: its owner never asked to have it protected.
-fn closing<'c>(claim: &Claim, claims: &[&'c Claim]) -> Option<(&'c Claim, &'c Box<str>)> {
-    claims.iter().find_map(|by| {
-        let reason = by.content.denies_hosts.as_ref()?;
-        let same_namespace = by.source.name.namespace == claim.source.name.namespace;
-        let closes = same_namespace || by.seniority() < claim.seniority();
-        closes.then_some((*by, reason))
-    })
+struct Closers<'c> {
+    oldest: Option<Closer<'c>>,
+    /// The oldest of each namespace.
+    of: BTreeMap<&'c str, Closer<'c>>,
+}
+
+impl<'c> Closers<'c> {
+    /// Of all that name the host, the oldest first.
+    fn new(claims: &[&'c Claim]) -> Self {
+        let mut closers = Self {
+            oldest: None,
+            of: BTreeMap::new(),
+        };
+        for &claim in claims {
+            if let Some(reason) = &claim.content.denies_hosts {
+                let namespace = claim.source.name.namespace.as_str();
+                closers.oldest.get_or_insert((claim, reason));
+                closers.of.entry(namespace).or_insert((claim, reason));
+            }
+        }
+        closers
+    }
+
+    /// The oldest that denies the rules of `claim` too.
+    fn closing(&self, claim: &Claim) -> Option<Closer<'c>> {
+        let is_older = |(by, _): &Closer<'_>| by.seniority() < claim.seniority();
+        let of_namespace = || self.of.get(claim.source.name.namespace.as_str()).copied();
+        self.oldest.filter(is_older).or_else(of_namespace)
+    }
 }
 
 /// `/foo` and `/foo/` are the same prefix (Kubernetes Ingress, "Examples"). A regex is what became
@@ -189,7 +226,15 @@ fn rule(
     let mut regex = None;
     if regex_mode {
         let path = draft.path.as_str();
-        regex = match patterns.compile(path, claim) {
+        let start = literal_start(path);
+        // Most hosts in regex mode have only a few paths that are regexes. The others take no room:
+        // else whoever turns a host into regex mode could use up that of its owner.
+        let compiled = if start == path && draft.policy.rewrite_target.is_none() {
+            Ok(PathRegex::literal(path))
+        } else {
+            patterns.compile(path, claim)
+        };
+        regex = match compiled {
             Ok(regex) => Some(regex),
             Err(error) => {
                 let mut message = format!("path is not a usable regex: {error}");
@@ -197,7 +242,6 @@ fn rule(
                 // next rule that fits would open what its Ingress wanted protected.
                 let mut closed = None;
                 if is_denied(&action) {
-                    let start = literal_start(path);
                     message.push_str(&format!("; all paths that begin with {start:?} get 503"));
                     closed = Some(PathRegex::literal(start));
                 }
@@ -218,7 +262,12 @@ fn rule(
 
 /// Default backends: of a named host that of the first Ingress to name it, as in ingress-nginx; of
 /// hosts that nobody names all of them, oldest first.
-fn fallbacks(host: &HostPattern, claims: &[&Claim], problems: &mut Vec<Problem>) -> Vec<Rule> {
+fn fallbacks(
+    host: &HostPattern,
+    claims: &[&Claim],
+    closers: &Closers<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Rule> {
     let names = |claim: &&&Claim| claim.content.hosts.contains_key(host);
     let drafts: Vec<_> = match host {
         HostPattern::Any => claims
@@ -240,7 +289,7 @@ fn fallbacks(host: &HostPattern, claims: &[&Claim], problems: &mut Vec<Problem>)
             regex: None,
             conditions: Conditions::default(),
             policy: Arc::clone(&draft.policy),
-            action: action(host, claim, draft, claims, problems),
+            action: action(host, claim, draft, closers, problems),
         })
         .collect()
 }

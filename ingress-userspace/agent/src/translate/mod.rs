@@ -56,6 +56,8 @@ pub(super) struct State {
     /// Every Secret that a claim names, and who does.
     secrets: BTreeMap<ObjectName, Used<Known>>,
     patterns: Patterns,
+    /// Hosts with a rule whose regex found no room.
+    cramped: BTreeSet<HostPattern>,
     /// Ingresses of other classes.
     foreign: BTreeSet<ObjectName>,
     /// What is wrong; read by others when somebody asks.
@@ -108,6 +110,7 @@ impl State {
             backends: BTreeMap::new(),
             secrets: BTreeMap::new(),
             patterns: Patterns::default(),
+            cramped: BTreeSet::new(),
             foreign: BTreeSet::new(),
             book: Arc::default(),
         };
@@ -168,6 +171,7 @@ impl State {
         self.look_up_backends(index, &dirty, &mut update);
         self.look_up_secrets(index, &mut dirty, &mut update);
         self.rank_hosts(&mut dirty, &mut update);
+        self.rank_cramped(&mut update);
         self.note(Topic::Source, index.problems.clone());
         if !update.is_empty() {
             self.epoch = update.epoch;
@@ -430,6 +434,23 @@ impl State {
         }
     }
 
+    /// Ranks the hosts again that had no room, once there is some: whatever makes it may have
+    /// nothing to do with them. The proxy gives up old rules later than this state, so that every
+    /// change is a time to look.
+    fn rank_cramped(&mut self, update: &mut Update) {
+        if self.cramped.is_empty() || !self.patterns.make_room() {
+            return;
+        }
+        let hosts = std::mem::take(&mut self.cramped);
+        let mut again = Update::default();
+        for host in &hosts {
+            self.rank(host, &mut again);
+        }
+        let changed: BTreeSet<_> = again.hosts.iter().map(|(host, _)| host).collect();
+        update.hosts.retain(|(host, _)| !changed.contains(host));
+        update.hosts.extend(again.hosts);
+    }
+
     fn has_own_tls(&self, host: &HostPattern) -> bool {
         self.hosts.get(host).is_some_and(|served| served.tls)
     }
@@ -442,6 +463,7 @@ impl State {
         let default = self.settings.default_certificate.as_ref();
         let default = default.filter(|_| *host == HostPattern::Any);
         if claims.is_empty() && default.is_none() {
+            self.cramped.remove(host);
             if self.hosts.remove(host).is_some() {
                 update.hosts.push((host.clone(), None));
             }
@@ -456,6 +478,11 @@ impl State {
             certificate: served.secret.or_else(|| default.cloned()),
         };
         let rules = host::rules(host, &claims, policy, &mut self.patterns, &mut problems);
+        if self.patterns.take_refused() {
+            self.cramped.insert(host.clone());
+        } else {
+            self.cramped.remove(host);
+        }
         let before = self.hosts.get(host);
         let rules = match before {
             Some(before) if *before.rules == rules => Arc::clone(&before.rules),

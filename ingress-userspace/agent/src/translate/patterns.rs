@@ -23,12 +23,17 @@ pub(super) struct Patterns {
     compiled: BTreeMap<String, Namespace>,
     total: usize,
     calls: u64,
+    /// Since [`take_refused`](Self::take_refused).
+    refused: bool,
 }
 
 #[derive(Debug, Default)]
 struct Namespace {
     regexes: BTreeMap<Box<str>, PathRegex>,
     memory: usize,
+    /// One was refused since room was last made. No other is compiled just to see if it fits: a
+    /// host has thousands of them, and is ranked with each change.
+    full: bool,
 }
 
 /// Why a path has no regex.
@@ -59,41 +64,62 @@ impl Patterns {
         {
             return Ok(regex.clone());
         }
+        let is_full = self.compiled.get(name).is_some_and(|own| own.full);
+        if is_full {
+            return Err(self.refuse(name));
+        }
         let regex = PathRegex::new(path)?;
         let memory = regex.memory() + path.len();
-        let taken = |patterns: &Self| {
-            let namespace = patterns.compiled.get(name);
-            namespace.map_or(0, |namespace| namespace.memory)
-        };
-        if taken(self) + memory > NAMESPACE_LIMIT || self.total + memory > LIMIT {
-            self.forget_unused();
+        if !self.has_room(name, memory) {
+            self.make_room();
+        }
+        if !self.has_room(name, memory) {
+            return Err(self.refuse(name));
         }
         let namespace = self.compiled.entry(name.clone()).or_default();
-        if namespace.memory + memory > NAMESPACE_LIMIT {
-            return Err(PatternError::Namespace {
-                namespace: name.clone(),
-            });
-        }
-        if self.total + memory > LIMIT {
-            return Err(PatternError::All);
-        }
         namespace.memory += memory;
         self.total += memory;
         namespace.regexes.insert(path.into(), regex.clone());
         Ok(regex)
     }
 
+    fn has_room(&self, namespace: &str, memory: usize) -> bool {
+        let own = self.compiled.get(namespace).map_or(0, |own| own.memory);
+        own + memory <= NAMESPACE_LIMIT && self.total + memory <= LIMIT
+    }
+
+    fn refuse(&mut self, namespace: &str) -> PatternError {
+        self.refused = true;
+        let own = self.compiled.entry(namespace.to_owned()).or_default();
+        own.full = true;
+        // Whoever is nowhere near its own limit hears of the other one.
+        if own.memory > NAMESPACE_LIMIT / 2 {
+            PatternError::Namespace {
+                namespace: namespace.to_owned(),
+            }
+        } else {
+            PatternError::All
+        }
+    }
+
+    /// Whether a regex was refused for want of room since this was last asked.
+    pub(super) fn take_refused(&mut self) -> bool {
+        std::mem::take(&mut self.refused)
+    }
+
     /// Frees what no rule has any more, now and then: a look at all costs more than most changes.
     pub(super) fn forget_some(&mut self) {
         self.calls += 1;
         if self.calls.is_multiple_of(SOME) {
-            self.forget_unused();
+            self.make_room();
         }
     }
 
-    fn forget_unused(&mut self) {
+    /// Frees what no rule has any more; whether that was anything.
+    pub(super) fn make_room(&mut self) -> bool {
+        let before = self.total;
         let total = &mut self.total;
-        self.compiled.retain(|_, namespace| {
+        for namespace in self.compiled.values_mut() {
             let memory = &mut namespace.memory;
             namespace.regexes.retain(|path, regex| {
                 let stays = regex.is_shared();
@@ -104,7 +130,15 @@ impl Patterns {
                 }
                 stays
             });
-            !namespace.regexes.is_empty()
-        });
+        }
+        let freed = self.total < before;
+        if freed {
+            for namespace in self.compiled.values_mut() {
+                namespace.full = false;
+            }
+        }
+        self.compiled
+            .retain(|_, namespace| namespace.full || !namespace.regexes.is_empty());
+        freed
     }
 }

@@ -514,6 +514,31 @@ fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_n
 }
 
 #[test]
+fn whoever_cannot_have_a_host_protected_is_told_once_however_many_serve_it() {
+    let many = |namespace: &str, year: u32, annotation: &str| -> String {
+        let one = |number| {
+            let name = format!("{namespace}-{number}");
+            dated(&name, year, &["a.test"], "[]").replace(
+                &format!("{{name: {name}, "),
+                &format!("{{name: {name}, namespace: {namespace}, annotations: {{{annotation}}}, "),
+            )
+        };
+        (0..20).map(one).collect()
+    };
+    let asks = "nginx.ingress.kubernetes.io/auth-tls-secret: asks/ca";
+    let text = many("blog", 2020, "") + &many("asks", 2024, asks);
+    let problems = problems(&translate(&text));
+    let said = |problem: &&String| {
+        problem.contains(
+            "served without it by Ingress blog/blog-9 and 19 more, which are older and in another namespace",
+        )
+    };
+    assert_eq!(problems.iter().filter(said).count(), 20, "{problems:#?}");
+    // Two more for each that asks and is denied, and one for each whose Service is missing.
+    assert_eq!(problems.len(), 20 + 20 + 40, "{problems:#?}");
+}
+
+#[test]
 fn class_decides_whose_an_ingress_is() {
     let classes = "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: edge}\nspec: {controller: forebay.dev/ingress}\n---\n\
                    apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {name: old}\nspec: {controller: k8s.io/ingress-nginx}\n---\n\
@@ -1248,6 +1273,72 @@ fn regexes_have_room_for_everyday_use_and_no_more() {
     state.apply(&index, keys);
     let again = state.book().lock().unwrap().all();
     assert_eq!(problems.len(), again.len());
+}
+
+/// An Ingress whose `paths` are regexes.
+fn of_regexes(name: &str, host: &str, paths: impl Iterator<Item = String>) -> String {
+    let path = |path| format!("{{path: '{path}', pathType: ImplementationSpecific, {TO_S}}}");
+    let paths: Vec<_> = paths.map(path).collect();
+    let spec = format!(
+        "{{rules: [{{host: {host}, http: {{paths: [{}]}}}}]}}",
+        paths.join(", ")
+    );
+    ingress(name, &spec).replace(
+        &format!("{{name: {name}}}"),
+        &format!(
+            "{{name: {name}, annotations: {{nginx.ingress.kubernetes.io/use-regex: 'true'}}}}"
+        ),
+    )
+}
+
+#[test]
+fn a_host_that_found_no_room_for_its_regexes_is_served_once_there_is_some() {
+    let hog = of_regexes(
+        "hog",
+        "a.test",
+        (0..2000).map(|number| format!("/{number}/.{{0,500}}")),
+    );
+    let late = of_regexes("late", "b.test", ["/late/.{0,500}".to_owned()].into_iter());
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    let mut apply = |text: &str| {
+        let keys = index.apply(Event::Whole(Box::new(index_of(text))));
+        state.apply(&index, keys)
+    };
+    let rules = |update: &Update| -> Vec<usize> {
+        let hosts = update.hosts.iter().filter_map(|(_, rules)| rules.as_ref());
+        hosts.map(|rules| rules.rules.len()).collect()
+    };
+    let all = format!("{SERVICE}{late}{hog}");
+    let first = apply(&all);
+    assert!(rules(&first).contains(&0), "{:?}", rules(&first));
+    let second = apply(&format!("{SERVICE}{late}"));
+    drop(first);
+    // A proxy drops the old rules after it has the new ones.
+    assert_eq!(rules(&second), [0; 0]);
+    let third = apply(&format!(
+        "{SERVICE}{late}{}",
+        dated("other", 2020, &["c.test"], "[]")
+    ));
+    assert_eq!(rules(&third), [1, 1]);
+}
+
+#[test]
+fn whoever_turns_a_host_into_regex_mode_takes_no_room_from_its_owner() {
+    let paths: Vec<_> = (0..9000)
+        .map(|number| format!("{{path: '/page/{number}', pathType: Prefix, {TO_S}}}"))
+        .collect();
+    let owner = ingress(
+        "owner",
+        &format!(
+            "{{rules: [{{host: a.test, http: {{paths: [{}]}}}}]}}",
+            paths.join(", ")
+        ),
+    );
+    let guest = of_regexes("guest", "a.test", ["/guest/[0-9]+".to_owned()].into_iter())
+        .replace("{name: guest, ", "{name: guest, namespace: guest, ");
+    let view = translate(&format!("{owner}{guest}"));
+    assert_eq!(view.rules().len(), 9001);
 }
 
 proptest! {
