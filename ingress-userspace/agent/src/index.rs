@@ -6,7 +6,7 @@ use super::kind::{Changed, Key, Objects};
 use ingress_model::{ObjectName, Problem};
 
 /// The label by which an EndpointSlice belongs to a Service.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// What a source says.
 #[derive(Debug)]

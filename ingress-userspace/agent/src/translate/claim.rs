@@ -1,13 +1,10 @@
 //! What one Ingress claims: rules by host, TLS entries, and what is wrong with it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::networking::v1::Ingress;
 
-use super::super::kept::Item;
+use super::{super::kept::Item, few::Few};
 use ingress_model::{
     Action, BackendKey, HostPattern, ObjectName, ObjectRef, PathPattern, Problem, RoutePolicy,
     Seniority, Subject,
@@ -29,7 +26,7 @@ pub(super) struct Claim {
 pub(super) struct Content {
     /// Its rules by host. A host without rules is one whose rules cannot be served: it is kept, so
     /// that nobody's wildcard answers for it.
-    pub(super) hosts: BTreeMap<HostPattern, Vec<Draft>>,
+    pub(super) hosts: Few<HostPattern, Vec<Draft>>,
     /// `spec.defaultBackend` for the hosts of its rules.
     pub(super) fallback: Option<Draft>,
     /// `spec.defaultBackend` for hosts that nobody names.
@@ -38,7 +35,7 @@ pub(super) struct Content {
     /// Why all of its hosts must be denied, not only its own rules.
     pub(super) denies_hosts: Option<Box<str>>,
     /// The backends of its rules, and the first field that names each.
-    pub(super) backends: BTreeMap<BackendKey, String>,
+    pub(super) backends: Few<BackendKey, Box<str>>,
 }
 
 /// A rule before the rules of its host are ranked.
@@ -55,7 +52,7 @@ pub(super) struct Draft {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TlsEntry {
     /// The hosts that it lists and the Ingress has rules for.
-    pub(super) hosts: BTreeSet<HostPattern>,
+    pub(super) hosts: Box<[HostPattern]>,
     /// It lists no host: it is meant for all of the Ingress.
     pub(super) lists_none: bool,
     /// In the Ingress's own namespace: a name is never looked up elsewhere.

@@ -1,7 +1,7 @@
 //! One Ingress → what it claims. Pure, and without a look at any other object.
 
 use std::{
-    collections::{BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::Arc,
 };
 
@@ -72,11 +72,18 @@ pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>, base: &Base) ->
         policy: reading.policy,
         problems: &mut problems,
         content: &mut claim.content,
+        hosts: BTreeMap::new(),
+        backends: BTreeMap::new(),
     };
     match &item.object.spec {
         Some(spec) => writer.spec(spec),
         None => writer.refuse("spec".to_owned(), "is missing".to_owned()),
     }
+    let Writer {
+        hosts, backends, ..
+    } = writer;
+    claim.content.hosts = hosts.into();
+    claim.content.backends = backends.into();
     claim.content.denies_hosts = reading
         .denials
         .iter()
@@ -99,6 +106,8 @@ struct Writer<'a> {
     route: Arc<RoutePolicy>,
     problems: &'a mut Vec<Problem>,
     content: &'a mut Content,
+    hosts: BTreeMap<HostPattern, Vec<Draft>>,
+    backends: BTreeMap<BackendKey, Box<str>>,
 }
 
 impl Writer<'_> {
@@ -136,7 +145,7 @@ impl Writer<'_> {
         }
         let secret = entry.secret_name.as_ref().filter(|name| !name.is_empty());
         self.content.tls.push(TlsEntry {
-            hosts,
+            hosts: hosts.into_iter().collect(),
             lists_none: entry.hosts.as_ref().is_none_or(Vec::is_empty),
             secret: secret.map(|name| ObjectName::new(self.namespace, name.clone())),
             field,
@@ -145,7 +154,7 @@ impl Writer<'_> {
 
     /// Whether a rule is for `host`, or for a host below it.
     fn serves(&self, host: &HostPattern) -> bool {
-        let hosts = &self.content.hosts;
+        let hosts = &self.hosts;
         hosts.contains_key(host)
             || hosts.keys().any(|own| match own {
                 HostPattern::Exact(name) => host.matches(name),
@@ -169,7 +178,7 @@ impl Writer<'_> {
                 );
             }
         };
-        self.content.hosts.entry(host.clone()).or_default();
+        self.hosts.entry(host.clone()).or_default();
         let paths = rule
             .http
             .as_ref()
@@ -191,7 +200,7 @@ impl Writer<'_> {
         let Ok(pattern) = pattern else { return };
         let route = Arc::clone(&self.route);
         if let Some(draft) = self.draft(pattern, route, &path.backend, field, "backend")
-            && let Some(drafts) = self.content.hosts.get_mut(host)
+            && let Some(drafts) = self.hosts.get_mut(host)
         {
             drafts.push(draft);
         }
@@ -278,8 +287,8 @@ impl Writer<'_> {
         };
         let key = match self.backend(backend, &at) {
             Ok((key, at)) => {
-                if let Entry::Vacant(free) = self.content.backends.entry(key.clone()) {
-                    free.insert(at);
+                if let Entry::Vacant(free) = self.backends.entry(key.clone()) {
+                    free.insert(at.into());
                 }
                 Some(key)
             }

@@ -10,6 +10,7 @@ mod book;
 mod certificates;
 mod claim;
 mod class;
+mod few;
 mod host;
 mod ingress;
 mod patterns;
@@ -360,7 +361,7 @@ impl State {
                 let claims = used.by.iter().filter_map(|name| self.claims.get(name));
                 problems.extend(claims.filter_map(|claim| {
                     let field = claim.content.backends.get(key)?;
-                    Some(claim.subject().warning(field.as_str(), message.as_str()))
+                    Some(claim.subject().warning(&**field, message.as_str()))
                 }));
             }
             used.found = Some(now);
