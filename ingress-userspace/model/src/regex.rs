@@ -55,7 +55,7 @@ impl PathRegex {
         let compiled = build(bare, false).or_else(|error| build(bare, true).map_err(|_| error))?;
         Ok(Self {
             text: path.into(),
-            literal: literal_start(bare).len(),
+            literal: literal_start(path).len(),
             compiled: Some(Arc::new(compiled)),
         })
     }
@@ -160,7 +160,9 @@ pub fn literal_start(path: &str) -> &str {
         return path;
     };
     let (start, rest) = path.split_at(end);
-    let may_be_absent = rest.starts_with(['*', '?', '{']);
+    // `x+*` is `(x+)*`.
+    let repeated = rest.trim_start_matches('+');
+    let may_be_absent = repeated.starts_with(['*', '?', '{']);
     let last = start.chars().next_back().map_or(0, char::len_utf8);
     let start = &start[..end - if may_be_absent { last } else { 0 }];
     &start[..start.floor_char_boundary(256)]
@@ -171,8 +173,9 @@ fn has_bare_alternative(path: &str) -> bool {
     let Some(open) = path.find('(') else {
         return true;
     };
-    // Escapes and classes can hide a parenthesis; where they occur nothing is taken for granted.
-    if path.contains(['\\', '[']) {
+    // Escapes, classes and PCRE's comments can hide a parenthesis; where they occur nothing is
+    // taken for granted.
+    if path.contains(['\\', '[']) || path.contains("(?#") {
         return true;
     }
     let mut depth = 0_usize;
@@ -231,6 +234,8 @@ mod tests {
             ("/[é]", "/é", true),
             ("/é", "/é/x", true),
             (r"/\(|/x", "/x", true),
+            ("/a+{0}", "/", true),
+            ("^^/a", "/a", true),
         ] {
             let regex = PathRegex::new(pattern).unwrap();
             assert_eq!(regex.is_match(path.as_bytes()), matches, "{pattern} {path}");
@@ -285,6 +290,36 @@ mod tests {
     }
 
     #[test]
+    fn the_literal_start_refuses_nothing_that_the_regex_matches() {
+        let tokens = [
+            "/", "b", "K", "é", "*", "?", "+", "{0}", "{0,1}", "{2}", "(", ")", "|", "^", "$",
+            "\\", "[b]", ".", "(?-i)", "(?x)", "(?:", "#", "\\b", "(|b)",
+        ];
+        let paths = [
+            "", "/", "/a", "/A", "/ab", "/aab", "/b", "/ak", "/é", "/aé", "/a#", "/a/", "b",
+        ];
+        let mut tried = 0;
+        for start in ["/a", "^/a", "/", "^^/"] {
+            for first in tokens {
+                for second in tokens {
+                    let pattern = format!("{start}{first}{second}");
+                    let Ok(regex) = PathRegex::new(&pattern) else {
+                        continue;
+                    };
+                    tried += 1;
+                    let compiled = regex.compiled.as_ref().unwrap();
+                    for path in paths {
+                        let path = path.as_bytes();
+                        let matches = compiled.is_match(input(path));
+                        assert_eq!(regex.is_match(path), matches, "{pattern} {path:?}");
+                    }
+                }
+            }
+        }
+        assert!(tried > 1000, "{tried}");
+    }
+
+    #[test]
     fn the_literal_start_is_common_to_all_matches() {
         for (pattern, start) in [
             ("/foo", "/foo"),
@@ -296,7 +331,12 @@ mod tests {
             ("/x(a|b)|/y", ""),
             (r"/x\||/y", ""),
             ("/[(|]x", ""),
+            ("/x(?#()|/y", ""),
             ("/é*", "/"),
+            ("/foo+", "/foo"),
+            ("/foo+*", "/fo"),
+            ("/foo++{0}", "/fo"),
+            ("^^/foo", ""),
         ] {
             assert_eq!(literal_start(pattern), start, "{pattern}");
         }
