@@ -34,7 +34,7 @@ pub(super) struct Content {
     pub(super) fallback: Option<Draft>,
     /// `spec.defaultBackend` for hosts that nobody names.
     pub(super) catch_all: Option<Draft>,
-    pub(super) tls: Vec<TlsEntry>,
+    pub(super) tls: Tls,
     /// Why all of its hosts must be denied, not only its own rules.
     pub(super) denies_hosts: Option<Box<str>>,
     /// The backends of its rules, and the first field that names each.
@@ -51,17 +51,63 @@ pub(super) struct Draft {
     pub(super) field: Box<str>,
 }
 
+/// `spec.tls`, so that what it says of one host is found without a look at every entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tls {
+    entries: Vec<TlsEntry>,
+    /// The first entry that lists a host which the Ingress has rules for.
+    listed: BTreeMap<HostPattern, usize>,
+    /// The first entry of each Secret, in their order.
+    distinct: Vec<usize>,
+    secrets: BTreeSet<ObjectName>,
+    /// The first entry that lists no host: it is meant for all of the Ingress.
+    for_all: Option<usize>,
+}
+
 /// One entry of `spec.tls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TlsEntry {
-    /// The hosts that it lists and the Ingress has rules for.
-    pub(super) hosts: BTreeSet<HostPattern>,
-    /// It lists no host: it is meant for all of the Ingress.
-    pub(super) lists_none: bool,
     /// In the Ingress's own namespace: a name is never looked up elsewhere.
     pub(super) secret: Option<ObjectName>,
     /// Where it is written.
     pub(super) field: String,
+}
+
+impl Tls {
+    /// Adds an entry for `hosts`; for all hosts of the Ingress if `lists_none`.
+    pub(super) fn push(&mut self, hosts: BTreeSet<HostPattern>, lists_none: bool, entry: TlsEntry) {
+        let at = self.entries.len();
+        for host in hosts {
+            self.listed.entry(host).or_insert(at);
+        }
+        if lists_none {
+            self.for_all.get_or_insert(at);
+        }
+        let secret = entry.secret.as_ref();
+        if secret.is_some_and(|secret| self.secrets.insert(secret.clone())) {
+            self.distinct.push(at);
+        }
+        self.entries.push(entry);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The first entry that lists `host`.
+    pub(super) fn listing(&self, host: &HostPattern) -> Option<&TlsEntry> {
+        self.entries.get(*self.listed.get(host)?)
+    }
+
+    /// The first entry of each Secret, in their order.
+    pub(super) fn distinct(&self) -> impl Iterator<Item = &TlsEntry> {
+        self.distinct.iter().filter_map(|at| self.entries.get(*at))
+    }
+
+    /// The first entry that lists no host.
+    pub(super) fn for_all(&self) -> Option<&TlsEntry> {
+        self.entries.get(self.for_all?)
+    }
 }
 
 impl Content {
@@ -103,9 +149,8 @@ impl Claim {
     }
 
     /// The Secrets that it names, each once.
-    pub(super) fn secrets(&self) -> BTreeSet<&ObjectName> {
-        let entries = self.content.tls.iter();
-        entries.filter_map(|entry| entry.secret.as_ref()).collect()
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &ObjectName> {
+        self.content.tls.secrets.iter()
     }
 
     /// Its rules for `host`.

@@ -105,20 +105,24 @@ impl Writer<'_> {
             let message = "has neither rules nor a default backend";
             self.problems.push(self.subject.warning("spec", message));
         }
+        let hosts = self.content.hosts.keys();
+        // An entry for a wildcard is for hosts below it, too.
+        let above = hosts.clone().filter_map(HostPattern::wildcard_above);
+        let served: BTreeSet<_> = above.chain(hosts.cloned()).collect();
         for (number, entry) in spec.tls.iter().flatten().enumerate() {
-            self.tls(number, entry);
+            self.tls(number, entry, &served);
         }
     }
 
     /// Hosts that none of its rules names are left out: nobody's certificate or redirect changes
     /// by an entry for a host of which the Ingress serves nothing.
-    fn tls(&mut self, number: usize, entry: &IngressTLS) {
+    fn tls(&mut self, number: usize, entry: &IngressTLS, served: &BTreeSet<HostPattern>) {
         let field = format!("spec.tls[{number}]");
         let mut hosts = BTreeSet::new();
         for (at, host) in entry.hosts.iter().flatten().enumerate() {
             let field = format!("{field}.hosts[{at}]");
             match host.parse::<HostPattern>() {
-                Ok(host) if self.serves(&host) => drop(hosts.insert(host)),
+                Ok(host) if served.contains(&host) => drop(hosts.insert(host)),
                 Ok(host) => {
                     let message = format!("no rule of this Ingress is for {host}; ignored");
                     self.problems.push(self.subject.warning(field, message));
@@ -127,22 +131,12 @@ impl Writer<'_> {
             }
         }
         let secret = entry.secret_name.as_ref().filter(|name| !name.is_empty());
-        self.content.tls.push(TlsEntry {
-            hosts,
-            lists_none: entry.hosts.as_ref().is_none_or(Vec::is_empty),
+        let lists_none = entry.hosts.as_ref().is_none_or(Vec::is_empty);
+        let entry = TlsEntry {
             secret: secret.map(|name| ObjectName::new(self.namespace, name.clone())),
             field,
-        });
-    }
-
-    /// Whether a rule is for `host`, or for a host below it.
-    fn serves(&self, host: &HostPattern) -> bool {
-        let hosts = &self.content.hosts;
-        hosts.contains_key(host)
-            || hosts.keys().any(|own| match own {
-                HostPattern::Exact(name) => host.matches(name),
-                HostPattern::Wildcard(_) | HostPattern::Any => false,
-            })
+        };
+        self.content.tls.push(hosts, lists_none, entry);
     }
 
     fn rule(&mut self, number: usize, rule: &IngressRule) {
