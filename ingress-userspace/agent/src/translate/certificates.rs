@@ -1,6 +1,7 @@
 //! Secrets → certificates that can be served, and which of them serves a host.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -11,10 +12,7 @@ use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-use super::{
-    super::kept::Item,
-    claim::{Claim, TlsEntry},
-};
+use super::{super::kept::Item, claim::Claim};
 use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem, Subject};
 
 /// Largest chain, in bytes of PEM: a Secret may be 1 MiB, a sensible chain is a few KiB.
@@ -48,7 +46,7 @@ pub(super) enum CertificateError {
 pub(super) struct Readable {
     pub(super) certificate: Arc<Certificate>,
     /// Its DNS names; the common name where it has none.
-    pub(super) names: Vec<HostPattern>,
+    pub(super) names: BTreeSet<HostPattern>,
     /// End of its validity, in seconds since the Unix epoch.
     pub(super) not_after: i64,
 }
@@ -96,19 +94,23 @@ impl Readable {
     /// Whether a client that asks for `host` would take this certificate's names.
     pub(super) fn covers(&self, host: &HostPattern) -> bool {
         match host {
-            HostPattern::Exact(name) => self.names.iter().any(|own| own.matches(name)),
+            HostPattern::Exact(_) => {
+                let above = || host.wildcard_above();
+                self.names.contains(host)
+                    || above().is_some_and(|above| self.names.contains(&above))
+            }
             HostPattern::Wildcard(_) => self.names.contains(host),
             HostPattern::Any => false,
         }
     }
 }
 
-fn describe(leaf: &CertificateDer<'_>) -> Result<(Vec<HostPattern>, i64), CertificateError> {
+fn describe(leaf: &CertificateDer<'_>) -> Result<(BTreeSet<HostPattern>, i64), CertificateError> {
     let (_, leaf) = parse_x509_certificate(leaf).map_err(|_| CertificateError::Leaf)?;
     let alternatives = leaf
         .subject_alternative_name()
         .map_err(|_| CertificateError::Leaf)?;
-    let mut names: Vec<HostPattern> = alternatives
+    let mut names: BTreeSet<HostPattern> = alternatives
         .iter()
         .flat_map(|extension| &extension.value.general_names)
         .filter_map(|name| match name {
@@ -229,24 +231,15 @@ pub(super) fn serve<'k>(
         if *host == HostPattern::Any {
             return served;
         }
-        let entries = claim.content.tls.iter();
         let good = |name: &ObjectName| known(name).and_then(|known| known.good.as_ref());
-        let lists_none = |entry: &&TlsEntry| entry.lists_none;
-        let listed = claim
-            .content
-            .tls
-            .iter()
-            .find(|entry| entry.hosts.contains(host));
+        let tls = &claim.content.tls;
         let by_name = || {
-            entries.clone().find(|entry| {
+            tls.distinct().find(|entry| {
                 let secret = entry.secret.as_ref().and_then(good);
                 secret.is_some_and(|secret| secret.covers(host))
             })
         };
-        let Some(entry) = listed
-            .or_else(by_name)
-            .or_else(|| claim.content.tls.iter().find(lists_none))
-        else {
+        let Some(entry) = tls.listing(host).or_else(by_name).or_else(|| tls.for_all()) else {
             return served;
         };
         let Some(secret) = &entry.secret else {

@@ -1,6 +1,9 @@
 //! What one Ingress claims: rules by host, TLS entries, and what is wrong with it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use k8s_openapi::api::networking::v1::Ingress;
 
@@ -31,7 +34,7 @@ pub(super) struct Content {
     pub(super) fallback: Option<Draft>,
     /// `spec.defaultBackend` for hosts that nobody names.
     pub(super) catch_all: Option<Draft>,
-    pub(super) tls: Vec<TlsEntry>,
+    pub(super) tls: Tls,
     /// Why all of its hosts must be denied, not only its own rules.
     pub(super) denies_hosts: Option<Box<str>>,
     /// The backends of its rules, and the first field that names each.
@@ -48,17 +51,74 @@ pub(super) struct Draft {
     pub(super) field: Box<str>,
 }
 
+/// `spec.tls`, so that what it says of one host is found without a look at every entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tls {
+    entries: Box<[TlsEntry]>,
+    /// The first entry that lists a host which the Ingress has rules for.
+    listed: Few<HostPattern, usize>,
+    /// The first entry of each Secret, in their order.
+    distinct: Box<[usize]>,
+    /// The first entry that lists no host: it is meant for all of the Ingress.
+    for_all: Option<usize>,
+}
+
 /// One entry of `spec.tls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TlsEntry {
-    /// The hosts that it lists and the Ingress has rules for.
-    pub(super) hosts: Box<[HostPattern]>,
-    /// It lists no host: it is meant for all of the Ingress.
-    pub(super) lists_none: bool,
     /// In the Ingress's own namespace: a name is never looked up elsewhere.
     pub(super) secret: Option<ObjectName>,
     /// Where it is written.
     pub(super) field: String,
+}
+
+impl Tls {
+    /// Of each entry the hosts that it lists and the Ingress has rules for, and whether it lists none.
+    pub(super) fn of(entries: Vec<(BTreeSet<HostPattern>, bool, TlsEntry)>) -> Self {
+        let (mut listed, mut secrets) = (BTreeMap::new(), BTreeSet::new());
+        let mut distinct = Vec::new();
+        let mut for_all = None;
+        for (at, (hosts, lists_none, entry)) in entries.iter().enumerate() {
+            for host in hosts {
+                listed.entry(host.clone()).or_insert(at);
+            }
+            if *lists_none {
+                for_all.get_or_insert(at);
+            }
+            if entry
+                .secret
+                .as_ref()
+                .is_some_and(|secret| secrets.insert(secret))
+            {
+                distinct.push(at);
+            }
+        }
+        Self {
+            listed: listed.into(),
+            distinct: distinct.into(),
+            for_all,
+            entries: entries.into_iter().map(|(.., entry)| entry).collect(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The first entry that lists `host`.
+    pub(super) fn listing(&self, host: &HostPattern) -> Option<&TlsEntry> {
+        self.entries.get(*self.listed.get(host)?)
+    }
+
+    /// The first entry of each Secret, in their order.
+    pub(super) fn distinct(&self) -> impl Iterator<Item = &TlsEntry> {
+        self.distinct.iter().filter_map(|at| self.entries.get(*at))
+    }
+
+    /// The first entry that lists no host.
+    pub(super) fn for_all(&self) -> Option<&TlsEntry> {
+        self.entries.get(self.for_all?)
+    }
 }
 
 impl Content {
@@ -100,9 +160,9 @@ impl Claim {
     }
 
     /// The Secrets that it names, each once.
-    pub(super) fn secrets(&self) -> BTreeSet<&ObjectName> {
-        let entries = self.content.tls.iter();
-        entries.filter_map(|entry| entry.secret.as_ref()).collect()
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &ObjectName> {
+        let entries = self.content.tls.distinct();
+        entries.filter_map(|entry| entry.secret.as_ref())
     }
 
     /// Its rules for `host`.

@@ -238,15 +238,19 @@ fn rule(
             Ok(regex) => Some(regex),
             Err(error) => {
                 let mut message = format!("path is not a usable regex: {error}");
-                // A denied rule closes whatever its regex could have matched: if it fell away, the
-                // next rule that fits would open what its Ingress wanted protected.
-                let mut closed = None;
+                let mut stays = None;
                 if is_denied(&action) {
+                    // A denied rule closes whatever its regex could have matched: if it fell away,
+                    // the next rule that fits would open what its Ingress wanted protected.
                     message.push_str(&format!("; all paths that begin with {start:?} get 503"));
-                    closed = Some(PathRegex::literal(start));
+                    stays = Some(PathRegex::literal(start));
+                } else if !asks_for_regex(draft) {
+                    // Another Ingress turned the host into regex mode.
+                    message.push_str("; it is compared as text");
+                    stays = Some(PathRegex::literal(path));
                 }
                 problems.push(claim.subject().error(&*draft.field, message));
-                Some(closed?)
+                Some(stays?)
             }
         };
     }

@@ -14,7 +14,7 @@ use super::{
         annotation::{self, Base, Denial, Scope},
         kept::Item,
     },
-    claim::{Claim, Content, Draft, TlsEntry, Translated},
+    claim::{Claim, Content, Draft, Tls, TlsEntry, Translated},
 };
 use ingress_model::{
     Action, BackendKey, HostPattern, ObjectName, PathKind, PathPattern, Policy, Problem,
@@ -122,20 +122,29 @@ impl Writer<'_> {
             let message = "has neither rules nor a default backend";
             self.problems.push(self.subject.warning("spec", message));
         }
-        for (number, entry) in spec.tls.iter().flatten().enumerate() {
-            self.tls(number, entry);
-        }
+        let hosts = self.hosts.keys();
+        // An entry for a wildcard is for hosts below it, too.
+        let above = hosts.clone().filter_map(HostPattern::wildcard_above);
+        let served: BTreeSet<_> = above.chain(hosts.cloned()).collect();
+        let entries = spec.tls.iter().flatten().enumerate();
+        let entries = entries.map(|(number, entry)| self.tls(number, entry, &served));
+        self.content.tls = Tls::of(entries.collect());
     }
 
     /// Hosts that none of its rules names are left out: nobody's certificate or redirect changes
     /// by an entry for a host of which the Ingress serves nothing.
-    fn tls(&mut self, number: usize, entry: &IngressTLS) {
+    fn tls(
+        &mut self,
+        number: usize,
+        entry: &IngressTLS,
+        served: &BTreeSet<HostPattern>,
+    ) -> (BTreeSet<HostPattern>, bool, TlsEntry) {
         let field = format!("spec.tls[{number}]");
         let mut hosts = BTreeSet::new();
         for (at, host) in entry.hosts.iter().flatten().enumerate() {
             let field = format!("{field}.hosts[{at}]");
             match host.parse::<HostPattern>() {
-                Ok(host) if self.serves(&host) => drop(hosts.insert(host)),
+                Ok(host) if served.contains(&host) => drop(hosts.insert(host)),
                 Ok(host) => {
                     let message = format!("no rule of this Ingress is for {host}; ignored");
                     self.problems.push(self.subject.warning(field, message));
@@ -144,22 +153,12 @@ impl Writer<'_> {
             }
         }
         let secret = entry.secret_name.as_ref().filter(|name| !name.is_empty());
-        self.content.tls.push(TlsEntry {
-            hosts: hosts.into_iter().collect(),
-            lists_none: entry.hosts.as_ref().is_none_or(Vec::is_empty),
+        let lists_none = entry.hosts.as_ref().is_none_or(Vec::is_empty);
+        let entry = TlsEntry {
             secret: secret.map(|name| ObjectName::new(self.namespace, name.clone())),
             field,
-        });
-    }
-
-    /// Whether a rule is for `host`, or for a host below it.
-    fn serves(&self, host: &HostPattern) -> bool {
-        let hosts = &self.hosts;
-        hosts.contains_key(host)
-            || hosts.keys().any(|own| match own {
-                HostPattern::Exact(name) => host.matches(name),
-                HostPattern::Wildcard(_) | HostPattern::Any => false,
-            })
+        };
+        (hosts, lists_none, entry)
     }
 
     fn rule(&mut self, number: usize, rule: &IngressRule) {

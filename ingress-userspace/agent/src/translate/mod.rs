@@ -390,18 +390,22 @@ impl State {
                 continue;
             }
             let item = index.objects.secrets.find(&name);
-            let known = Known::read(&name, item, used.found.take());
+            let known = Known::read(&name, item, used.found.clone());
             let problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
-            used.found = Some(known);
-            let now = good(&used.found);
-            // Whatever it says now may change who serves a host, or what is said of it.
-            let claims = used.by.iter().filter_map(|name| self.claims.get(name));
-            dirty
-                .hosts
-                .extend(claims.flat_map(|claim| claim.hosts()).cloned());
-            if is_default {
-                dirty.hosts.insert(HostPattern::Any);
+            let known = Some(known);
+            // Whatever it says now may change who serves a host, or what is said of it. Often
+            // nothing: one of many that name it has changed.
+            if used.found != known {
+                let claims = used.by.iter().filter_map(|name| self.claims.get(name));
+                dirty
+                    .hosts
+                    .extend(claims.flat_map(|claim| claim.hosts()).cloned());
+                if is_default {
+                    dirty.hosts.insert(HostPattern::Any);
+                }
             }
+            used.found = known;
+            let now = good(&used.found);
             if now != before {
                 update.certificates.push((name, now));
             }
@@ -416,16 +420,20 @@ impl State {
         let hosts = std::mem::take(&mut dirty.hosts);
         let (wildcards, mut others): (BTreeSet<_>, BTreeSet<_>) =
             hosts.into_iter().partition(is_wildcard);
+        let mut flipped = BTreeSet::new();
         for host in wildcards {
             let had_tls = self.has_own_tls(&host);
             self.rank(&host, update);
             if self.has_own_tls(&host) != had_tls {
-                let below = self.hosts.keys().filter(|below| match below {
-                    HostPattern::Exact(name) => host.matches(name),
-                    HostPattern::Wildcard(_) | HostPattern::Any => false,
-                });
-                others.extend(below.cloned());
+                flipped.insert(host);
             }
+        }
+        if !flipped.is_empty() {
+            let is_below = |host: &&HostPattern| {
+                let above = host.wildcard_above();
+                above.is_some_and(|above| flipped.contains(&above))
+            };
+            others.extend(self.hosts.keys().filter(is_below).cloned());
         }
         for host in others {
             self.rank(&host, update);

@@ -1341,6 +1341,43 @@ fn whoever_turns_a_host_into_regex_mode_takes_no_room_from_its_owner() {
     assert_eq!(view.rules().len(), 9001);
 }
 
+#[test]
+fn a_path_that_is_no_regex_is_compared_as_text_where_another_ingress_asks_for_regexes() {
+    let guest = of_regexes("guest", "a.test", ["/guest/[0-9]+".to_owned()].into_iter())
+        .replace("{name: guest, ", "{name: guest, namespace: guest, ");
+    for (annotation, served) in [
+        ("", true),
+        ("nginx.ingress.kubernetes.io/use-regex: 'true'", false),
+    ] {
+        let owner = dated("owner", 2020, &["a.test"], "[]")
+            .replace("path: /owner", "path: '/owner/(v1'")
+            .replace(
+                "creationTimestamp",
+                &format!("annotations: {{{annotation}}}, creationTimestamp"),
+            );
+        let view = translate(&format!("{owner}{guest}{SERVICE}"));
+        let rules = view.rules();
+        let rule = rules
+            .iter()
+            .find(|(_, rule, _)| rule.source.name.name == "owner");
+        assert_eq!(rule.is_some(), served, "{annotation}");
+        if let Some((_, rule, _)) = rule {
+            let regex = rule.regex.as_ref().unwrap();
+            assert!(regex.is_match(b"/owner/(v1") && !regex.is_match(b"/owner/"));
+        }
+        let said = if served {
+            "; it is compared as text"
+        } else {
+            "unclosed group"
+        };
+        let problems = problems(&view);
+        assert!(
+            problems.iter().any(|problem| problem.ends_with(said)),
+            "{problems:?}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
