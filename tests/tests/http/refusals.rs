@@ -183,7 +183,7 @@ fn a_route_that_leads_back_to_the_proxy_ends_after_ten_rounds() {
     proxy.publish(&Cluster::of(&[proxy.http]));
     assert_eq!(Wire::connect(proxy.http).get("/", "").status, 508);
     eventually("every round is counted", || {
-        proxy.metric("forebay_connections_accepted_total{worker=\"0\",listener=\"http\"}") == 11
+        proxy.metric("forebay_downstream_connections_total{worker=\"0\"}") == 11
     });
     // Whoever says so is not one of the rounds, and cannot be told from one: it harms only itself.
     let answer = Wire::connect(proxy.http).get("/", "X-Forebay-Hops: 10\r\n");

@@ -162,7 +162,7 @@ fn meets(conditions: &Conditions, request: &impl Request) -> bool {
         headers,
         query,
     } = conditions;
-    let method = |method: &Box<str>| method.as_bytes() == request.method();
+    let method = |method: &str| method.as_bytes() == request.method();
     let header =
         |header: &Condition| request.has_header(header.name.as_bytes(), header.value.as_bytes());
     let pairs = || {
@@ -177,7 +177,7 @@ fn meets(conditions: &Conditions, request: &impl Request) -> bool {
             *name == *wanted.name && *value == *wanted.value
         })
     };
-    (methods.is_empty() || methods.iter().any(method))
+    (methods.is_empty() || methods.iter().any(|own| method(own)))
         && headers.iter().all(header)
         && query.iter().all(parameter)
 }
