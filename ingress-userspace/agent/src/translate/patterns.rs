@@ -12,6 +12,10 @@ const NAMESPACE_LIMIT: usize = 32 << 20;
 /// Heap bytes that all patterns may take.
 const LIMIT: usize = 128 << 20;
 
+/// Bytes of paths without a usable regex that are remembered per namespace: a few Ingresses of the
+/// largest size.
+const UNUSABLE_LIMIT: usize = 8 << 20;
+
 /// Unused regexes are looked for once in this many changes.
 const SOME: u64 = 256;
 
@@ -34,6 +38,10 @@ struct Namespace {
     /// One was refused since room was last made. No other is compiled just to see if it fits: a
     /// host has thousands of them, and is ranked with each change.
     full: bool,
+    /// Those that cannot be compiled, why, and when each was asked for last: it takes about a
+    /// millisecond to find out that one is too large.
+    unusable: BTreeMap<Box<str>, (PathRegexError, u64)>,
+    unusable_bytes: usize,
 }
 
 /// Why a path has no regex.
@@ -64,11 +72,25 @@ impl Patterns {
         {
             return Ok(regex.clone());
         }
+        let calls = self.calls;
+        let own = self.compiled.get_mut(name);
+        if let Some((error, asked)) = own.and_then(|own| own.unusable.get_mut(path)) {
+            *asked = calls;
+            return Err(error.clone().into());
+        }
         let is_full = self.compiled.get(name).is_some_and(|own| own.full);
         if is_full {
             return Err(self.refuse(name));
         }
-        let regex = PathRegex::new(path)?;
+        let regex = PathRegex::new(path).inspect_err(|error| {
+            let own = self.compiled.entry(name.clone()).or_default();
+            own.unusable_bytes += path.len();
+            if own.unusable_bytes > UNUSABLE_LIMIT {
+                own.unusable.clear();
+                own.unusable_bytes = path.len();
+            }
+            own.unusable.insert(path.into(), (error.clone(), calls));
+        })?;
         let memory = regex.memory() + path.len();
         if !self.has_room(name, memory) {
             self.make_room();
@@ -111,6 +133,11 @@ impl Patterns {
     pub(super) fn forget_some(&mut self) {
         self.calls += 1;
         if self.calls.is_multiple_of(SOME) {
+            for namespace in self.compiled.values_mut() {
+                let unusable = &mut namespace.unusable;
+                unusable.retain(|_, (_, asked)| *asked + SOME > self.calls);
+                namespace.unusable_bytes = unusable.keys().map(|path| path.len()).sum();
+            }
             self.make_room();
         }
     }
@@ -138,7 +165,7 @@ impl Patterns {
             }
         }
         self.compiled
-            .retain(|_, namespace| namespace.full || !namespace.regexes.is_empty());
+            .retain(|_, own| own.full || !own.regexes.is_empty() || !own.unusable.is_empty());
         freed
     }
 }
