@@ -30,7 +30,7 @@ pub(super) fn rules(
     patterns: &mut Patterns,
     problems: &mut Vec<Problem>,
 ) -> HostRules {
-    let closers = Closers::new(claims);
+    let closers = Closers::new(host, claims);
     let mut candidates = Vec::new();
     for &claim in claims {
         for draft in claim.rules(host) {
@@ -93,7 +93,7 @@ fn warn_unprotected(
     };
     let message =
         format!("host {host} is served without it by {which} older and in another namespace");
-    for by in claims.iter().filter(|by| by.content.denies_hosts.is_some()) {
+    for by in claims.iter().filter(|by| closes(host, by).is_some()) {
         let problem = by
             .subject()
             .warning("metadata.annotations", message.as_str());
@@ -120,7 +120,7 @@ fn action(
         by.source.name
     );
     problems.push(claim.subject().error("spec.rules", message));
-    Action::Deny(reason.clone())
+    Action::Deny(reason.into())
 }
 
 fn is_denied(action: &Action) -> bool {
@@ -128,7 +128,7 @@ fn is_denied(action: &Action) -> bool {
 }
 
 /// An Ingress that denies a whole host, and why.
-type Closer<'c> = (&'c Claim, &'c Box<str>);
+type Closer<'c> = (&'c Claim, &'c str);
 
 /// Those who deny a host: for a setting that nginx has once per server, such as client certificates.
 ///
@@ -142,13 +142,13 @@ struct Closers<'c> {
 
 impl<'c> Closers<'c> {
     /// Of all that name the host, the oldest first.
-    fn new(claims: &[&'c Claim]) -> Self {
+    fn new(host: &HostPattern, claims: &[&'c Claim]) -> Self {
         let mut closers = Self {
             oldest: None,
             of: BTreeMap::new(),
         };
         for &claim in claims {
-            if let Some(reason) = &claim.content.denies_hosts {
+            if let Some(reason) = closes(host, claim) {
                 let namespace = claim.source.name.namespace.as_str();
                 closers.oldest.get_or_insert((claim, reason));
                 closers.of.entry(namespace).or_insert((claim, reason));
@@ -163,6 +163,13 @@ impl<'c> Closers<'c> {
         let of_namespace = || self.of.get(claim.source.name.namespace.as_str()).copied();
         self.oldest.filter(is_older).or_else(of_namespace)
     }
+}
+
+/// Why `claim` denies the whole host, if it does: only by a rule, as in ingress-nginx. A default
+/// backend is its own business.
+fn closes<'c>(host: &HostPattern, claim: &'c Claim) -> Option<&'c str> {
+    let reason = claim.content.denies_hosts.as_deref();
+    reason.filter(|_| claim.content.hosts.contains_key(host))
 }
 
 /// `/foo` and `/foo/` are the same prefix (Kubernetes Ingress, "Examples"). A regex is what became

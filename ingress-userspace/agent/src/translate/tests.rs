@@ -514,6 +514,27 @@ fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_n
 }
 
 #[test]
+fn a_default_backend_with_client_certificates_denies_no_other_ingress_without_a_host() {
+    let asks = "nginx.ingress.kubernetes.io/auth-tls-secret: shop/ca";
+    let restricted = ingress(
+        "restricted",
+        "{defaultBackend: {service: {name: s, port: {number: 80}}}}",
+    )
+    .replace(
+        "{name: restricted}",
+        &format!(
+            "{{name: restricted, creationTimestamp: '2020-01-01T00:00:00Z', annotations: {{{asks}}}}}"
+        ),
+    );
+    let other = dated("other", 2025, &[""], "[]")
+        .replace("{name: other, ", "{name: other, namespace: blog, ");
+    let view = translate(&format!("{restricted}{other}"));
+    let denied = denied(&view);
+    assert_eq!(denied.len(), 1, "{denied:?}");
+    assert!(denied[0].starts_with("default/restricted *"), "{denied:?}");
+}
+
+#[test]
 fn whoever_cannot_have_a_host_protected_is_told_once_however_many_serve_it() {
     let many = |namespace: &str, year: u32, annotation: &str| -> String {
         let one = |number| {
