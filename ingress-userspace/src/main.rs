@@ -28,10 +28,7 @@ fn main() -> ExitCode {
         Command::Status(args) => ask::status(&args),
         Command::Routes(args) => ask::routes(&args),
         Command::Metrics(args) => ask::metrics(&args),
-        Command::Annotations => {
-            print!("{}", ingress_agent::annotations_page());
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Annotations => ask::annotations(),
     };
     match ended {
         Ok(code) => code,

@@ -27,7 +27,7 @@ pub struct Wanted {
 }
 
 /// Fields that the proxy writes itself, or leaves out: of one hop, or said by nobody but a proxy.
-const OWN: [&str; 25] = [
+const OWN: [&str; 26] = [
     "connection",
     "content-length",
     "cookie",
@@ -42,6 +42,7 @@ const OWN: [&str; 25] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "x-forebay-hops",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
@@ -163,6 +164,7 @@ impl Wanted {
         for (name, value) in [
             ("host", Some(self.host.clone())),
             ("x-forwarded-host", Some(self.host.clone())),
+            ("x-forebay-hops", Some(self.hops())),
             ("x-forwarded-for", Some(PEER.into())),
             ("x-real-ip", Some(PEER.into())),
             ("x-forwarded-port", Some(b"80".to_vec())),
@@ -206,6 +208,19 @@ impl Wanted {
             got.head.values("upgrade").count(),
             "half an upgrade"
         );
+    }
+
+    /// One more than the most that the client has said; what is no number counts as none.
+    fn hops(&self) -> Vec<u8> {
+        let number = |value: &[u8]| {
+            let text = std::str::from_utf8(trimmed(value)).ok()?;
+            text.parse::<u8>().ok()
+        };
+        let values = self.values("x-forebay-hops");
+        let most = values.iter().filter_map(|value| number(value)).max();
+        let hops = most.unwrap_or_default();
+        assert!(hops < 10, "a request went on after {hops} rounds");
+        (hops + 1).to_string().into_bytes()
     }
 
     fn is_websocket(&self) -> bool {

@@ -211,6 +211,10 @@ pub(super) fn serve<'k>(
     problems: &mut Vec<Problem>,
 ) -> Served {
     let mut served = Served::default();
+    if *host == HostPattern::Any {
+        // No name for a certificate, and no reason to send everybody to https.
+        return served;
+    }
     let names = |claim: &&&Claim| claim.content.hosts.contains_key(host);
     let Some(owner) = claims.iter().find(names) else {
         return served;
@@ -228,9 +232,6 @@ pub(super) fn serve<'k>(
             continue;
         }
         served.tls = true;
-        if *host == HostPattern::Any {
-            return served;
-        }
         let good = |name: &ObjectName| known(name).and_then(|known| known.good.as_ref());
         let tls = &claim.content.tls;
         let by_name = || {

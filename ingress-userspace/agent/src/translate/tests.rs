@@ -964,13 +964,22 @@ fn the_oldest_ingress_with_tls_and_a_rule_for_a_host_decides_its_certificate() {
             &["a.test: -"],
         ),
         // Without a host nobody else's name can be taken.
-        (
-            vec![dated("web", 2020, &[""], "[{secretName: one}]")],
-            &["*: -"],
-        ),
+        (vec![dated("web", 2020, &[""], "[{secretName: one}]")], &[]),
     ] {
         let text = format!("{}{one}{two}{SERVICE}", ingresses.concat());
         assert_eq!(tls(&translate(&text)), expected, "{ingresses:?}");
+    }
+}
+
+#[test]
+fn a_tls_entry_of_one_ingress_without_a_host_redirects_no_other() {
+    for entry in ["{}", "{secretName: one}", "{hosts: ['*']}"] {
+        let old = dated("old", 2020, &[""], "[]");
+        let young = dated("young", 2025, &[""], &format!("[{entry}]"))
+            .replace("{name: young, ", "{name: young, namespace: guest, ");
+        let view = translate(&format!("{old}{young}{SERVICE}"));
+        assert_eq!(view.rules().len(), 2, "{entry}");
+        assert_eq!(tls(&view), [] as [&str; 0], "{entry}");
     }
 }
 

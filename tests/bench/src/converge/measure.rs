@@ -1,5 +1,7 @@
 //! Measures one site through one source.
 
+#![allow(clippy::print_stdout, reason = "a person waits, and reads the figures")]
+
 use std::{
     net::SocketAddr,
     sync::{

@@ -3,6 +3,8 @@
 //!
 //! `site` (objects) → `source` (who is told of an edit) → `measure` → `report`.
 
+#![allow(clippy::print_stdout, reason = "a person waits, and reads the figures")]
+
 mod client;
 mod measure;
 mod report;

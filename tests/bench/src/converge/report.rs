@@ -1,5 +1,7 @@
 //! Percentiles as a table, everything as JSON, and the latencies as a plot.
 
+#![allow(clippy::print_stdout, reason = "a person waits, and reads the figures")]
+
 use std::{fmt, fs, path::Path};
 
 use anyhow::{Context, Result};
