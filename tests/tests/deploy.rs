@@ -249,6 +249,10 @@ fn probes_tell_a_pod_that_serves_from_one_that_waits_and_one_that_is_gone() {
         .start_unready()
         .unwrap();
     waiting.wait_for("cannot watch the source").unwrap();
+    // The agent has a thread of its own: the socket, which is said last, may come later.
+    eventually("it listens", || {
+        waiting.log_text().contains(r#""listener":"admin""#)
+    });
     // Its scrapes would come from the old one's port.
     assert!(TcpStream::connect(waiting.metrics_addr()).is_err());
     for _ in 0..10 {

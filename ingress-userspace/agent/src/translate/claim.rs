@@ -134,6 +134,24 @@ impl Content {
 }
 
 impl Claim {
+    /// An Ingress of which nothing is known but that it is ours, and which hosts it names.
+    pub(super) fn closed(name: &ObjectName, item: &Item<Ingress>) -> Self {
+        let rules = item
+            .object
+            .spec
+            .iter()
+            .flat_map(|spec| &spec.rules)
+            .flatten();
+        let hosts = rules.filter_map(|rule| {
+            let host = rule.host.as_deref().unwrap_or_default();
+            host.parse::<HostPattern>().ok()
+        });
+        let hosts: BTreeMap<_, _> = hosts.map(|host| (host, Vec::new())).collect();
+        let mut claim = Self::empty(name, item);
+        claim.content.hosts = hosts.into();
+        claim
+    }
+
     /// An Ingress of which nothing is known but that it is ours.
     pub(super) fn empty(name: &ObjectName, item: &Item<Ingress>) -> Self {
         let created = item.object.metadata.creation_timestamp.as_ref();

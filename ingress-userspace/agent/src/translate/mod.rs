@@ -259,7 +259,7 @@ impl State {
         } = translated.unwrap_or_else(|_| {
             let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
             Translated {
-                claim: Claim::empty(name, item),
+                claim: Claim::closed(name, item),
                 problems: vec![subject.error("", "cannot be translated: this is a bug in Forebay")],
                 spoiled: true,
             }

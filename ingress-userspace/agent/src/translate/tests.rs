@@ -1169,6 +1169,12 @@ fn an_object_that_meets_a_bug_harms_no_other() {
     );
     let view = translate(&text);
     assert_eq!(lines(&view), ["good a.test /good Prefix default/s:80"]);
+    let hosts: Vec<_> = view.hosts().map(|(host, _)| host.to_string()).collect();
+    assert_eq!(
+        hosts,
+        ["a.test", "b.test"],
+        "its hosts fall to nobody's wildcard"
+    );
     let problems = problems(&view).join("\n");
     assert!(
         problems.contains("Ingress default/panics: cannot be translated: this is a bug in Forebay"),
