@@ -1,6 +1,6 @@
 //! Why an Ingress cannot be served as it asks.
 
-use super::registry::Scope;
+use super::row::Scope;
 
 /// Why an Ingress cannot be served as it asks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ mod page;
 mod reading;
 mod registry;
 mod restrictions;
+mod row;
 mod rows;
 mod snippet;
 mod value;
@@ -18,14 +19,14 @@ use std::collections::BTreeMap;
 use self::{
     annotations::Annotations,
     reading::BadValue,
-    registry::{Otherwise, Row, Support},
+    row::{Otherwise, Row, Support},
     value::Switch,
 };
 use ingress_model::Policy;
 
 pub use self::page::reference;
 pub(super) use self::{
-    annotations::Prefixes, denial::Denial, registry::Scope, restrictions::leaves_someone_out,
+    annotations::Prefixes, denial::Denial, restrictions::leaves_someone_out, row::Scope,
 };
 
 /// A client certificate that `auth-tls-verify-client: off` does not ask for.

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{
     reading::BadValue,
-    registry::{self, Otherwise, Row, Scope, Support},
+    registry,
+    row::{Otherwise, Row, Scope, Support},
 };
 
 /// The page as Markdown. A test holds `docs/annotations.md` equal to it.

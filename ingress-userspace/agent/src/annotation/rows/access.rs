@@ -1,8 +1,8 @@
 //! Who may pass, by address.
 
 use super::super::{
-    registry::{Otherwise, Risk, Row, Scope, Support},
     restrictions::{self, ADDRESSES},
+    row::{Otherwise, Risk, Row, Scope, Support},
 };
 
 /// The rows.

@@ -1,6 +1,6 @@
 //! Clients that stay with an endpoint.
 
-use super::super::registry::{Risk, Row, Scope, Support};
+use super::super::row::{Risk, Row, Scope, Support};
 
 /// The rows.
 pub(in super::super) const ROWS: &[Row] = &[

@@ -1,8 +1,8 @@
 //! Who may pass: passwords, other services, client certificates. What only tunes one of these is ignored.
 
 use super::super::{
-    registry::{Otherwise, Risk, Row, Scope, Support},
     restrictions::{self, BASIC_AUTH, CLIENT_CERTIFICATES, EXTERNAL_AUTH},
+    row::{Otherwise, Risk, Row, Scope, Support},
 };
 
 /// The rows.

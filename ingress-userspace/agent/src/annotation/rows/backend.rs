@@ -1,8 +1,8 @@
 //! How backends are chosen and spoken to.
 
 use super::super::{
-    registry::{Otherwise, Risk, Row, Scope, Support},
     restrictions::{self, BACKEND_PROTOCOL},
+    row::{Otherwise, Risk, Row, Scope, Support},
 };
 
 /// The rows.

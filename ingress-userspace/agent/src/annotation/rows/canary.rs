@@ -1,6 +1,6 @@
 //! A second Ingress that takes a share of the requests of another.
 
-use super::super::registry::{Risk, Row, Scope, Support};
+use super::super::row::{Risk, Row, Scope, Support};
 
 /// The rows.
 pub(in super::super) const ROWS: &[Row] = &[

@@ -1,8 +1,8 @@
 //! Responses, mirrors, logs, and snippets.
 
 use super::super::{
-    registry::{Otherwise, Risk, Row, Scope, Support},
     restrictions::{MODSECURITY, SNIPPET, TEMPLATES},
+    row::{Otherwise, Risk, Row, Scope, Support},
     snippet,
 };
 

@@ -2,7 +2,7 @@
 
 use super::super::{
     reading::{self, BadValue},
-    registry::{Risk, Row, Scope, Support},
+    row::{Risk, Row, Scope, Support},
 };
 
 /// The rows.

@@ -1,8 +1,8 @@
 //! TLS in front of the proxy and to backends.
 
 use super::super::{
-    registry::{Otherwise, Risk, Row, Scope, Support},
     restrictions::{self, PASSTHROUGH},
+    row::{Otherwise, Risk, Row, Scope, Support},
 };
 
 /// The rows.
