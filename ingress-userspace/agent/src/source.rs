@@ -28,7 +28,7 @@ pub enum SourceState {
     Starting,
     /// Changes arrive.
     InSync,
-    /// The last snapshot stays in force; changes may be missed.
+    /// The last state stays in force; changes may be missed.
     Degraded {
         /// One line: what failed.
         reason: String,

@@ -138,7 +138,7 @@ const TO_S: &str = "backend: {service: {name: s, port: {number: 80}}}";
 
 #[test]
 fn fan_out_of_the_first_legacy_file() {
-    let snapshot = translate(
+    let view = translate(
         r#"
 apiVersion: extensions/v1beta1
 kind: Ingress
@@ -162,22 +162,19 @@ spec:
 "#,
     );
     assert_eq!(
-        lines(&snapshot),
+        lines(&view),
         [
             "fanout bar.foo.com / Prefix default/s2:80",
             "fanout foo.bar.com /bars2 Prefix default/s2:80",
             "fanout foo.bar.com /foos1 Prefix default/s1:80",
         ]
     );
-    for (_, rule, _) in snapshot.rules() {
+    for (_, rule, _) in view.rules() {
         assert_eq!(rule.policy.rewrite_target.as_deref(), Some("/"));
     }
+    assert_eq!(endpoints(&view), ["default/s1:80 []", "default/s2:80 []"]);
     assert_eq!(
-        endpoints(&snapshot),
-        ["default/s1:80 []", "default/s2:80 []"]
-    );
-    assert_eq!(
-        problems(&snapshot),
+        problems(&view),
         [
             "Warning test.yaml:2: Ingress default/fanout: spec.rules[0].http.paths[0].backend.service: \
              Service default/s1 does not exist; requests get 503",
@@ -228,18 +225,18 @@ fn path_types_become_kinds() {
             &format!("{{rules: [{{http: {{paths: [{{pathType: {path_type}, path: '{path}', {TO_S}}}]}}}}]}}"),
         )
         .replace("{name: web}", &format!("{{name: web, annotations: {annotations}}}"));
-        let snapshot = translate(&format!("{text}{SERVICE}"));
+        let view = translate(&format!("{text}{SERVICE}"));
         assert_eq!(
-            problems(&snapshot),
+            problems(&view),
             [] as [&str; 0],
             "{path_type} {path} {annotation}"
         );
         assert_eq!(
-            snapshot.rules()[0].1.path.kind(),
+            view.rules()[0].1.path.kind(),
             kind,
             "{path_type} {path} {annotation}"
         );
-        assert_eq!(snapshot.rules()[0].0, &HostPattern::Any);
+        assert_eq!(view.rules()[0].0, &HostPattern::Any);
     }
 }
 
@@ -253,9 +250,9 @@ fn default_backend_serves_its_own_hosts_and_those_nobody_names() {
         "{name: web}",
         "{name: web, annotations: {nginx.ingress.kubernetes.io/rewrite-target: /y, nginx.ingress.kubernetes.io/force-ssl-redirect: 'true'}}",
     );
-    let snapshot = translate(&format!("{text}{SERVICE}"));
+    let view = translate(&format!("{text}{SERVICE}"));
     assert_eq!(
-        lines(&snapshot),
+        lines(&view),
         [
             "web * / Prefix default/s:http (default)",
             "web a.test / Prefix default/s:http (default)",
@@ -271,7 +268,7 @@ fn default_backend_serves_its_own_hosts_and_those_nobody_names() {
         ("", true, None, TlsRedirect::Never),
     ] {
         let host: HostPattern = host.parse().unwrap();
-        let rules = snapshot.rules();
+        let rules = view.rules();
         let mut rules = rules.iter();
         let found = rules.find(|(of, _, default)| **of == host && *default == is_default);
         let policy = &found.unwrap().1.policy;
@@ -313,9 +310,9 @@ fn one_bad_rule_harms_no_other() {
         ),
     ] {
         let spec = format!("{{rules: [{bad}, {{host: good.test, http: {{paths: [{good}]}}}}]}}");
-        let snapshot = translate(&format!("{}{SERVICE}", ingress("web", &spec)));
-        assert_eq!(lines(&snapshot), ["web good.test /good Prefix default/s:80"], "{bad}");
-        assert_eq!(problems(&snapshot), [format!("Error test.yaml:1: Ingress default/web: {problem}")]);
+        let view = translate(&format!("{}{SERVICE}", ingress("web", &spec)));
+        assert_eq!(lines(&view), ["web good.test /good Prefix default/s:80"], "{bad}");
+        assert_eq!(problems(&view), [format!("Error test.yaml:1: Ingress default/web: {problem}")]);
     }
 }
 
@@ -349,19 +346,19 @@ fn an_ingress_that_restricts_access_is_denied_and_says_why() {
             "{{rules: [{{host: a.test, http: {{paths: [{{path: /x, pathType: Prefix, {TO_S}}}]}}}}]}}"
         ),
     );
-    let snapshot = translate(&format!("{text}{other}{SERVICE}"));
+    let view = translate(&format!("{text}{other}{SERVICE}"));
     let why = "nginx.ingress.kubernetes.io/auth-url: external authentication is not supported";
     assert_eq!(
-        denied(&snapshot),
+        denied(&view),
         [
             format!("default/web *: {why}"),
             format!("default/web a.test: {why}"),
             format!("default/web a.test: {why}"),
         ]
     );
-    assert_eq!(snapshot.rules().len(), 4);
+    assert_eq!(view.rules().len(), 4);
     assert_eq!(
-        problems(&snapshot),
+        problems(&view),
         [
             "Error test.yaml:1: Ingress default/web: metadata.annotations[nginx.ingress.kubernetes.io/auth-url]: \
              external authentication is not supported; requests get 503"
@@ -423,14 +420,14 @@ fn a_rule_that_cannot_be_written_stays_closed_where_its_ingress_is_denied() {
         );
         let open = translate(&format!("{plain}{SERVICE}"));
         assert_eq!(lines(&open), [] as [&str; 0], "{rule}");
-        let snapshot = translate(&format!("{restricted}{SERVICE}"));
-        assert_eq!(lines(&snapshot), [format!("web a.test {closed}")], "{rule}");
-        assert_eq!(denied(&snapshot).len(), 1, "{rule}");
+        let view = translate(&format!("{restricted}{SERVICE}"));
+        assert_eq!(lines(&view), [format!("web a.test {closed}")], "{rule}");
+        assert_eq!(denied(&view).len(), 1, "{rule}");
         assert_eq!(
-            snapshot.problems.len(),
+            view.problems.len(),
             1 + open.problems.len(),
             "{:?}",
-            problems(&snapshot)
+            problems(&view)
         );
     }
 }
@@ -459,8 +456,8 @@ fn a_canary_takes_no_request_past_the_access_control_of_its_main_ingress() {
             ),
         );
         let main = annotated("web", auth);
-        let snapshot = translate(&format!("{main}{canary_text}{SERVICE}"));
-        let rules = snapshot.rules();
+        let view = translate(&format!("{main}{canary_text}{SERVICE}"));
+        let rules = view.rules();
         let names: Vec<_> = rules
             .iter()
             .map(|(_, rule, _)| &*rule.source.name.name)
@@ -468,11 +465,11 @@ fn a_canary_takes_no_request_past_the_access_control_of_its_main_ingress() {
         // Of two that claim one path the older has it.
         let expected: &[&str] = if served { &["web-canary"] } else { &["web"] };
         assert_eq!(names, expected, "{canary} {annotations}");
-        let said = problems(&snapshot).iter().any(|problem| {
+        let said = problems(&view).iter().any(|problem| {
             problem.contains("Error")
                 && problem.contains("Ingress default/web-canary: metadata.annotations[nginx.ingress.kubernetes.io/canary]")
         });
-        assert_eq!(said, !served, "{canary}: {:?}", problems(&snapshot));
+        assert_eq!(said, !served, "{canary}: {:?}", problems(&view));
     }
 }
 
@@ -497,14 +494,14 @@ fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_n
         dated("blog", "older", 2023, ""),
         dated("blog", "younger", 2025, ""),
     ];
-    let snapshot = translate(&text.concat());
-    let mut denied: Vec<_> = denied(&snapshot)
+    let view = translate(&text.concat());
+    let mut denied: Vec<_> = denied(&view)
         .iter()
         .map(|line| line.split(' ').next().unwrap().to_owned())
         .collect();
     denied.sort();
     assert_eq!(denied, ["blog/younger", "shop/asks", "shop/sister"]);
-    let problems = problems(&snapshot).join("\n");
+    let problems = problems(&view).join("\n");
     for said in [
         "Ingress shop/sister: spec.rules: Ingress shop/asks denies the whole host a.test; requests get 503",
         "Ingress shop/asks: metadata.annotations: host a.test is served without it by Ingress blog/older",
@@ -601,10 +598,10 @@ fn class_decides_whose_an_ingress_is() {
             watch_without_class: without,
             ..settings()
         };
-        let snapshot = translate_with(&format!("{text}{classes}{SERVICE}"), settings);
+        let view = translate_with(&format!("{text}{classes}{SERVICE}"), settings);
         let case = format!("field {field:?}, annotation {annotation:?}, without class {without}");
-        assert_eq!(!snapshot.rules().is_empty(), serves, "{case}");
-        assert_eq!(snapshot.state.foreign() == 0, serves, "{case}");
+        assert_eq!(!view.rules().is_empty(), serves, "{case}");
+        assert_eq!(view.state.foreign() == 0, serves, "{case}");
     }
 }
 
@@ -650,13 +647,13 @@ fn endpoints_are_the_ready_ones_or_else_those_still_serving() {
             rule(),
             slice("a", "IPv4", &format!("[{}]", list.join(", ")), HTTP)
         );
-        let snapshot = translate(&text);
+        let view = translate(&text);
         assert_eq!(
-            endpoints(&snapshot),
+            endpoints(&view),
             [format!("default/s:80 [{expected}]")],
             "{list:?}"
         );
-        assert_eq!(problems(&snapshot), [] as [&str; 0]);
+        assert_eq!(problems(&view), [] as [&str; 0]);
     }
 }
 
@@ -718,13 +715,13 @@ fn ports_are_found_as_the_service_declares_them() {
         ("name: absent", None),
     ] {
         let spec = format!("{{defaultBackend: {{service: {{name: s, port: {{{port}}}}}}}}}");
-        let snapshot = translate(&format!("{}{service}{slices}", ingress("web", &spec)));
-        let endpoints = snapshot.update.endpoints[0].1.as_ref().unwrap();
+        let view = translate(&format!("{}{service}{slices}", ingress("web", &spec)));
+        let endpoints = view.update.endpoints[0].1.as_ref().unwrap();
         let found = endpoints
             .first()
             .map(|endpoint| endpoint.address.to_string());
         assert_eq!(found.as_deref(), expected, "{port}");
-        assert_eq!(snapshot.problems.is_empty(), expected.is_some(), "{port}");
+        assert_eq!(view.problems.is_empty(), expected.is_some(), "{port}");
     }
 }
 
@@ -750,11 +747,8 @@ fn a_service_without_a_port_name_and_a_headless_one_without_ports_have_endpoints
         let service =
             format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {service}\n---\n");
         let slices = slice("a", "IPv4", "[{addresses: [192.0.2.1]}]", ports);
-        let snapshot = translate(&format!("{}{service}{slices}", ingress("web", &spec)));
-        assert_eq!(
-            endpoints(&snapshot),
-            [format!("default/s:{port} [{expected}]")]
-        );
+        let view = translate(&format!("{}{service}{slices}", ingress("web", &spec)));
+        assert_eq!(endpoints(&view), [format!("default/s:{port} [{expected}]")]);
     }
 }
 
@@ -787,10 +781,10 @@ fn addresses_that_only_this_machine_reaches_are_refused_unless_allowed() {
 #[test]
 fn external_names_are_refused() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: ExternalName, externalName: a.test, ports: [{port: 80}]}\n";
-    let snapshot = translate(&format!("{}{service}", rule()));
-    assert_eq!(endpoints(&snapshot), ["default/s:80 []"]);
+    let view = translate(&format!("{}{service}", rule()));
+    assert_eq!(endpoints(&view), ["default/s:80 []"]);
     assert_eq!(
-        problems(&snapshot),
+        problems(&view),
         [
             "Warning test.yaml:1: Ingress default/web: spec.rules[0].http.paths[0].backend.service: Service default/s is \
           an ExternalName, which is not supported; requests get 503"
@@ -1029,13 +1023,13 @@ fn secrets_that_cannot_be_used_are_named_and_their_hosts_still_have_tls() {
     ] {
         let entry = format!("[{{hosts: [a.test], secretName: {name}}}]");
         let web = dated("web", 2026, &["a.test"], &entry);
-        let snapshot = translate(&format!("{web}{secret}{SERVICE}"));
-        assert_eq!(tls(&snapshot), ["a.test: -"], "{name}");
-        assert_eq!(snapshot.update.certificates, [], "{name}");
+        let view = translate(&format!("{web}{secret}{SERVICE}"));
+        assert_eq!(tls(&view), ["a.test: -"], "{name}");
+        assert_eq!(view.update.certificates, [], "{name}");
         let expected = format!(
             "Warning test.yaml:1: Ingress default/web: spec.tls[0].secretName: Secret default/{name}: {why}; the default certificate is used"
         );
-        let problems = problems(&snapshot);
+        let problems = problems(&view);
         assert!(problems.contains(&expected), "{problems:?}");
         assert_eq!(problems.len(), 1 + usize::from(object_too), "{problems:?}");
     }
