@@ -291,11 +291,12 @@ fn the_rights_of_vip_suffice_for_virtual_ips() {
     lab.write_manifests(folder.path()).unwrap();
     let node = &lab.nodes[0];
     // Its addresses are of the documentation; its interfaces are candidates, of which a node has
-    // one.
+    // one. It is the only node: no connection belongs to another, on which nothing runs.
+    let this_node = format!("{}={}", node.name, node.address);
     let forebay = vip
         .launch(folder.path())
         .args(&["--vip", &VIP.to_string(), "--node-name", &node.name])
-        .args(&lab.node_flags())
+        .args(&["--node", &this_node])
         .within(&node.namespace)
         .start()
         .unwrap();

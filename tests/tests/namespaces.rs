@@ -131,8 +131,8 @@ fn ask_for_full_segments(cluster: &Cluster, tls: bool, ports: std::ops::Range<u1
     std::fs::write(&path, &sent).unwrap();
     let data = format!("@{}", path.display());
     for port in ports {
-        // Without `Expect`: curl would wait for the answer to it.
-        let args = ["--data-binary", data.as_str(), "-H", "Expect:"];
+        // Without `Expect`: curl would wait for the answer to it. Should it fail, it says where.
+        let args = ["-v", "--data-binary", data.as_str(), "-H", "Expect:"];
         let answer = cluster
             .request(tls, port, "/echo", &args)
             .unwrap()
