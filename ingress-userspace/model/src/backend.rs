@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::ObjectName;
 
 /// A Service port as an Ingress references it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ServicePort {
     /// `port.number`.
     Number(u16),
@@ -23,7 +25,7 @@ impl fmt::Display for ServicePort {
 }
 
 /// The target of a route: a Service in the Ingress's namespace, and one of its ports.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BackendKey {
     /// The Service.
     pub service: ObjectName,

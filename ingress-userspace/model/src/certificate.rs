@@ -2,16 +2,18 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use super::ObjectName;
 
-/// A private key in PEM; `Debug` prints `[redacted]`.
+/// A private key in PEM; `Debug` prints `[redacted]`. Overwritten with zeros when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PrivateKey(Vec<u8>);
+pub struct PrivateKey(Zeroizing<Vec<u8>>);
 
 impl PrivateKey {
     /// Wraps the bytes of `tls.key`.
     pub fn from_pem(pem: Vec<u8>) -> Self {
-        Self(pem)
+        Self(Zeroizing::new(pem))
     }
 
     /// The PEM bytes, for the TLS stack only.

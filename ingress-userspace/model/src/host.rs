@@ -2,10 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize, Serializer};
+
 /// The request hosts that a rule matches.
 ///
 /// Names are lower case, without a trailing dot. Source: Kubernetes Ingress, "Hostname wildcards".
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub enum HostPattern {
     /// One name, such as `shop.example.com`.
     Exact(Box<str>),
@@ -102,6 +105,21 @@ impl fmt::Display for HostPattern {
             Self::Wildcard(suffix) => write!(f, "*.{suffix}"),
             Self::Any => f.write_str("*"),
         }
+    }
+}
+
+impl Serialize for HostPattern {
+    /// As it is written in a rule.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl TryFrom<String> for HostPattern {
+    type Error = HostPatternError;
+
+    fn try_from(text: String) -> Result<Self, HostPatternError> {
+        text.parse()
     }
 }
 

@@ -1,5 +1,7 @@
 //! All rules of one host, in the order that decides between them.
 
+use serde::{Deserialize, Serialize};
+
 use super::{ObjectName, Rule};
 
 /// The rules of one host and what holds for all of them.
@@ -19,7 +21,7 @@ pub struct HostRules {
 }
 
 /// What is set once per host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostPolicy {
     /// The host, or the wildcard above it, has a TLS entry, with or without a usable Secret:
     /// `ssl-redirect` applies.

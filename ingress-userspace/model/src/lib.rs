@@ -1,8 +1,8 @@
 //! The types of both flows: what the agent produces and the table compiles. No I/O, no runtime.
 //!
 //! `host`, `path` (`regex`), `policy` → `rule` → `upstream` → `backend` → `endpoint`; `host_rules`
-//! and `certificate`; an `update` carries them all. `object`, `seniority` and `problem` are the
-//! agent's.
+//! and `certificate`; an `update` carries them all, and `wire` between processes. `object`,
+//! `seniority` and `problem` are the agent's.
 
 mod backend;
 mod certificate;
@@ -19,6 +19,7 @@ mod rule;
 mod seniority;
 mod update;
 mod upstream;
+pub mod wire;
 
 pub use backend::{BackendKey, ServicePort};
 pub use certificate::{Certificate, PrivateKey};

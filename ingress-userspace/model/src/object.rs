@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Namespace and name of a Kubernetes object; ordered by namespace, then name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// `metadata.namespace`; empty for cluster-scoped kinds.
     pub namespace: String,
@@ -33,7 +33,8 @@ impl fmt::Display for ObjectName {
 }
 
 /// One object of a kind, as Events refer to it; ordered by kind, then name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(from = "Flat")]
 pub struct ObjectRef {
     /// `kind`, such as `Ingress`.
     pub kind: Cow<'static, str>,
@@ -74,6 +75,22 @@ impl Serialize for ObjectRef {
         map.serialize_field("name", &self.name.name)?;
         map.serialize_field("uid", &self.uid)?;
         map.end()
+    }
+}
+
+/// The fields as they are serialized.
+#[derive(Deserialize)]
+struct Flat {
+    kind: String,
+    namespace: String,
+    name: String,
+    uid: Box<str>,
+}
+
+impl From<Flat> for ObjectRef {
+    fn from(flat: Flat) -> Self {
+        let name = ObjectName::new(flat.namespace, flat.name);
+        Self::new(flat.kind, name, flat.uid)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The path of an Ingress rule.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How a rule's path matches a request's path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PathKind {
     /// Element by element; also what `ImplementationSpecific` means without a regex annotation.
     Prefix,
@@ -17,7 +17,8 @@ pub enum PathKind {
 ///
 /// Starts with `/` and is at most 4 KiB; a `Prefix` or `Exact` path has only bytes that a request
 /// path can have. Source: Kubernetes Ingress, "Path types".
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(PathKind, Box<str>)")]
 pub struct PathPattern {
     kind: PathKind,
     path: Box<str>,
@@ -71,6 +72,14 @@ impl PathPattern {
     /// The path as written in the rule.
     pub fn as_str(&self) -> &str {
         &self.path
+    }
+}
+
+impl TryFrom<(PathKind, Box<str>)> for PathPattern {
+    type Error = PathPatternError;
+
+    fn try_from((kind, path): (PathKind, Box<str>)) -> Result<Self, PathPatternError> {
+        Self::new(kind, &path)
     }
 }
 

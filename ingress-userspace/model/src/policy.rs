@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// All settings from the annotations of one Ingress.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Policy {
@@ -12,7 +14,7 @@ pub struct Policy {
 }
 
 /// How requests of one route are handled. Defaults as in ingress-nginx.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RoutePolicy {
     /// `rewrite-target`: replaces the whole path if the rule's path matches as a regex; `$1` to
     /// `$9` are its captures.
@@ -26,7 +28,7 @@ pub struct RoutePolicy {
 }
 
 /// When plain HTTP is redirected to https.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TlsRedirect {
     /// Never.
     Never,
@@ -38,7 +40,7 @@ pub enum TlsRedirect {
 }
 
 /// How requests are sent to the endpoints of an upstream. Defaults as in ingress-nginx.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UpstreamPolicy {
     /// `proxy-connect-timeout`: for one endpoint to accept a connection. 1 s to 1 h.
     pub connect_timeout: Duration,
@@ -51,7 +53,7 @@ pub struct UpstreamPolicy {
 }
 
 /// When a request that may be sent twice is retried on another endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RetryPolicy {
     /// `proxy-next-upstream-tries`: the most endpoints that one request is sent to; 255 for `0`,
     /// which means no limit.
@@ -64,7 +66,7 @@ pub struct RetryPolicy {
 }
 
 /// The causes in `proxy-next-upstream`; `off` means none.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RetryCauses {
     /// `error`: the connection failed before the end of the response head.
     pub error: bool,

@@ -69,6 +69,11 @@ impl PathRegex {
         }
     }
 
+    /// Whether it was made by [`literal`](Self::literal).
+    pub(super) fn is_literal(&self) -> bool {
+        self.compiled.is_none()
+    }
+
     /// Whether somebody else has what was compiled.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.text) > 1

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ObjectRef, PathPattern, PathRegex, RoutePolicy, UpstreamKey};
 
 /// One rule of a host, from one object.
@@ -22,7 +24,7 @@ pub struct Rule {
 }
 
 /// What a request must have beside its host and path; all of it. Nothing by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conditions {
     /// One of these methods; any if empty.
     pub methods: Box<[Box<str>]>,
@@ -40,7 +42,7 @@ impl Conditions {
 }
 
 /// A header or query parameter that must have a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
     /// Its name.
     pub name: Box<str>,
@@ -49,7 +51,7 @@ pub struct Condition {
 }
 
 /// What happens to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// It goes to one of these upstreams.
     Forward(Split),
@@ -63,11 +65,12 @@ pub enum Action {
 }
 
 /// Upstreams by weight; never empty, and never all of weight 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Box<[Target]>")]
 pub struct Split(Box<[Target]>);
 
 /// One upstream of a split.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The upstream.
     pub upstream: Arc<UpstreamKey>,
@@ -114,7 +117,8 @@ impl Split {
 }
 
 /// Where a client is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(u16, Box<str>)")]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
@@ -147,6 +151,22 @@ impl Redirect {
             return Err(RedirectError::Location);
         }
         Ok(Self { status, location })
+    }
+}
+
+impl TryFrom<Box<[Target]>> for Split {
+    type Error = SplitError;
+
+    fn try_from(targets: Box<[Target]>) -> Result<Self, SplitError> {
+        Self::new(targets)
+    }
+}
+
+impl TryFrom<(u16, Box<str>)> for Redirect {
+    type Error = RedirectError;
+
+    fn try_from((status, location): (u16, Box<str>)) -> Result<Self, RedirectError> {
+        Self::new(status, location)
     }
 }
 
