@@ -7,8 +7,11 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 mod admin;
 mod ask;
 mod config;
+mod link;
 mod log;
 mod run;
+mod socket_file;
+mod sockets;
 
 use config::{Command, Config};
 
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
     };
     let ended = match config.command {
         Command::Run(config) => run::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Agent(config) => run::agent(&config).map(|()| ExitCode::SUCCESS),
+        Command::Proxy(config) => run::proxy(&config).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => ask::status(&args),
         Command::Routes(args) => ask::routes(&args),
         Command::Metrics(args) => ask::metrics(&args),

@@ -17,6 +17,7 @@ mod problem;
 mod regex;
 mod rule;
 mod seniority;
+mod transport;
 mod update;
 mod upstream;
 pub mod wire;
@@ -36,5 +37,6 @@ pub use rule::{
     Action, Condition, Conditions, Redirect, RedirectError, Rule, Split, SplitError, Target,
 };
 pub use seniority::Seniority;
+pub use transport::Transport;
 pub use update::Update;
 pub use upstream::UpstreamKey;

@@ -5,7 +5,6 @@
 
 mod readiness;
 mod routes;
-mod socket;
 mod status;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -23,7 +22,6 @@ use tokio::{
 
 pub(crate) use self::{
     readiness::Readiness,
-    socket::{AdminSocket, SocketError, default_path},
     status::{DataPlaneStatus, ListenerStatus, SourceStatus, Status},
 };
 use ingress_agent::Report;
@@ -37,8 +35,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct State {
     /// Whether this process wants connections.
     pub(crate) readiness: watch::Receiver<Readiness>,
-    /// The table in force; empty before the first.
-    pub(crate) tables: watch::Receiver<Arc<RouteTable>>,
+    /// The table in force, empty before the first; none in an agent whose proxy is another process.
+    pub(crate) tables: Option<watch::Receiver<Arc<RouteTable>>>,
     /// Everything `/status` shows.
     pub(crate) status: watch::Receiver<Arc<Status>>,
     /// What is wrong with which object.
@@ -130,7 +128,13 @@ fn answer<B>(request: &Request<B>, asker: Asker, state: &State) -> Response<Full
                 &format!("not ready: {reason}\n"),
             ),
         },
-        ("/routes", Asker::Operator) => json(&routes::list(&state.tables.borrow())),
+        ("/routes", Asker::Operator) => match &state.tables {
+            Some(tables) => json(&routes::list(&tables.borrow())),
+            None => text(
+                StatusCode::NOT_FOUND,
+                "this is the agent; the proxy has the routes: ask its --admin-socket\n",
+            ),
+        },
         ("/status", Asker::Operator) => {
             let readiness = state.readiness.borrow();
             json(&state.status.borrow().shown(&readiness, &state.report))
@@ -176,7 +180,7 @@ mod tests {
     fn state(readiness: Readiness) -> State {
         State {
             readiness: watch::channel(readiness).1,
-            tables: watch::channel(Arc::default()).1,
+            tables: Some(watch::channel(Arc::default()).1),
             status: watch::channel(Arc::default()).1,
             report: Report::default(),
             metrics: Arc::new(Registry::new(1)),

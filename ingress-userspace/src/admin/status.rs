@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
 use serde::{Serialize, Serializer};
 
 use ingress_agent::Report;
-use ingress_model::Problem;
+use ingress_model::{Problem, Transport};
 
 use super::readiness::Readiness;
 
@@ -18,6 +18,9 @@ pub(crate) struct Status {
     pub(crate) node: Option<String>,
     /// Where the objects come from.
     pub(crate) source: SourceStatus,
+    /// In an agent whose proxy is another process: how that one is doing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) proxy: Option<&'static str>,
     /// The bound listeners.
     pub(crate) listeners: Vec<ListenerStatus>,
     /// How connections reach the workers.
@@ -70,7 +73,7 @@ fn unix_seconds<S: Serializer>(
 /// Where the objects come from and whether that source answers.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct SourceStatus {
-    /// `folder` or `cluster`.
+    /// `folder`, `cluster` or, of a proxy, `agent`.
     pub(crate) kind: &'static str,
     /// As the agent says it.
     pub(crate) state: serde_json::Value,
@@ -83,6 +86,17 @@ pub(crate) struct ListenerStatus {
     pub(crate) listener: &'static str,
     /// The address it is bound to; for a virtual IP, the address that clients use.
     pub(crate) address: SocketAddr,
+}
+
+impl ListenerStatus {
+    /// A listener for clients.
+    pub(crate) fn of((transport, address): (Transport, SocketAddr)) -> Self {
+        let listener = match transport {
+            Transport::Plain => "http",
+            Transport::Tls => "https",
+        };
+        Self { listener, address }
+    }
 }
 
 /// How connections reach the workers.

@@ -8,14 +8,14 @@ use serde_json::Value;
 use ingress_model::HostPattern;
 
 use super::{client, output};
-use crate::config::RoutesArgs;
+use crate::config::{ADMIN_SOCKET, RoutesArgs};
 
 /// Prints the routes in force, all of them or those of one host.
 ///
 /// # Errors
 /// No Forebay answers, or it answers what is no list of routes.
 pub(crate) fn routes(args: &RoutesArgs) -> anyhow::Result<ExitCode> {
-    let (status, body) = client::get(&args.admin.path(), "/routes")?;
+    let (status, body) = client::get(&args.admin.path(ADMIN_SOCKET), "/routes")?;
     ensure!(status == 200, "it answers {status}: {}", body.trim_end());
     let mut routes: Vec<Value> = serde_json::from_str(&body).context("it answers no routes")?;
     if let Some(host) = &args.host {

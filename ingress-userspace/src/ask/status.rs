@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::{client, output};
-use crate::config::StatusArgs;
+use crate::config::{ADMIN_SOCKET, StatusArgs};
 
 /// Prints the status of the running Forebay; with `--ready` or `--healthy`, one line and an exit
 /// code for a probe.
@@ -17,7 +17,7 @@ use crate::config::StatusArgs;
 /// # Errors
 /// No Forebay answers, or it answers what is no status.
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let socket = args.admin.path();
+    let socket = args.admin.path(ADMIN_SOCKET);
     let probe = if args.ready {
         Some("/readyz")
     } else if args.healthy {
@@ -61,8 +61,13 @@ fn summary(status: &Value, now: SystemTime) -> String {
         ["source".to_owned(), source(&status["source"])],
         ["data plane".to_owned(), data_plane(&status["data_plane"])],
         ["listeners".to_owned(), listeners(&status["listeners"])],
-        ["routes".to_owned(), routes(status, now)],
     ];
+    if let Some(proxy) = text(&status["proxy"]) {
+        // An agent, which has no routes.
+        rows.push(["proxy".to_owned(), proxy]);
+    } else {
+        rows.push(["routes".to_owned(), routes(status, now)]);
+    }
     if let Some(expiry) = next_expiry(&status["certificates"], now) {
         rows.push(["certificates".to_owned(), expiry]);
     }
@@ -86,7 +91,8 @@ fn source(source: &Value) -> String {
                 || state.to_string(),
                 |name| {
                     let rest = state.as_object().into_iter().flatten();
-                    let rest = rest.filter(|(field, _)| *field != "state");
+                    // How each kind is doing is for `--json`.
+                    let rest = rest.filter(|(field, value)| *field != "state" && !value.is_array());
                     let rest: Vec<_> = rest
                         .map(|(field, value)| format!("{field} {value}"))
                         .collect();

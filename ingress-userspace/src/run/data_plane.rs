@@ -7,29 +7,34 @@ use std::{
 };
 
 use anyhow::Context as _;
+use ingress_model::{Transport, wire::Place};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     UsageError,
     handover::{self, Door},
-    listener::{self, Address, Role},
+    listener::{self, Role},
+    serve::Front,
 };
 use ingress_agent::kernel::{self, Dataplane, WorkerSockets};
-use ingress_proxy::{
-    metrics::{Kind, Registry},
-    worker::{Listener, Transport},
+use ingress_proxy::metrics::{Kind, Registry};
+
+use crate::{
+    config::{DataPlaneArgs, ListenArgs},
+    sockets::Sockets,
 };
 
-use crate::{admin::DataPlaneStatus, config::RunConfig};
-
-/// The listeners of the workers and, where VIPs are given, the kernel part in front of them.
+/// The sockets of the workers and, where VIPs are given, the kernel part in front of them.
 pub(super) struct DataPlane {
     kernel: Option<Arc<Dataplane>>,
-    /// Second descriptors of the sockets that the kernel is to hand connections to; gone once it
-    /// does, so that a worker which closes its own ends the socket.
-    unregistered: Vec<WorkerSockets>,
-    listeners: Vec<Vec<Listener>>,
-    addresses: Vec<Address>,
+    /// Second descriptors of the sockets that workers accept from; given up as soon as nobody needs
+    /// them, so that a worker which closes its own ends the socket.
+    held: Vec<(Place, TcpListener)>,
+    vips: Vec<Ipv4Addr>,
+    /// What was asked to be listened on, apart from VIPs; port 0 lets the kernel choose.
+    asked: Vec<(Role, SocketAddr)>,
+    /// What is listened on for it.
+    addresses: Vec<(Role, SocketAddr)>,
     /// Where the successor of this process gets the plain sockets that this one has taken over:
     /// closed until this one serves.
     doors: Vec<Door>,
@@ -37,70 +42,143 @@ pub(super) struct DataPlane {
     /// sockets.
     successors: Vec<watch::Receiver<usize>>,
     waiting: JoinSet<()>,
-    status: DataPlaneStatus,
+    mode: String,
+    degraded: Option<String>,
     /// Why the virtual IPs that were asked for are not served here.
     refusal: Option<String>,
 }
 
 impl DataPlane {
-    /// Decides before anything is served.
+    /// Installs the kernel part, where one is asked for.
     ///
     /// Where BPF is refused, workers listen on plain sockets; status, metrics and log say so.
     ///
     /// # Errors
-    /// A port is busy or may not be had, or flags do not go together.
+    /// Flags do not go together.
     pub(super) async fn start(
-        config: &RunConfig,
-        workers: usize,
+        config: &DataPlaneArgs,
+        node_name: Option<&str>,
         metrics: &Registry,
     ) -> anyhow::Result<Self> {
         let nodes = config.nodes().map_err(UsageError::from)?;
         let mut data_plane = Self {
             kernel: None,
-            unregistered: Vec::new(),
-            listeners: (0..workers).map(|_| Vec::new()).collect(),
+            held: Vec::new(),
+            vips: Vec::new(),
+            asked: Vec::new(),
             addresses: Vec::new(),
             doors: Vec::new(),
             successors: Vec::new(),
             waiting: JoinSet::new(),
-            status: DataPlaneStatus {
-                mode: "sockets".to_owned(),
-                degraded: None,
-            },
+            mode: "sockets".to_owned(),
+            degraded: None,
             refusal: None,
         };
-        if let Some(reason) = config.takes_no_part() {
+        if let Some(reason) = config.takes_no_part(node_name) {
             tracing::warn!(reason, "serving ordinary sockets, no virtual IPs");
-            data_plane.status.degraded = Some(reason);
+            data_plane.degraded = Some(reason);
         } else if !config.vip.is_empty() {
             let seed = config.seed().map_err(UsageError::from)?;
-            let settings = settings(config, nodes, seed);
-            match data_plane.steer(&settings, workers).await {
-                Ok(()) => data_plane.expose(metrics),
-                Err(error) => {
-                    let reason = format!("{error:#}");
-                    tracing::error!(
-                        error = reason,
-                        "XDP is unavailable: workers listen on plain sockets"
-                    );
-                    data_plane.status.degraded = Some(reason.clone());
-                    data_plane.refusal = Some(reason);
+            let settings = settings(config, node_name.unwrap_or_default(), nodes, seed);
+            match Dataplane::install(&settings).await {
+                Ok(dataplane) => {
+                    data_plane.mode = format!("xdp-{}", dataplane.mode());
+                    data_plane.kernel = Some(Arc::new(dataplane));
+                    data_plane.vips = settings.vips;
+                    data_plane.expose(metrics);
                 }
+                Err(error) => data_plane.refuse(&anyhow::Error::from(error)),
             }
-        }
-        let (http, https) = data_plane.plain_addresses(config);
-        for address in http {
-            data_plane.listen(Role::Http, Transport::Plain, address)?;
-        }
-        for address in https {
-            data_plane.listen(Role::Https, Transport::Tls, address)?;
         }
         Ok(data_plane)
     }
 
+    fn refuse(&mut self, error: &anyhow::Error) {
+        let reason = format!("{error:#}");
+        tracing::error!(
+            error = reason,
+            "XDP is unavailable: workers listen on plain sockets"
+        );
+        (self.kernel, self.vips) = (None, Vec::new());
+        self.mode = "sockets".to_owned();
+        self.degraded = Some(reason.clone());
+        self.refusal = Some(reason);
+    }
+
+    /// Binds what is missing, so that each of `workers` has a socket for each address.
+    ///
+    /// Sockets are used again where there are any: those that a proxy has `served` under an agent
+    /// before this one, else those that this process holds of a proxy that is gone, else those of the
+    /// process that serves the address now.
+    ///
+    /// # Errors
+    /// A port is busy or may not be had.
+    pub(super) fn bind(
+        &mut self,
+        config: &ListenArgs,
+        workers: usize,
+        served: Vec<(Place, TcpListener)>,
+    ) -> anyhow::Result<()> {
+        if !served.is_empty() {
+            self.held = served;
+        }
+        if let Some(dataplane) = self.kernel.clone()
+            && let Err(error) = self.bind_steered(&dataplane, workers)
+        {
+            self.refuse(&error);
+        }
+        let (http, https) = self.plain_addresses(config);
+        for address in http {
+            self.listen(Role::Http, Transport::Plain, address, workers)?;
+        }
+        for address in https {
+            self.listen(Role::Https, Transport::Tls, address, workers)?;
+        }
+        Ok(())
+    }
+
+    /// What the workers accept from, and what is said of it.
+    ///
+    /// # Errors
+    /// Descriptors are used up.
+    pub(super) fn sockets(&self) -> std::io::Result<Sockets> {
+        let again = |(place, socket): &(Place, TcpListener)| Ok((*place, socket.try_clone()?));
+        let sockets = self.held.iter().map(again);
+        Ok(Sockets {
+            sockets: sockets.collect::<std::io::Result<_>>()?,
+            listeners: self.listeners(),
+            mode: self.mode.clone(),
+            degraded: self.degraded.clone(),
+        })
+    }
+
+    /// What clients connect to.
+    pub(super) fn listeners(&self) -> Vec<(Transport, SocketAddr)> {
+        let plain = self.addresses.iter();
+        let plain = plain.map(|(role, address)| match role {
+            Role::Https => (Transport::Tls, *address),
+            Role::Http | Role::Metrics => (Transport::Plain, *address),
+        });
+        let vips = self.vips.iter().flat_map(|vip| {
+            [(Transport::Plain, 80), (Transport::Tls, 443)]
+                .map(|(transport, port)| (transport, SocketAddr::new(IpAddr::V4(*vip), port)))
+        });
+        vips.chain(plain).collect()
+    }
+
+    /// How connections reach the workers, and why this is not as asked.
+    pub(super) fn mode(&self) -> (String, Option<String>) {
+        (self.mode.clone(), self.degraded.clone())
+    }
+
+    /// Holds the sockets no longer: what a worker closes ends.
+    pub(super) fn release(&mut self) {
+        self.held.clear();
+    }
+
     /// Addresses for plain sockets: all of them without a kernel part, else those asked for by a
     /// flag.
-    fn plain_addresses(&self, config: &RunConfig) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    fn plain_addresses(&self, config: &ListenArgs) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
         if self.kernel.is_some() {
             return (config.http.clone(), config.https.clone());
         }
@@ -114,35 +192,42 @@ impl DataPlane {
         role: Role,
         transport: Transport,
         address: SocketAddr,
-    ) -> Result<(), UsageError> {
-        // A flag may name it twice: this process would ask itself for its sockets.
-        let is_served = |own: &Address| own.role == role && own.address == address;
-        if self.addresses.iter().any(is_served) {
+        workers: usize,
+    ) -> anyhow::Result<()> {
+        // A flag may name it twice, and a new proxy finds it bound: this process would ask itself for
+        // its sockets.
+        if self.asked.contains(&(role, address)) {
             return Ok(());
         }
-        let inheritance = handover::inherit(role, address).unwrap_or_else(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(
-                error,
-                "cannot take over the listening sockets; connections waiting on the old process may be lost"
-            );
-            None
-        });
-        let (mut sockets, inherited) = inheritance.map_or_else(Default::default, |from| {
+        let of_address = |(place, _): &&(Place, TcpListener)| {
+            let is_same = place.address == address
+                || (address.port() == 0 && place.address.ip() == address.ip());
+            !place.is_steered && place.transport == transport && is_same
+        };
+        let held = self.held.iter().filter(of_address);
+        let held = held.map(|(_, socket)| socket.try_clone());
+        let mut sockets = held.collect::<std::io::Result<Vec<_>>>()?;
+        let already = sockets.len();
+        let mut link = None;
+        if sockets.is_empty()
+            && let Some(from) = inherit(role, address)
+        {
             tracing::info!(%address, sockets = from.sockets.len(), "took over the listening sockets");
-            (from.sockets, Some(from.link))
-        });
-        listener::bind_shared(role, address, self.listeners.len(), &mut sockets)?;
+            (sockets, link) = (from.sockets, Some(from.link));
+        }
+        let bound_at = sockets
+            .first()
+            .and_then(|socket| socket.local_addr().ok())
+            .unwrap_or(address);
+        listener::bind_shared(role, bound_at, workers, &mut sockets)?;
         let bound = sockets
             .first()
             .and_then(|socket| socket.local_addr().ok())
             .unwrap_or(address);
-        self.addresses.push(Address {
-            role,
-            address: bound,
-        });
-        let follows = inherited.is_some();
-        match Door::open(role, bound, &sockets, inherited) {
+        self.asked.push((role, address));
+        self.addresses.push((role, bound));
+        let follows = link.is_some();
+        match Door::open(role, bound, &sockets, link) {
             Ok(door) if follows => self.doors.push(door),
             // Nobody else would answer, and this process may never come to serve.
             Ok(door) => self.wait(door),
@@ -152,82 +237,55 @@ impl DataPlane {
                 self.successors.push(watch::channel(0).1);
                 let degraded =
                     format!("cannot offer the sockets of {bound} to a successor: {error}");
-                self.status.degraded.get_or_insert(degraded);
+                self.degraded.get_or_insert(degraded);
             }
         }
-        // More sockets than workers are left by a process that had more workers.
-        let workers = self.listeners.len();
-        for (number, socket) in sockets.into_iter().enumerate() {
-            if let Some(listeners) = self.listeners.get_mut(number % workers) {
-                listeners.push(Listener { socket, transport });
-            }
-        }
+        let place = Place {
+            transport,
+            address: bound,
+            is_steered: false,
+        };
+        let new = sockets.into_iter().skip(already);
+        self.held.extend(new.map(|socket| (place, socket)));
         Ok(())
     }
 
-    async fn steer(&mut self, settings: &kernel::Settings, workers: usize) -> anyhow::Result<()> {
-        let dataplane = Dataplane::install(settings).await?;
+    /// Binds the pairs that are missing for the kernel to hand connections to.
+    fn bind_steered(&mut self, dataplane: &Dataplane, workers: usize) -> anyhow::Result<()> {
+        let pairs = self.steered()?.len();
         let sockets = dataplane
-            .bind_listeners(workers)
+            .bind_listeners(workers.saturating_sub(pairs))
             .context("cannot bind the sockets for sk_lookup")?;
-        let again = |socket: &TcpListener| socket.try_clone().context("cannot duplicate a socket");
-        let unregistered = sockets.iter().map(|WorkerSockets { http, https }| {
-            Ok(WorkerSockets {
-                http: again(http)?,
-                https: again(https)?,
-            })
-        });
-        self.unregistered = unregistered.collect::<anyhow::Result<_>>()?;
-        for (listeners, WorkerSockets { http, https }) in self.listeners.iter_mut().zip(sockets) {
-            listeners.push(Listener {
-                socket: http,
-                transport: Transport::Plain,
-            });
-            listeners.push(Listener {
-                socket: https,
-                transport: Transport::Tls,
-            });
-        }
-        for vip in &settings.vips {
-            for (role, port) in [(Role::Http, 80), (Role::Https, 443)] {
-                self.addresses.push(Address {
-                    role,
-                    address: SocketAddr::new(IpAddr::V4(*vip), port),
-                });
+        for WorkerSockets { http, https } in sockets {
+            for (transport, socket) in [(Transport::Plain, http), (Transport::Tls, https)] {
+                let place = Place {
+                    transport,
+                    address: socket.local_addr()?,
+                    is_steered: true,
+                };
+                self.held.push((place, socket));
             }
         }
-        self.status.mode = format!("xdp-{}", dataplane.mode());
-        self.kernel = Some(Arc::new(dataplane));
         Ok(())
     }
 
-    /// The bound addresses.
-    pub(super) fn addresses(&self) -> Vec<Address> {
-        self.addresses.clone()
-    }
-
-    /// What `/status` shows.
-    pub(super) fn status(&self) -> DataPlaneStatus {
-        self.status.clone()
-    }
-
-    /// Why the virtual IPs that this node was asked for are not served here; `None` where all is as
-    /// asked.
-    pub(super) fn refusal(&self) -> Option<&str> {
-        self.refusal.as_deref()
-    }
-
-    /// One set of listeners for each worker, to which connections come from now on; the second call
-    /// gives none.
-    ///
-    /// # Errors
-    /// A port was taken by a process that shares it with nobody.
-    pub(super) fn take_listeners(&mut self) -> std::io::Result<Vec<Vec<Listener>>> {
-        let listeners = std::mem::take(&mut self.listeners);
-        for listener in listeners.iter().flatten() {
-            listener::listen(&listener.socket)?;
-        }
-        Ok(listeners)
+    /// The pairs for the kernel to hand connections to, in the order of the workers.
+    fn steered(&self) -> std::io::Result<Vec<WorkerSockets>> {
+        let of = |transport| {
+            let held = self.held.iter();
+            let held =
+                held.filter(move |(place, _)| place.is_steered && place.transport == transport);
+            held.map(|(_, socket)| socket.try_clone())
+        };
+        let pairs = of(Transport::Plain).zip(of(Transport::Tls));
+        pairs
+            .map(|(http, https)| {
+                Ok(WorkerSockets {
+                    http: http?,
+                    https: https?,
+                })
+            })
+            .collect()
     }
 
     /// Lets the kernel hand connections to the workers, which accept by now, and waits for a
@@ -235,14 +293,25 @@ impl DataPlane {
     ///
     /// # Errors
     /// The maps refuse the sockets.
-    pub(super) fn serve(&mut self) -> Result<(), kernel::KernelError> {
+    pub(super) fn open(&mut self) -> anyhow::Result<()> {
         for door in std::mem::take(&mut self.doors) {
             self.wait(door);
         }
-        let sockets = std::mem::take(&mut self.unregistered);
-        self.kernel
-            .as_ref()
-            .map_or(Ok(()), |dataplane| dataplane.register(&sockets))
+        if let Some(dataplane) = &self.kernel {
+            dataplane.register(&self.steered()?)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the kernel's maps in step with the network, until dropped.
+    pub(super) fn following(&self) -> impl Future<Output = ()> + use<> {
+        let kernel = self.kernel.clone();
+        async move {
+            match kernel {
+                Some(dataplane) => dataplane.follow().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     fn wait(&mut self, door: Door) {
@@ -255,24 +324,14 @@ impl DataPlane {
         });
     }
 
-    /// Whether a successor serves all that this process serves, by the same sockets.
-    pub(super) fn is_replaced(&self) -> bool {
-        self.kernel.is_none()
-            && !self.successors.is_empty()
-            && self.successors.iter().all(|one| *one.borrow() > 0)
-    }
-
-    /// Passes no sockets on any more: the workers do not accept from them.
-    pub(super) fn close_doors(&mut self) {
-        self.waiting.abort_all();
-    }
-
-    /// Keeps the kernel's maps in step with the network, until dropped.
-    pub(super) async fn follow(&self) {
-        match &self.kernel {
-            Some(dataplane) => dataplane.follow().await,
-            None => std::future::pending().await,
-        }
+    /// Lets go of everything that is listened on: nothing accepts from it, and nobody may wait for it.
+    pub(super) fn abandon(&mut self) {
+        self.close_doors();
+        self.release();
+        self.asked.clear();
+        self.addresses.clear();
+        self.doors.clear();
+        self.successors.clear();
     }
 
     fn expose(&self, metrics: &Registry) {
@@ -305,8 +364,51 @@ impl DataPlane {
     }
 }
 
+impl Front for DataPlane {
+    fn serve(&mut self) -> anyhow::Result<()> {
+        self.open()?;
+        self.release();
+        Ok(())
+    }
+
+    fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
+    async fn follow(&self) {
+        self.following().await;
+    }
+
+    fn leaving(&mut self) {}
+
+    /// Whether a successor serves all that this process serves, by the same sockets.
+    async fn is_replaced(&mut self) -> bool {
+        self.kernel.is_none()
+            && !self.successors.is_empty()
+            && self.successors.iter().all(|one| *one.borrow() > 0)
+    }
+
+    /// Passes no sockets on any more: the workers do not accept from them.
+    fn close_doors(&mut self) {
+        self.waiting.abort_all();
+    }
+}
+
+/// The sockets of the process that serves `address` now, if there is one.
+fn inherit(role: Role, address: SocketAddr) -> Option<handover::Inheritance> {
+    handover::inherit(role, address).unwrap_or_else(|error| {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(
+            error,
+            "cannot take over the listening sockets; connections waiting on the old process may be lost"
+        );
+        None
+    })
+}
+
 fn settings(
-    config: &RunConfig,
+    config: &DataPlaneArgs,
+    node_name: &str,
     nodes: BTreeMap<String, Ipv4Addr>,
     hash_seed: u64,
 ) -> kernel::Settings {
@@ -321,7 +423,7 @@ fn settings(
         interfaces,
         mode: config.xdp_mode,
         forward: config.forward,
-        node_name: config.node_name.clone().unwrap_or_default(),
+        node_name: node_name.to_owned(),
         nodes,
         hash_seed,
         pin_dir: config.pin_dir.clone(),

@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
+use ingress_model::Transport;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -24,14 +25,15 @@ pub(crate) enum Role {
     Metrics,
 }
 
-/// A bound listener.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Address {
-    pub(super) role: Role,
-    pub(super) address: SocketAddr,
-}
-
 impl Role {
+    /// Of a socket for clients.
+    pub(crate) fn of(transport: Transport) -> Self {
+        match transport {
+            Transport::Plain => Self::Http,
+            Transport::Tls => Self::Https,
+        }
+    }
+
     /// The name in the log and in `/status`.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -17,7 +17,7 @@ use tokio::{
 use ingress_agent::{Report, SourceState, SourceStatus as Source, WatchStatus};
 use ingress_model::Update;
 use ingress_proxy::{
-    metrics::{Kind, Registry},
+    metrics::{Exposition, Kind, Registry},
     table::Site,
 };
 
@@ -79,7 +79,6 @@ impl Publisher {
             .build()?;
         let follow = move || {
             runtime.block_on(self.follow(first));
-            tracing::error!("the agent has ended");
             drop(alive);
         };
         let thread = std::thread::Builder::new().name("table".to_owned());
@@ -163,68 +162,28 @@ pub(super) async fn follow_state(
     }
 }
 
-/// Shows the status in the metrics, too.
-pub(super) fn expose(
+/// Shows in the metrics what every process has: its version, and whether it is ready.
+pub(super) fn expose_process(
     metrics: &Registry,
     status: watch::Receiver<Arc<Status>>,
     readiness: watch::Receiver<Readiness>,
-    report: Report,
-    counts: Arc<Counts>,
-    source: watch::Receiver<Source>,
 ) {
     metrics.collect_with(Box::new(move |exposition| {
         let status = status.borrow().clone();
-        let mut gauge = |name: &str, help: &str, samples: &[Sample<'_>]| {
-            exposition.family(name, Kind::Gauge, help);
-            for (labels, value) in samples {
-                exposition.sample(name, labels.as_slice(), value);
-            }
-        };
         gauge(
+            exposition,
             "forebay_build_info",
             "Version of the binary; always 1.",
             &[(vec![("version", status.version)], 1)],
         );
         gauge(
+            exposition,
             "forebay_ready",
-            "1 while a whole table is in force and workers accept.",
+            "1 while this process does what it is for; see the readiness probe.",
             &[(vec![], readiness.borrow().is_ready().into())],
         );
         gauge(
-            "forebay_routes",
-            "Routes in force.",
-            &[(vec![], count(status.routes))],
-        );
-        gauge(
-            "forebay_denied_routes",
-            "Routes in force that answer 503, because they ask for protection that cannot be given.",
-            &[(vec![], count(status.denied_routes))],
-        );
-        let (warnings, errors) = report.counts();
-        gauge(
-            "forebay_object_problems",
-            "Problems of objects, as /status lists them.",
-            &[
-                (vec![("severity", "warning")], count(warnings)),
-                (vec![("severity", "error")], count(errors)),
-            ],
-        );
-        let expiries: Vec<Sample<'_>> = status
-            .certificates
-            .iter()
-            .map(|(secret, expiry)| (vec![("secret", secret.as_str())], *expiry))
-            .collect();
-        gauge(
-            "forebay_certificate_expiry_timestamp_seconds",
-            "When the certificate of a Secret expires.",
-            &expiries,
-        );
-        gauge(
-            "forebay_table_changed_timestamp_seconds",
-            "When the table last changed.",
-            &[(vec![], status.changed.map_or(0, unix_seconds))],
-        );
-        gauge(
+            exposition,
             "forebay_data_plane_degraded",
             "1 when connections are not steered as asked.",
             &[(
@@ -232,29 +191,46 @@ pub(super) fn expose(
                 status.data_plane.degraded.is_some().into(),
             )],
         );
-        let source = source.borrow().clone();
+    }));
+}
+
+/// Shows in the metrics what is in force.
+pub(super) fn expose_table(
+    metrics: &Registry,
+    status: watch::Receiver<Arc<Status>>,
+    counts: Arc<Counts>,
+) {
+    metrics.collect_with(Box::new(move |exposition| {
+        let status = status.borrow().clone();
         gauge(
-            "forebay_source_in_sync",
-            "1 while changes of objects arrive.",
-            &[(vec![], (source.state == SourceState::InSync).into())],
+            exposition,
+            "forebay_routes",
+            "Routes in force.",
+            &[(vec![], count(status.routes))],
         );
         gauge(
-            "forebay_watch_last_heard_timestamp_seconds",
-            "When the API server last said something about a kind.",
-            &of_kinds(&source.kinds, |watch| watch.last_heard.map_or(0, unix_seconds)),
+            exposition,
+            "forebay_denied_routes",
+            "Routes in force that answer 503, because they ask for protection that cannot be given.",
+            &[(vec![], count(status.denied_routes))],
         );
-        let restarts = of_kinds(&source.kinds, |watch| {
-            i64::try_from(watch.restarts).unwrap_or(i64::MAX)
-        });
-        let name = "forebay_watch_restarts_total";
-        exposition.family(
-            name,
-            Kind::Counter,
-            "How often the watch of a kind was started again after a failure.",
+        let expiries: Vec<Sample<'_>> = status
+            .certificates
+            .iter()
+            .map(|(secret, expiry)| (vec![("secret", secret.as_str())], *expiry))
+            .collect();
+        gauge(
+            exposition,
+            "forebay_certificate_expiry_timestamp_seconds",
+            "When the certificate of a Secret expires.",
+            &expiries,
         );
-        for (labels, value) in &restarts {
-            exposition.sample(name, labels.as_slice(), value);
-        }
+        gauge(
+            exposition,
+            "forebay_table_changed_timestamp_seconds",
+            "When the table last changed.",
+            &[(vec![], status.changed.map_or(0, unix_seconds))],
+        );
         for (name, help, value) in [
             (
                 "forebay_updates_total",
@@ -271,6 +247,62 @@ pub(super) fn expose(
             exposition.sample(name, &[], value.load(Relaxed));
         }
     }));
+}
+
+/// Shows in the metrics how the source is doing and, where the agent is in this process, the objects.
+pub(super) fn expose_source(
+    metrics: &Registry,
+    report: Option<Report>,
+    source: watch::Receiver<Source>,
+) {
+    metrics.collect_with(Box::new(move |exposition| {
+        let source = source.borrow().clone();
+        if let Some(report) = &report {
+            let (warnings, errors) = report.counts();
+            gauge(
+                exposition,
+                "forebay_object_problems",
+                "Problems of objects, as /status lists them.",
+                &[
+                    (vec![("severity", "warning")], count(warnings)),
+                    (vec![("severity", "error")], count(errors)),
+                ],
+            );
+        }
+        gauge(
+            exposition,
+            "forebay_source_in_sync",
+            "1 while changes arrive.",
+            &[(vec![], (source.state == SourceState::InSync).into())],
+        );
+        gauge(
+            exposition,
+            "forebay_watch_last_heard_timestamp_seconds",
+            "When the API server last said something about a kind.",
+            &of_kinds(&source.kinds, |watch| {
+                watch.last_heard.map_or(0, unix_seconds)
+            }),
+        );
+        let restarts = of_kinds(&source.kinds, |watch| {
+            i64::try_from(watch.restarts).unwrap_or(i64::MAX)
+        });
+        let name = "forebay_watch_restarts_total";
+        exposition.family(
+            name,
+            Kind::Counter,
+            "How often the watch of a kind was started again after a failure.",
+        );
+        for (labels, value) in &restarts {
+            exposition.sample(name, labels.as_slice(), value);
+        }
+    }));
+}
+
+fn gauge(exposition: &mut Exposition, name: &str, help: &str, samples: &[Sample<'_>]) {
+    exposition.family(name, Kind::Gauge, help);
+    for (labels, value) in samples {
+        exposition.sample(name, labels.as_slice(), value);
+    }
 }
 
 fn unix_seconds(time: SystemTime) -> i64 {

@@ -11,12 +11,12 @@ use std::{
 use ingress_model::{
     Action, BackendKey, Certificate, Conditions, Endpoint, HostPattern, HostPolicy, HostRules,
     ObjectName, ObjectRef, PathKind, PathPattern, PathRegex, Policy, PrivateKey, Rule, ServicePort,
-    Split, Update, UpstreamKey,
+    Split, Transport, Update, UpstreamKey,
 };
 use ingress_proxy::metrics::Registry;
 use ingress_proxy::table::Site;
 use ingress_proxy::tls::{self, Resolver};
-use ingress_proxy::worker::{self, Inputs, Listener, Settings, Shutdown, Transport};
+use ingress_proxy::worker::{self, Inputs, Listener, Settings, Shutdown};
 use rustix::net::{self, AddressFamily, SocketType};
 use tokio::sync::{Barrier, mpsc, watch};
 

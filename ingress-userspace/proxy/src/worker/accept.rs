@@ -9,7 +9,9 @@ use tokio::{
     time::{Instant, interval, sleep, sleep_until, timeout_at},
 };
 
-use super::{Inputs, Listener, Shutdown, Transport, connection, state::Worker};
+use ingress_model::Transport;
+
+use super::{Inputs, Listener, Shutdown, connection, state::Worker};
 use crate::{
     net::{self, Socket},
     table::RouteTable,

@@ -9,10 +9,10 @@ use std::{
     task::Poll,
 };
 
+use ingress_model::Transport;
 use tokio::time::timeout;
 
 use super::{
-    Transport,
     client::{Client, Ended},
     drain::Member,
     http1, http2,

@@ -19,7 +19,9 @@ use tokio::{
     task::LocalSet,
 };
 
-use super::{Settings, Transport, connection, phases, state::Worker};
+use ingress_model::Transport;
+
+use super::{Settings, connection, phases, state::Worker};
 use crate::{
     metrics::WorkerMetrics,
     net::{self, Far},

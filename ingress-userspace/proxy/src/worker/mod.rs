@@ -27,6 +27,8 @@ use std::{io, net::TcpListener, sync::Arc, thread::JoinHandle, time::Duration};
 
 use tokio::sync::{Barrier, mpsc, watch};
 
+use ingress_model::Transport;
+
 use crate::{metrics::WorkerMetrics, table::RouteTable, tls::ServerConfig};
 
 /// Limits and times of a worker.
@@ -67,15 +69,6 @@ impl Default for Settings {
             hsts: true,
         }
     }
-}
-
-/// What a listener's connections carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// HTTP.
-    Plain,
-    /// HTTPS.
-    Tls,
 }
 
 /// A bound socket that listens.

@@ -1,9 +1,4 @@
-//! An update as bytes: from the agent's process to the proxy's, and into its last good state.
-//!
-//! The format is postcard's (little-endian varints, lengths before what is variable; a struct is the
-//! sequence of its fields). Both ends are the same binary, so that it follows the types, and another
-//! [`VERSION`] is refused rather than guessed at. What comes in is checked by the constructors that
-//! checked it on its way out.
+//! An update as bytes.
 
 use std::{borrow::Cow, collections::HashSet, hash::Hash, sync::Arc};
 
@@ -11,14 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::{
+use super::super::{
     Action, BackendKey, Certificate, Conditions, Endpoint, HostPattern, HostPolicy, HostRules,
     ObjectName, ObjectRef, PathPattern, PathRegex, PathRegexError, PrivateKey, RoutePolicy, Rule,
     Update,
 };
-
-/// Changes with every change of the format: a field more or less, another order, another type.
-pub const VERSION: u16 = 1;
 
 /// Regexes that no table uses any more are forgotten once in this many updates.
 const SOME: u32 = 256;
@@ -65,12 +57,15 @@ struct Frame<'a> {
     epoch: u64,
     base: Option<u64>,
     #[serde(borrow)]
-    endpoints: Vec<(Cow<'a, BackendKey>, Option<Cow<'a, [Endpoint]>>)>,
+    endpoints: Changes<'a, BackendKey, Cow<'a, [Endpoint]>>,
     #[serde(borrow)]
-    certificates: Vec<(Cow<'a, ObjectName>, Option<Pair<'a>>)>,
+    certificates: Changes<'a, ObjectName, Pair<'a>>,
     #[serde(borrow)]
-    hosts: Vec<(Cow<'a, HostPattern>, Option<Rules<'a>>)>,
+    hosts: Changes<'a, HostPattern, Rules<'a>>,
 }
+
+/// Values by key; without a value, the key is gone.
+type Changes<'a, K, V> = Vec<(Cow<'a, K>, Option<V>)>;
 
 /// A certificate. The key has a form of its own here, so that [`PrivateKey`] needs none that a log or
 /// an answer could use.
@@ -317,7 +312,7 @@ fn unique<'a, K: Hash + Eq + ToString + 'a>(
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{
+        super::super::{
             Condition, PathKind, Redirect, ServicePort, Split, Target, UpstreamKey, UpstreamPolicy,
         },
         *,
@@ -333,7 +328,7 @@ mod tests {
     fn endpoint(last: u8) -> Endpoint {
         Endpoint {
             address: ([198, 18, 0, last], 8080).into(),
-            pod: (last % 2 == 0).then(|| format!("pod-{last}").into()),
+            pod: last.is_multiple_of(2).then(|| format!("pod-{last}").into()),
         }
     }
 

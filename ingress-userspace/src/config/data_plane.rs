@@ -1,0 +1,174 @@
+//! Flags: virtual IPs through XDP and sk_lookup.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, str::FromStr};
+
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use ingress_agent::kernel::{Forward, XdpMode};
+
+/// The virtual IPs and how they are served.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DataPlaneArgs {
+    /// Serve this virtual IPv4 address on ports 80 and 443 through XDP and sk_lookup; repeatable
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "FOREBAY_VIP",
+        value_delimiter = ',',
+        requires_all = ["xdp_interface", "node_name"],
+        help_heading = "Data plane"
+    )]
+    pub(crate) vip: Vec<Ipv4Addr>,
+
+    /// Attach the XDP program to this interface; repeatable. Nodes may name theirs differently: each
+    /// takes those that it has, and must have one
+    #[arg(
+        long,
+        value_name = "IF",
+        env = "FOREBAY_XDP_INTERFACE",
+        value_delimiter = ',',
+        requires = "vip",
+        help_heading = "Data plane"
+    )]
+    pub(crate) xdp_interface: Vec<String>,
+
+    /// Run XDP in the driver (native) or in the kernel's slower generic hook
+    #[arg(
+        long,
+        value_name = "MODE",
+        env = "FOREBAY_XDP_MODE",
+        default_value_t,
+        value_parser = PossibleValuesParser::new(XdpMode::NAMES).try_map(|mode| mode.parse::<XdpMode>()),
+        help_heading = "Data plane"
+    )]
+    pub(crate) xdp_mode: XdpMode,
+
+    /// Forward packets to other nodes in UDP, or by rewriting the MAC (l2; one segment only)
+    #[arg(
+        long,
+        value_name = "WAY",
+        env = "FOREBAY_FORWARD",
+        default_value_t,
+        value_parser = PossibleValuesParser::new(Forward::NAMES).try_map(|way| way.parse::<Forward>()),
+        help_heading = "Data plane"
+    )]
+    pub(crate) forward: Forward,
+
+    /// A node that shares the virtual IPs, including this one, and its IPv4 address; repeatable
+    #[arg(
+        long,
+        value_name = "NAME=ADDR",
+        env = "FOREBAY_NODE",
+        value_delimiter = ',',
+        requires = "vip",
+        help_heading = "Data plane"
+    )]
+    pub(crate) node: Vec<NodeAddress>,
+
+    /// Secret number, the same on all nodes, of the hash that picks a connection's node: who knows
+    /// it can aim connections at one node. Required if several nodes share the virtual IPs
+    #[arg(
+        long,
+        value_name = "N",
+        env = "FOREBAY_HASH_SEED",
+        hide_env_values = true,
+        help_heading = "Data plane"
+    )]
+    pub(crate) hash_seed: Option<u64>,
+
+    /// Folder in a BPF file system where programs, maps and links outlive the process
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "FOREBAY_PIN_DIR",
+        default_value = "/sys/fs/bpf/forebay",
+        help_heading = "Data plane"
+    )]
+    pub(crate) pin_dir: PathBuf,
+}
+
+/// `NAME=ADDR`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeAddress {
+    /// Name of the node.
+    pub(crate) name: String,
+    /// Its IPv4 address.
+    pub(crate) address: Ipv4Addr,
+}
+
+impl FromStr for NodeAddress {
+    type Err = String;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        let (name, address) = value.split_once('=').ok_or("expected NAME=ADDR")?;
+        if name.is_empty() {
+            return Err("the name is empty".to_owned());
+        }
+        let address = address
+            .parse()
+            .map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            address,
+        })
+    }
+}
+
+/// A combination of flags that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// Two `--node` flags share a name or an address.
+    #[error("--node {0} repeats a name or an address; each may appear only once")]
+    DuplicateNode(String),
+    /// Nodes that share virtual IPs must agree on a seed that nobody else knows.
+    #[error(
+        "nodes that share virtual IPs need --hash-seed, a secret number that is the same on all \
+         nodes; make one with: od -An -N8 -tu8 /dev/urandom"
+    )]
+    NoSeed,
+}
+
+impl DataPlaneArgs {
+    /// The fixed set of nodes by name. A lone node needs no `--node`: then the set is empty.
+    ///
+    /// # Errors
+    /// A name or an address is given twice.
+    pub(crate) fn nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
+        let mut nodes = BTreeMap::new();
+        for node in &self.node {
+            let address_taken = nodes.values().any(|address| *address == node.address);
+            if address_taken || nodes.insert(node.name.clone(), node.address).is_some() {
+                return Err(ConfigError::DuplicateNode(format!(
+                    "{}={}",
+                    node.name, node.address
+                )));
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// The seed of the flow hash. A lone node owns every connection, so that its seed tells nobody
+    /// anything.
+    ///
+    /// # Errors
+    /// Several nodes share the virtual IPs, and there is none.
+    pub(crate) fn seed(&self) -> Result<u64, ConfigError> {
+        match self.hash_seed {
+            Some(seed) => Ok(seed),
+            None if self.node.len() > 1 => Err(ConfigError::NoSeed),
+            None => Ok(0),
+        }
+    }
+
+    /// Why this node takes no part in the virtual IPs that the others share: it is not in the fixed
+    /// set. One set of flags serves all nodes, so this is no error.
+    pub(crate) fn takes_no_part(&self, node_name: Option<&str>) -> Option<String> {
+        let name = node_name?;
+        let is_listed = self.node.iter().any(|node| node.name == name);
+        (!self.vip.is_empty() && !self.node.is_empty() && !is_listed).then(|| {
+            format!("no --node names this node, {name}; it takes no part in the virtual IPs")
+        })
+    }
+}

@@ -1,0 +1,323 @@
+//! The last good state of a proxy: what it starts from while the agent is away.
+//!
+//! Two files in a folder in memory. `state` holds updates as they came, a whole state first: a head
+//! (magic and [`wire::VERSION`]), then for each its length (4 bytes, little-endian) and its bytes. What
+//! follows the last whole update is cut off by a process that is killed, or changes the state before
+//! it: either way, what is read is a state that was in force. `places` holds what was listened on.
+//!
+//! They hold private keys, so that they must never reach a disk.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use ingress_model::wire::{self, Place};
+use zeroize::Zeroizing;
+
+/// Begins a file of this format.
+const MAGIC: &[u8; 8] = b"forebay\0";
+/// Kinds of file systems that are memory (linux/magic.h).
+const TMPFS: i64 = 0x0102_1994;
+const RAMFS: i64 = 0x8584_58f6;
+/// Changes may take this much beside twice the whole state, until a whole state is asked for.
+const SLACK: u64 = 1 << 20;
+
+/// No state can be kept in a folder.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LastGoodError {
+    /// The keys would be written to a disk.
+    #[error("{} is not in memory, and private keys must not reach a disk; mount a tmpfs there, or choose another folder with --state-dir", .0.display())]
+    OnDisk(PathBuf),
+    /// The file system refuses.
+    #[error("cannot use {} for the last good state; choose another folder with --state-dir", path.display())]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The files.
+#[derive(Debug)]
+pub(crate) struct LastGood {
+    folder: PathBuf,
+    /// Where updates are appended; `None` until a whole state comes.
+    state: Option<File>,
+    /// Bytes of the whole state, and of what follows it.
+    whole: u64,
+    changes: u64,
+}
+
+impl LastGood {
+    /// Uses `folder`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// It is not in memory, or cannot be written.
+    pub(crate) fn open(folder: &Path) -> Result<Self, LastGoodError> {
+        let failed = |source: io::Error| LastGoodError::Io {
+            path: folder.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
+        let kind = rustix::fs::statfs(folder)
+            .map_err(|error| failed(error.into()))?
+            .f_type;
+        // The type of the field differs between architectures.
+        #[allow(clippy::unnecessary_cast, reason = "i64 on most")]
+        if !matches!(kind as i64 & 0xffff_ffff, TMPFS | RAMFS) {
+            return Err(LastGoodError::OnDisk(folder.to_owned()));
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            state: None,
+            whole: 0,
+            changes: 0,
+        })
+    }
+
+    /// The updates that lead to the last state, as bytes; none if there is no state, or one of another
+    /// version.
+    pub(crate) fn updates(&self) -> Vec<Zeroizing<Vec<u8>>> {
+        let read = || {
+            let mut file = File::open(self.path("state"))?;
+            // A buffer that grows leaves copies of keys behind.
+            let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+            let mut bytes = Zeroizing::new(vec![0; size]);
+            file.read_exact(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        match read() {
+            Ok(bytes) => split(&bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the last good state");
+                Vec::new()
+            }
+        }
+    }
+
+    /// What was listened on.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let places = std::fs::read(self.path("places")).ok();
+        let places = places.and_then(|bytes| wire::read(&bytes).ok());
+        places.unwrap_or_default()
+    }
+
+    /// Keeps an update that is in force by now. If that fails, no state is kept until the next whole
+    /// one: what stands there would be an older one than it seems.
+    pub(crate) fn keep(&mut self, update: &[u8], is_whole: bool) {
+        let kept = if is_whole {
+            self.begin(update)
+        } else {
+            self.append(update)
+        };
+        if let Err(error) = kept {
+            tracing::warn!(%error, folder = %self.folder.display(), "cannot keep the last good state");
+            self.state = None;
+            // Without the folder there is nothing left that could be read.
+            let _ = std::fs::remove_file(self.path("state"));
+        }
+    }
+
+    /// Keeps what is listened on.
+    pub(crate) fn keep_places(&self, places: &[Place]) {
+        let write = || {
+            let bytes = wire::write(&places).map_err(io::Error::other)?;
+            self.replace("places", &[&bytes]).map(drop)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(%error, folder = %self.folder.display(), "cannot keep what is listened on");
+        }
+    }
+
+    /// Whether the changes have become so many that a whole state is shorter.
+    pub(crate) fn is_long(&self) -> bool {
+        self.state.is_some() && self.changes > 2 * self.whole + SLACK
+    }
+
+    fn begin(&mut self, update: &[u8]) -> io::Result<()> {
+        let head = [&MAGIC[..], &wire::VERSION.to_le_bytes()].concat();
+        let file = self.replace("state", &[&head, &length(update)?, update])?;
+        self.state = Some(file);
+        (self.whole, self.changes) = (update.len() as u64, 0);
+        Ok(())
+    }
+
+    fn append(&mut self, update: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.state else {
+            return Ok(());
+        };
+        file.write_all(&length(update)?)?;
+        file.write_all(update)?;
+        self.changes += update.len() as u64;
+        Ok(())
+    }
+
+    /// Puts a file of these parts in the place of another, whole.
+    fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<File> {
+        let new = self.path(&format!("{name}.new"));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        std::fs::rename(&new, self.path(name))?;
+        Ok(file)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+fn length(update: &[u8]) -> io::Result<[u8; 4]> {
+    let length = u32::try_from(update.len()).map_err(io::Error::other)?;
+    Ok(length.to_le_bytes())
+}
+
+/// The updates in a file, up to where it is cut off.
+fn split(bytes: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
+    let mut updates = Vec::new();
+    let rest = bytes.strip_prefix(MAGIC);
+    let Some(mut rest) = rest.and_then(|rest| rest.strip_prefix(&wire::VERSION.to_le_bytes()))
+    else {
+        return updates;
+    };
+    while let Some((length, after)) = rest.split_first_chunk::<4>()
+        && let Some((update, after)) = after.split_at_checked(u32::from_le_bytes(*length) as usize)
+    {
+        updates.push(Zeroizing::new(update.to_vec()));
+        rest = after;
+    }
+    updates
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use ingress_model::Transport;
+
+    use super::*;
+
+    /// A folder in memory.
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").unwrap()
+    }
+
+    fn read(folder: &Path) -> Vec<Vec<u8>> {
+        let updates = LastGood::open(folder).unwrap().updates();
+        updates.iter().map(|update| update.to_vec()).collect()
+    }
+
+    #[test]
+    fn what_was_kept_is_read_by_the_next_process() {
+        let folder = folder();
+        assert_eq!(read(folder.path()).len(), 0);
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(b"lost: no whole state before it", false);
+        assert_eq!(read(folder.path()).len(), 0);
+        for (update, is_whole, kept) in [
+            (&b"whole"[..], true, &["whole"][..]),
+            (b"", false, &["whole", ""]),
+            (b"change", false, &["whole", "", "change"]),
+            (b"other", true, &["other"]),
+        ] {
+            state.keep(update, is_whole);
+            let kept: Vec<_> = kept.iter().map(|text| text.as_bytes().to_vec()).collect();
+            assert_eq!(read(folder.path()), kept);
+        }
+        let places = [Place {
+            transport: Transport::Plain,
+            address: ([0, 0, 0, 0], 80).into(),
+            is_steered: false,
+        }];
+        state.keep_places(&places);
+        assert_eq!(LastGood::open(folder.path()).unwrap().places(), places);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_anywhere_gives_the_updates_that_are_whole() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(b"whole", true);
+        state.keep(b"change", false);
+        let bytes = std::fs::read(folder.path().join("state")).unwrap();
+        let first = MAGIC.len() + 2 + 4 + 5;
+        for end in 0..=bytes.len() {
+            std::fs::write(folder.path().join("state"), &bytes[..end]).unwrap();
+            let whole = usize::from(end >= first) + usize::from(end == bytes.len());
+            assert_eq!(read(folder.path()).len(), whole, "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn a_state_of_another_version_is_not_read() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(b"whole", true);
+        let path = folder.path().join("state");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[MAGIC.len()] += 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(read(folder.path()).len(), 0);
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_kept_is_removed() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(b"whole", true);
+        // As if the file system were full.
+        state.state = Some(File::open("/dev/full").unwrap());
+        state.keep(b"change", false);
+        assert_eq!(read(folder.path()).len(), 0);
+        state.keep(b"later", false);
+        assert_eq!(read(folder.path()).len(), 0);
+        state.keep(b"whole", true);
+        assert_eq!(read(folder.path()), [b"whole"]);
+    }
+
+    #[test]
+    fn nobody_else_may_read_it() {
+        let folder = folder();
+        let inner = folder.path().join("state-dir");
+        let mut state = LastGood::open(&inner).unwrap();
+        state.keep(b"whole", true);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&inner), mode(&inner.join("state"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn keys_are_not_written_to_a_disk() {
+        // No tmpfs, wherever the test runs.
+        let error = LastGood::open(Path::new("/proc/self")).unwrap_err();
+        assert!(error.to_string().contains("--state-dir"), "{error}");
+    }
+
+    #[test]
+    fn many_changes_ask_for_a_whole_state() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(&[0; 1000], true);
+        let change = vec![0; SLACK as usize / 2];
+        for is_long in [false, false, true] {
+            state.keep(&change, false);
+            assert_eq!(state.is_long(), is_long);
+        }
+        state.keep(&[0; 1000], true);
+        assert!(!state.is_long());
+    }
+}

@@ -1,0 +1,402 @@
+//! The proxy's end of the link: connects, and connects again; without an agent, the last good state.
+
+use std::{net::TcpListener, os::fd::AsFd as _, path::PathBuf, sync::Arc, time::Duration};
+
+use ingress_agent::{SourceState, SourceStatus};
+use ingress_model::{
+    Update,
+    wire::{self, Decoder, FromAgent, FromProxy, Place},
+};
+use tokio::{
+    net::UnixStream,
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    channel::{Channel, Frame, LinkError, join},
+    last_good::LastGood,
+};
+use crate::sockets::Sockets;
+
+/// How long an agent is waited for before the proxy starts from its last good state.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// An agent may have to load programs before it answers, with the verifier's help.
+const HANDSHAKE: Duration = Duration::from_secs(60);
+/// How often a well agent says something.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// An agent that has said nothing for so long is as good as gone.
+const SILENCE: Duration = Duration::from_secs(20);
+/// Between two tries to connect.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What the proxy tells the agent.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The workers accept.
+    Serving,
+    /// The process was told to end.
+    Leaving,
+    /// Asks whether a successor serves by the same sockets; without an agent, none does.
+    Ending(oneshot::Sender<bool>),
+    /// The workers do not accept any more.
+    Closed,
+}
+
+/// Binds the sockets of places for so many workers, without an agent.
+pub(crate) type Bind = fn(&[Place], u16) -> anyhow::Result<Vec<(Place, TcpListener)>>;
+
+/// The link as the rest of the proxy sees it: the same as an agent in this process, and its sockets.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// What changed; the first is a whole state.
+    pub(crate) updates: mpsc::Receiver<Arc<Update>>,
+    /// Asks for a whole state.
+    pub(crate) resync: mpsc::Sender<()>,
+    /// Tells the agent.
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    /// Whether the agent is there.
+    pub(crate) state: watch::Receiver<SourceStatus>,
+    /// The sockets, once.
+    pub(crate) sockets: oneshot::Receiver<Sockets>,
+}
+
+impl Link {
+    /// Connects to the agent at `path`, in a task of its own, for as long as the process lives.
+    pub(crate) fn start(
+        path: PathBuf,
+        workers: u16,
+        last_good: Option<LastGood>,
+        bind: Bind,
+    ) -> Self {
+        let (updates, update_feed) = mpsc::channel(4);
+        let (resync, resync_requests) = mpsc::channel(1);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (state, shown) = watch::channel(SourceStatus {
+            state: SourceState::Starting,
+            kinds: Vec::new(),
+        });
+        let (sockets, first) = oneshot::channel();
+        let end = End {
+            path,
+            workers,
+            last_good,
+            bind,
+            updates,
+            resync: resync_requests,
+            commands: inbox,
+            state,
+            first: Some(sockets),
+            held: Vec::new(),
+            decoder: Decoder::default(),
+            has_state: false,
+            stage: Stage::Starting,
+            patience: Some(Instant::now() + PATIENCE),
+        };
+        tokio::spawn(end.run());
+        Self {
+            updates: update_feed,
+            resync,
+            commands,
+            state: shown,
+            sockets: first,
+        }
+    }
+}
+
+/// How far this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Starting,
+    Serving,
+    Leaving,
+    Closed,
+}
+
+struct End {
+    path: PathBuf,
+    workers: u16,
+    last_good: Option<LastGood>,
+    bind: Bind,
+    updates: mpsc::Sender<Arc<Update>>,
+    resync: mpsc::Receiver<()>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    state: watch::Sender<SourceStatus>,
+    /// Who waits for the sockets.
+    first: Option<oneshot::Sender<Sockets>>,
+    /// Second descriptors of the sockets in use, for the next agent; given up with [`Stage::Closed`],
+    /// so that a worker which closes its own ends the socket.
+    held: Vec<(Place, TcpListener)>,
+    decoder: Decoder,
+    /// Whether any whole state was passed on.
+    has_state: bool,
+    stage: Stage,
+    /// Until when an agent is waited for; `None` once there was one, or the wait is over.
+    patience: Option<Instant>,
+}
+
+impl End {
+    /// Runs until the rest of the proxy is gone.
+    async fn run(mut self) {
+        loop {
+            let error = tokio::select! {
+                connected = connect(&self.path, self.workers, &self.held) => match connected {
+                    Ok((channel, welcome)) => match self.talk(channel, welcome).await {
+                        Ok(()) => return,
+                        Err(error) => error,
+                    },
+                    Err(error) => error,
+                },
+                () = over(self.patience) => {
+                    self.patience = None;
+                    // The try under way is dropped with what it told the agent: it had no sockets then.
+                    self.start_alone().await;
+                    continue;
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        self.note(&command);
+                        if let Command::Ending(answer) = command {
+                            let _ = answer.send(false);
+                        }
+                        continue;
+                    }
+                    None => return,
+                },
+            };
+            self.lost(&error);
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Follows an agent until it is lost, or the rest of the proxy is gone.
+    async fn talk(&mut self, mut channel: Channel, welcome: Sockets) -> Result<(), LinkError> {
+        self.patience = None;
+        self.take(welcome)?;
+        if self.stage >= Stage::Serving && self.stage < Stage::Closed {
+            channel.send(&FromProxy::Serving, &[]).await?;
+        }
+        if self.stage == Stage::Leaving {
+            channel.send(&FromProxy::Leaving, &[]).await?;
+        }
+        let mut asked: Option<oneshot::Sender<bool>> = None;
+        let mut is_resync_asked = false;
+        let mut silence = Instant::now() + SILENCE;
+        loop {
+            tokio::select! {
+                frame = channel.receive() => {
+                    silence = Instant::now() + SILENCE;
+                    match frame? {
+                        Frame::Update(bytes) => {
+                            let is_whole = self.adopt(&bytes).await?;
+                            is_resync_asked &= !is_whole;
+                            if !is_resync_asked && self.last_good.as_ref().is_some_and(LastGood::is_long) {
+                                channel.send(&FromProxy::Resync, &[]).await?;
+                                is_resync_asked = true;
+                            }
+                        }
+                        Frame::Message(bytes, _) => match read(&bytes)? {
+                            FromAgent::Ended { is_replaced } => {
+                                if let Some(asked) = asked.take() {
+                                    let _ = asked.send(is_replaced);
+                                }
+                            }
+                            FromAgent::Alive => {}
+                            other => return Err(LinkError::Turn(format!("{other:?}"))),
+                        },
+                    }
+                }
+                Some(()) = self.resync.recv() => channel.send(&FromProxy::Resync, &[]).await?,
+                command = self.commands.recv() => {
+                    let Some(command) = command else { return Ok(()) };
+                    self.note(&command);
+                    let message = match command {
+                        Command::Serving => FromProxy::Serving,
+                        Command::Leaving => FromProxy::Leaving,
+                        Command::Closed => FromProxy::Closed,
+                        Command::Ending(answer) => {
+                            asked = Some(answer);
+                            FromProxy::Ending
+                        }
+                    };
+                    channel.send(&message, &[]).await?;
+                }
+                () = sleep_until(silence) => return Err(LinkError::Gone),
+            }
+        }
+    }
+
+    /// Serves the last good state on what was listened on, as far as this process may.
+    async fn start_alone(&mut self) {
+        let Some(last_good) = &self.last_good else {
+            return;
+        };
+        let updates = last_good.updates();
+        let places = last_good.places();
+        for bytes in &updates {
+            match self.decoder.decode(bytes) {
+                Ok(update) => {
+                    self.has_state = true;
+                    // Nobody takes it any more when the process is about to stop.
+                    let _ = self.updates.send(Arc::new(update)).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the last good state cannot be read further");
+                    break;
+                }
+            }
+        }
+        if !self.has_state {
+            return;
+        }
+        match (self.bind)(&places, self.workers) {
+            Ok(sockets) => {
+                tracing::warn!("no agent answers: serving the last good state");
+                let listeners = sockets
+                    .iter()
+                    .map(|(place, _)| (place.transport, place.address));
+                let mut listeners: Vec<_> = listeners.collect();
+                listeners.dedup();
+                let started = self.take(Sockets {
+                    sockets,
+                    listeners,
+                    mode: "sockets".to_owned(),
+                    degraded: Some("the agent is away".to_owned()),
+                });
+                if let Err(error) = started {
+                    tracing::warn!(%error, "cannot serve without the agent");
+                }
+            }
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "cannot listen without the agent; serving begins when it is back"
+            ),
+        }
+    }
+
+    /// Passes an update on; tells whether it was a whole state.
+    async fn adopt(&mut self, bytes: &[u8]) -> Result<bool, LinkError> {
+        let update = self.decoder.decode(bytes)?;
+        let is_whole = update.base.is_none();
+        // Nobody takes it any more when the process is about to stop.
+        let _ = self.updates.send(Arc::new(update)).await;
+        if let Some(last_good) = &mut self.last_good {
+            last_good.keep(bytes, is_whole);
+        }
+        if is_whole {
+            self.has_state = true;
+            self.turn(SourceState::InSync);
+        }
+        Ok(is_whole)
+    }
+
+    /// Gives the sockets to whoever waits for them. With those of an agent's that came later, nothing
+    /// can be done: the workers have theirs.
+    fn take(&mut self, offered: Sockets) -> Result<(), LinkError> {
+        let Some(first) = self.first.take() else {
+            if !offered.sockets.is_empty() {
+                tracing::warn!(
+                    "the agent wants other addresses to be served; restart the proxy for it"
+                );
+            }
+            return Ok(());
+        };
+        for (place, socket) in &offered.sockets {
+            self.held.push((*place, socket.try_clone()?));
+        }
+        if let Some(last_good) = &self.last_good {
+            let places: Vec<_> = offered.sockets.iter().map(|(place, _)| *place).collect();
+            last_good.keep_places(&places);
+        }
+        // Nobody takes them any more when the process is about to stop.
+        let _ = first.send(offered);
+        Ok(())
+    }
+
+    fn note(&mut self, command: &Command) {
+        self.stage = match command {
+            Command::Serving => Stage::Serving,
+            Command::Leaving | Command::Ending(_) => Stage::Leaving,
+            Command::Closed => {
+                self.held.clear();
+                Stage::Closed
+            }
+        };
+    }
+
+    fn lost(&self, error: &LinkError) {
+        let (path, error) = (self.path.display(), error.to_string());
+        let reason = match &*error {
+            "the other end is gone" => format!("the agent at {path} is gone"),
+            error => format!("the agent at {path} cannot be followed: {error}"),
+        };
+        self.turn(SourceState::Degraded { reason });
+    }
+
+    /// Shows the state; logs a change, but not each reason on the way.
+    fn turn(&self, now: SourceState) {
+        let before = self.state.borrow().state.clone();
+        match (&before, &now) {
+            (SourceState::Degraded { .. }, SourceState::Degraded { .. })
+            | (SourceState::InSync, SourceState::InSync) => {}
+            (_, SourceState::Degraded { reason }) => tracing::warn!(reason, "no agent"),
+            (_, SourceState::InSync) => tracing::info!("following the agent"),
+            (_, SourceState::Starting) => {}
+        }
+        self.state.send_if_modified(|status| {
+            let differs = status.state != now;
+            status.state = now;
+            differs
+        });
+    }
+}
+
+async fn over(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says hello, with the sockets that this process has.
+async fn connect(
+    path: &std::path::Path,
+    workers: u16,
+    held: &[(Place, TcpListener)],
+) -> Result<(Channel, Sockets), LinkError> {
+    let mut channel = Channel::new(UnixStream::connect(path).await?, true);
+    let hello = FromProxy::Hello {
+        version: wire::VERSION,
+        workers,
+        sockets: held.iter().map(|(place, _)| *place).collect(),
+    };
+    let descriptors: Vec<_> = held.iter().map(|(_, socket)| socket.as_fd()).collect();
+    channel.send(&hello, &descriptors).await?;
+    let answer = timeout(HANDSHAKE, channel.receive()).await;
+    let answer = answer.map_err(|_| LinkError::Gone)??;
+    let Frame::Message(bytes, descriptors) = answer else {
+        return Err(LinkError::Turn("an update before the welcome".to_owned()));
+    };
+    match read(&bytes)? {
+        FromAgent::Welcome {
+            sockets,
+            listeners,
+            mode,
+            degraded,
+        } => {
+            let welcome = Sockets {
+                sockets: join(sockets, descriptors)?,
+                listeners,
+                mode,
+                degraded,
+            };
+            Ok((channel, welcome))
+        }
+        FromAgent::Refused { reason } => Err(LinkError::Refused(reason)),
+        other => Err(LinkError::Turn(format!("{other:?}"))),
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<FromAgent, LinkError> {
+    wire::read(bytes).map_err(|error| LinkError::Message(error.to_string()))
+}

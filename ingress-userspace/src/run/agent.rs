@@ -1,0 +1,434 @@
+//! `forebay agent`: watches, translates, binds and steers for a proxy that is another process.
+//!
+//! One loop: what the feed says goes on to the proxy; what the proxy says changes the data plane. The
+//! sockets of a proxy that was lost are held for a while, so that the next one takes them, with the
+//! connections that wait.
+
+use std::{net::TcpListener, os::fd::AsFd as _, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use ingress_model::{
+    Update,
+    wire::{self, FromAgent, FromProxy, Place},
+};
+use ingress_proxy::metrics::{Kind, Registry};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+
+use super::{
+    UsageError, admin::Admin, control, data_plane::DataPlane, publish, serve::Front as _,
+    signals::Signals,
+};
+use crate::{
+    admin::{DataPlaneStatus, ListenerStatus, Readiness, Status},
+    config::{AGENT_ADMIN_SOCKET, AGENT_METRICS_PORT, AgentConfig, ListenArgs},
+    link::{Channel, Frame, HEARTBEAT, LinkError, join},
+    socket_file::{Purpose, SocketFile},
+};
+
+/// How long somebody who connects may take to say hello.
+const HELLO: Duration = Duration::from_secs(2);
+/// Most of them at a time.
+const KNOCKING: usize = 8;
+/// Longest wait for a proxy that takes nothing: it is stopped, or starved.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the sockets of a lost proxy are held. Clients wait meanwhile; with no proxy in sight, they
+/// had better be refused.
+const HOLD: Duration = Duration::from_secs(30);
+/// After SIGTERM, how long the proxy may take to say that it leaves, too. If it does not, only this
+/// process is to be restarted.
+const LEAVE: Duration = Duration::from_secs(2);
+
+/// Runs an agent until SIGTERM or SIGINT, and on until its proxy has ended, if that leaves with it.
+///
+/// # Errors
+/// A flag, an address or a source cannot be used ([`UsageError`]), or the agent stopped.
+pub(crate) fn agent(config: &AgentConfig) -> anyhow::Result<()> {
+    control(&config.process, serve(config))
+}
+
+async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
+    let signals = Signals::new().context("cannot handle signals")?;
+    let metrics = Arc::new(Registry::new(0));
+    let is_folder = config.source.is_folder();
+    let port = config.metrics.address(is_folder, AGENT_METRICS_PORT);
+    let admin = Admin::bind(&config.admin, AGENT_ADMIN_SOCKET, port, !is_folder)?;
+    let path = &config.link.link;
+    let (_link, listener) = SocketFile::bind(path, Purpose::Link).map_err(UsageError::from)?;
+    let node_name = config.process.node_name.as_deref();
+    let data_plane = DataPlane::start(&config.data_plane, node_name, &metrics).await?;
+    let following = data_plane.following();
+    let (source, settings) = config.source.of_agent();
+    let feed = ingress_agent::start(source, settings)
+        .await
+        .map_err(UsageError::from)?;
+
+    let (status, shown_status) = watch::channel(Arc::new(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        node: config.process.node_name.clone(),
+        ..Status::default()
+    }));
+    tokio::spawn(publish::follow_state(
+        feed.state.clone(),
+        config.source.kind(),
+        status.clone(),
+    ));
+    let (readiness, is_ready) = watch::channel(Readiness::Starting);
+    publish::expose_process(&metrics, shown_status.clone(), is_ready.clone());
+    publish::expose_source(&metrics, Some(feed.report.clone()), feed.state);
+    expose_proxy(&metrics, shown_status.clone());
+    let mut admin = admin.serve(is_ready, None, shown_status, Some(feed.report), &metrics)?;
+    let _scrapes = admin.serve_metrics()?;
+    tracing::info!(listener = "link", path = %path.display(), "listening");
+
+    let agent = Agent {
+        listen: &config.listen,
+        data_plane,
+        updates: feed.updates,
+        resync: feed.resync,
+        proxy: None,
+        hold: None,
+        status,
+        readiness,
+    };
+    agent.show();
+    let listener = UnixListener::from_std(listener)?;
+    tokio::select! {
+        ended = agent.run(listener, signals) => ended,
+        () = following => bail!("nothing keeps the kernel's maps in step any more; see the log"),
+    }
+}
+
+/// Shows in the metrics whether there is a proxy.
+fn expose_proxy(metrics: &Registry, status: watch::Receiver<Arc<Status>>) {
+    metrics.collect_with(Box::new(move |exposition| {
+        let name = "forebay_proxy_connected";
+        exposition.family(name, Kind::Gauge, "1 while a proxy gets the updates.");
+        let is_there = status.borrow().proxy.is_some_and(|proxy| proxy != AWAY);
+        exposition.sample(name, &[], u8::from(is_there));
+    }));
+}
+
+/// As the status says it: no proxy, one that has no table yet, one that accepts, one that ends.
+const AWAY: &str = "away";
+const STARTING: &str = "starting";
+const SERVING: &str = "serving";
+const LEAVING: &str = "leaving";
+
+/// The proxy that gets the updates.
+struct Proxy {
+    channel: Channel,
+    stage: &'static str,
+    /// Changes mean nothing to it until a whole state comes.
+    needs_whole: bool,
+}
+
+/// Somebody who has said hello.
+struct Caller {
+    channel: Channel,
+    version: u16,
+    workers: u16,
+    sockets: Vec<(Place, TcpListener)>,
+}
+
+struct Agent<'a> {
+    listen: &'a ListenArgs,
+    data_plane: DataPlane,
+    updates: mpsc::Receiver<Arc<Update>>,
+    resync: mpsc::Sender<()>,
+    proxy: Option<Proxy>,
+    /// Until when the sockets of a lost proxy are held.
+    hold: Option<Instant>,
+    status: watch::Sender<Arc<Status>>,
+    readiness: watch::Sender<Readiness>,
+}
+
+impl Agent<'_> {
+    async fn run(mut self, listener: UnixListener, mut signals: Signals) -> anyhow::Result<()> {
+        let mut callers = JoinSet::new();
+        let mut heartbeat = interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Set by SIGTERM.
+        let mut leave: Option<Instant> = None;
+        loop {
+            let alone = leave.filter(|_| !self.is_leaving());
+            tokio::select! {
+                accepted = listener.accept(), if callers.len() < KNOCKING => match accepted {
+                    Ok((stream, _)) => drop(callers.spawn(hear(stream))),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a proxy");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                Some(caller) = callers.join_next(), if !callers.is_empty() => match caller {
+                    Ok(Ok(caller)) => self.welcome(caller).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "somebody connected who is no proxy"),
+                    Err(error) => tracing::warn!(%error, "cannot hear a proxy"),
+                },
+                update = self.updates.recv() => {
+                    let Some(update) = update else {
+                        bail!("the agent stopped; see the log")
+                    };
+                    self.pass_on(&update).await;
+                }
+                frame = heard(&mut self.proxy) => match frame {
+                    Ok(message) => self.follow(message).await,
+                    Err(error) => self.lose(&error),
+                },
+                _ = heartbeat.tick() => self.tell(&FromAgent::Alive).await,
+                () = over(self.hold) => {
+                    tracing::warn!("no proxy came back: its sockets are closed");
+                    self.abandon();
+                }
+                signal = signals.next() => {
+                    tracing::info!(signal, "shutting down");
+                    self.readiness.send_replace(Readiness::ShuttingDown);
+                    if leave.is_some() {
+                        return Ok(());
+                    }
+                    leave = Some(Instant::now() + LEAVE);
+                }
+                () = over(alone) => return Ok(()),
+            }
+            if leave.is_some() && self.proxy.is_none() {
+                tracing::info!("stopped");
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.stage == LEAVING)
+    }
+
+    /// Gives a proxy its sockets, and everything that comes from now on.
+    async fn welcome(&mut self, mut caller: Caller) {
+        let refusal = if self.proxy.is_some() {
+            Some("it has another proxy".to_owned())
+        } else if caller.version != wire::VERSION {
+            let (theirs, ours) = (caller.version, wire::VERSION);
+            Some(format!(
+                "the proxy speaks version {theirs} of the link, and the agent {ours}; run the same Forebay for both"
+            ))
+        } else {
+            None
+        };
+        let has_sockets = !caller.sockets.is_empty();
+        let known = caller.sockets.len();
+        let offer = refusal.map_or_else(
+            || {
+                let workers = usize::from(caller.workers);
+                self.data_plane
+                    .bind(self.listen, workers, std::mem::take(&mut caller.sockets))
+                    .and_then(|()| Ok(self.data_plane.sockets()?))
+                    .map_err(|error| format!("{error:#}"))
+            },
+            Err,
+        );
+        self.show();
+        let sent = match offer {
+            Ok(offer) => {
+                let new = offer.sockets.get(if has_sockets { known } else { 0 }..);
+                let new = new.unwrap_or_default();
+                let welcome = FromAgent::Welcome {
+                    sockets: new.iter().map(|(place, _)| *place).collect(),
+                    listeners: offer.listeners,
+                    mode: offer.mode,
+                    degraded: offer.degraded,
+                };
+                let descriptors: Vec<_> = new.iter().map(|(_, socket)| socket.as_fd()).collect();
+                within(caller.channel.send(&welcome, &descriptors)).await
+            }
+            Err(reason) => {
+                tracing::error!(reason, "cannot serve a proxy");
+                // It may not wait to hear why.
+                let refused = FromAgent::Refused { reason };
+                let _ = within(caller.channel.send(&refused, &[])).await;
+                return;
+            }
+        };
+        match sent {
+            Ok(()) => {
+                tracing::info!(
+                    workers = caller.workers,
+                    sockets = known,
+                    "a proxy is there"
+                );
+                self.hold = None;
+                self.proxy = Some(Proxy {
+                    channel: caller.channel,
+                    stage: STARTING,
+                    needs_whole: true,
+                });
+                self.show();
+                self.ask_for_whole();
+            }
+            Err(error) => self.lose(&error),
+        }
+    }
+
+    /// Passes an update on.
+    async fn pass_on(&mut self, update: &Update) {
+        self.readiness.send_if_modified(|readiness| {
+            let is_first = *readiness == Readiness::Starting;
+            if is_first {
+                *readiness = match self.data_plane.refusal() {
+                    None => Readiness::Ready,
+                    Some(reason) => Readiness::Refused(reason.to_owned()),
+                };
+            }
+            is_first
+        });
+        let Some(proxy) = &mut self.proxy else { return };
+        if proxy.needs_whole && update.base.is_some() {
+            return;
+        }
+        proxy.needs_whole = false;
+        let sent = match wire::encode(update) {
+            Ok(bytes) => within(proxy.channel.send_update(&bytes)).await,
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = sent {
+            self.lose(&error);
+        }
+    }
+
+    /// Does what the proxy says.
+    async fn follow(&mut self, message: FromProxy) {
+        match message {
+            FromProxy::Hello { .. } => {
+                self.lose(&LinkError::Turn("a second hello".to_owned()));
+            }
+            FromProxy::Resync => self.ask_for_whole(),
+            FromProxy::Serving => {
+                if let Err(error) = self.data_plane.open() {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "connections for the virtual IPs do not reach the proxy"
+                    );
+                    self.readiness
+                        .send_replace(Readiness::Refused(format!("{error:#}")));
+                }
+                self.turn(SERVING);
+            }
+            FromProxy::Leaving => self.turn(LEAVING),
+            FromProxy::Ending => {
+                self.turn(LEAVING);
+                let is_replaced = self.data_plane.is_replaced().await;
+                self.tell(&FromAgent::Ended { is_replaced }).await;
+            }
+            FromProxy::Closed => self.abandon(),
+        }
+    }
+
+    fn turn(&mut self, stage: &'static str) {
+        if let Some(proxy) = &mut self.proxy {
+            proxy.stage = stage;
+        }
+        self.show();
+    }
+
+    fn ask_for_whole(&mut self) {
+        if let Some(proxy) = &mut self.proxy {
+            proxy.needs_whole = true;
+        }
+        // One request that waits is enough.
+        let _ = self.resync.try_send(());
+    }
+
+    async fn tell(&mut self, message: &FromAgent) {
+        let Some(proxy) = &mut self.proxy else { return };
+        if let Err(error) = within(proxy.channel.send(message, &[])).await {
+            self.lose(&error);
+        }
+    }
+
+    /// The proxy is gone, or to be treated so.
+    fn lose(&mut self, error: &LinkError) {
+        let is_leaving = self.is_leaving();
+        self.proxy = None;
+        if is_leaving {
+            tracing::info!("the proxy has ended");
+            self.abandon();
+        } else {
+            tracing::warn!(%error, "the proxy is lost; its sockets are held for the next one");
+            self.hold = Some(Instant::now() + HOLD);
+        }
+        self.show();
+    }
+
+    fn abandon(&mut self) {
+        self.hold = None;
+        self.data_plane.abandon();
+    }
+
+    /// Shows the proxy and the data plane in the status.
+    fn show(&self) {
+        let proxy = self.proxy.as_ref().map_or(AWAY, |proxy| proxy.stage);
+        let (mode, degraded) = self.data_plane.mode();
+        let listeners = self.data_plane.listeners();
+        self.status.send_modify(|status| {
+            let status = Arc::make_mut(status);
+            status.proxy = Some(proxy);
+            status.listeners = listeners.into_iter().map(ListenerStatus::of).collect();
+            status.data_plane = DataPlaneStatus { mode, degraded };
+        });
+    }
+}
+
+/// Hears who connects, and what sockets it has.
+async fn hear(stream: UnixStream) -> Result<Caller, LinkError> {
+    let mut channel = Channel::new(stream, false);
+    let frame = timeout(HELLO, channel.receive()).await;
+    let Frame::Message(bytes, descriptors) = frame.map_err(|_| LinkError::Gone)?? else {
+        return Err(LinkError::Turn("an update".to_owned()));
+    };
+    match read(&bytes)? {
+        FromProxy::Hello {
+            version,
+            workers,
+            sockets,
+        } => Ok(Caller {
+            channel,
+            version,
+            workers,
+            sockets: join(sockets, descriptors)?,
+        }),
+        other => Err(LinkError::Turn(format!("{other:?}"))),
+    }
+}
+
+/// The next message of the proxy, if there is one.
+async fn heard(proxy: &mut Option<Proxy>) -> Result<FromProxy, LinkError> {
+    let Some(proxy) = proxy else {
+        return std::future::pending().await;
+    };
+    match proxy.channel.receive().await? {
+        Frame::Message(bytes, _) => read(&bytes),
+        Frame::Update(_) => Err(LinkError::Turn("an update".to_owned())),
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<FromProxy, LinkError> {
+    wire::read(bytes).map_err(|error| LinkError::Message(error.to_string()))
+}
+
+/// A proxy that takes nothing for too long is lost.
+async fn within(send: impl Future<Output = Result<(), LinkError>>) -> Result<(), LinkError> {
+    timeout(PATIENCE, send)
+        .await
+        .unwrap_or(Err(LinkError::Gone))
+}
+
+async fn over(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
