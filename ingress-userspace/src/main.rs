@@ -7,6 +7,7 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 mod admin;
 mod ask;
 mod config;
+mod confine;
 mod link;
 mod log;
 mod run;

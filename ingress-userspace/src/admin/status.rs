@@ -8,6 +8,7 @@ use ingress_agent::Report;
 use ingress_model::{Problem, Transport};
 
 use super::readiness::Readiness;
+use crate::confine::Confinement;
 
 /// Everything `/status` shows. Written by `run` at each change.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -21,6 +22,9 @@ pub(crate) struct Status {
     /// In an agent whose proxy is another process: how that one is doing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) proxy: Option<&'static str>,
+    /// In a proxy that is a process of its own: what it has given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) confinement: Option<Confinement>,
     /// The bound listeners.
     pub(crate) listeners: Vec<ListenerStatus>,
     /// How connections reach the workers.

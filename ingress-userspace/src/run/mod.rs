@@ -21,7 +21,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::sync::oneshot;
 
-use self::{admin::Admin, data_plane::DataPlane, listener::Role, serve::Feed, signals::Signals};
+use self::{
+    admin::Admin,
+    data_plane::DataPlane,
+    listener::Role,
+    serve::{Feed, Setup},
+    signals::Signals,
+};
 pub(crate) use self::{agent::agent, proxy::proxy};
 use ingress_agent::AgentError;
 use ingress_proxy::metrics::Registry;
@@ -113,6 +119,11 @@ async fn both(config: &RunConfig) -> anyhow::Result<()> {
         report: Some(feed.report),
         sockets,
     };
-    let parts = (&config.serve, &config.process);
-    serve::serve(parts, signals, metrics, admin, feed, data_plane).await
+    let setup = Setup {
+        config: &config.serve,
+        process: &config.process,
+        workers,
+        confinement: None,
+    };
+    serve::serve(setup, signals, metrics, admin, feed, data_plane).await
 }

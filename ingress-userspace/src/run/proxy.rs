@@ -15,11 +15,12 @@ use super::{
     admin::Admin,
     control,
     listener::{self, Role},
-    serve::{self, Feed, Front},
+    serve::{self, Feed, Front, Setup},
     signals::Signals,
 };
 use crate::{
     config::{ADMIN_SOCKET, METRICS_PORT, ProxyConfig},
+    confine::{self, ConfineError, Confinement},
     link::{Command, LastGood, Link},
 };
 
@@ -43,6 +44,7 @@ async fn serve(config: &ProxyConfig) -> anyhow::Result<()> {
     let admin = Admin::bind(&config.admin, ADMIN_SOCKET, port, true)?;
     let last_good = config.state_dir.as_deref().map(LastGood::open);
     let last_good = last_good.transpose().map_err(UsageError::from)?;
+    let confinement = confine(config, last_good.as_ref())?;
     let link = Link::start(
         config.link.link.clone(),
         u16::try_from(workers).unwrap_or(u16::MAX),
@@ -57,8 +59,31 @@ async fn serve(config: &ProxyConfig) -> anyhow::Result<()> {
         report: None,
         sockets: link.sockets,
     };
-    let parts = (&config.serve, &config.process);
-    serve::serve(parts, signals, metrics, admin, feed, Agent(link.commands)).await
+    let setup = Setup {
+        config: &config.serve,
+        process: &config.process,
+        workers,
+        confinement: Some(confinement),
+    };
+    let front = Agent(link.commands);
+    serve::serve(setup, signals, metrics, admin, feed, front).await
+}
+
+/// Gives up everything that the process needs no more. No other thread has begun, and nobody has sent
+/// a byte.
+fn confine(
+    config: &ProxyConfig,
+    last_good: Option<&LastGood>,
+) -> Result<Confinement, ConfineError> {
+    let admin = config.admin.path(ADMIN_SOCKET);
+    let folders = [admin.parent(), config.state_dir.as_deref()];
+    let folders: Vec<_> = folders.into_iter().flatten().collect();
+    // Without an agent, it binds what it served before.
+    let places = last_good.map(LastGood::places).unwrap_or_default();
+    let ports: Vec<_> = places.iter().map(|place| place.address.port()).collect();
+    let confinement = confine::confine(&folders, &ports)?;
+    tracing::info!(?confinement, "confined");
+    Ok(confinement)
 }
 
 /// Binds what an agent would bind, as far as this process may.

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     admin::{DataPlaneStatus, ListenerStatus, Readiness, Status},
     config::{ProcessArgs, ServeArgs},
+    confine::Confinement,
     sockets::{Sockets, by_worker},
 };
 
@@ -66,6 +67,16 @@ pub(super) struct Feed {
     pub(super) sockets: oneshot::Receiver<Sockets>,
 }
 
+/// How the workers are to be.
+pub(super) struct Setup<'a> {
+    pub(super) config: &'a ServeArgs,
+    pub(super) process: &'a ProcessArgs,
+    /// How many.
+    pub(super) workers: usize,
+    /// What the process has given up.
+    pub(super) confinement: Option<Confinement>,
+}
+
 /// How many workers are asked for.
 pub(super) fn workers(config: &ServeArgs) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -77,20 +88,25 @@ pub(super) fn workers(config: &ServeArgs) -> usize {
 /// # Errors
 /// The process lacks something without which nothing can be served.
 pub(super) async fn serve(
-    (config, process): (&ServeArgs, &ProcessArgs),
+    Setup {
+        config,
+        process,
+        workers,
+        confinement,
+    }: Setup<'_>,
     mut signals: Signals,
     metrics: Arc<Registry>,
     admin: Admin,
     feed: Feed,
     mut front: impl Front,
 ) -> anyhow::Result<()> {
-    let workers = workers(config);
     let resolver = tls::Resolver::new()?;
     let site = Site::new(Arc::clone(&resolver), Arc::clone(&metrics));
     let tables = site.tables();
     let (status, shown_status) = watch::channel(Arc::new(Status {
         version: env!("CARGO_PKG_VERSION"),
         node: process.node_name.clone(),
+        confinement,
         ..Status::default()
     }));
     tokio::spawn(publish::follow_state(

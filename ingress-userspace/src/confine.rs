@@ -1,0 +1,412 @@
+//! What a proxy gives up before it reads the first byte of a client.
+//!
+//! Clients talk to parsers. Should one of them be taken over, it must find nothing to use: no
+//! capability, no way to gain one, no program to start, no file but its own, no process to signal. What
+//! a kernel lacks (Landlock before 5.13, or left out when it was built) is left out here, too, and the
+//! status says so.
+
+use std::{io, path::Path};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, path_beneath_rules,
+};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Is, SeccompCondition,
+    SeccompFilter, SeccompRule,
+};
+use serde::Serialize;
+
+/// The newest rights of Landlock that are asked for.
+const LANDLOCK: ABI = ABI::V6;
+
+/// The process may not give up what it must.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfineError {
+    /// Capabilities, or the way to new ones.
+    #[error("cannot give up the process's privileges")]
+    Privileges(#[source] io::Error),
+    /// The filter of system calls.
+    #[error("cannot filter the process's system calls: {0}")]
+    Seccomp(String),
+    /// The rules for files.
+    #[error("cannot restrict the process to its own files: {0}")]
+    Landlock(String),
+}
+
+/// What holds for this process, as the status shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Confinement {
+    /// No capability, and no way to new ones: always.
+    privileges: &'static str,
+    /// Only system calls that a proxy needs: always.
+    system_calls: &'static str,
+    /// `own`, `own, as far as this kernel can` or `any: this kernel has no Landlock`.
+    files: &'static str,
+}
+
+/// Confines the calling thread, and all that it starts from now on; there must be no other yet.
+///
+/// `folders` may be read and written, with what is in them. Of ports, only `ports` may be bound.
+///
+/// # Errors
+/// The kernel refuses: then nothing must be served.
+pub(crate) fn confine(folders: &[&Path], ports: &[u16]) -> Result<Confinement, ConfineError> {
+    drop_privileges().map_err(ConfineError::Privileges)?;
+    let files = restrict_files(folders, ports)
+        .map_err(|error| ConfineError::Landlock(error.to_string()))?;
+    restrict_calls().map_err(|error| ConfineError::Seccomp(error.to_string()))?;
+    Ok(Confinement {
+        privileges: "none",
+        system_calls: "filtered",
+        files,
+    })
+}
+
+fn drop_privileges() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::thread::clear_ambient_capability_set()?;
+    for capability in CapabilitySet::all().iter() {
+        // Whoever has no right to do so has little to lose: what it may regain is nothing, since
+        // no program gives it more from now on.
+        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+    }
+    let none = CapabilitySet::empty();
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
+    Ok(())
+}
+
+fn restrict_files(
+    folders: &[&Path],
+    ports: &[u16],
+) -> Result<&'static str, landlock::RulesetError> {
+    let all = AccessFs::from_all(LANDLOCK);
+    let own = AccessFs::ReadFile
+        | AccessFs::ReadDir
+        | AccessFs::WriteFile
+        | AccessFs::Truncate
+        | AccessFs::MakeReg
+        | AccessFs::MakeSock
+        | AccessFs::RemoveFile
+        | AccessFs::Refer;
+    let ports = ports.iter();
+    let ports = ports.map(|port| Ok(NetPort::new(*port, AccessNet::BindTcp)));
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(all)?
+        .handle_access(AccessNet::BindTcp)?
+        .scope(Scope::from_all(LANDLOCK))?
+        .create()?
+        .add_rules(path_beneath_rules(folders, own))?
+        .add_rules(ports.collect::<Vec<Result<_, landlock::RulesetError>>>())?
+        .restrict_self()?;
+    Ok(match status.ruleset {
+        RulesetStatus::FullyEnforced => "own",
+        RulesetStatus::PartiallyEnforced => "own, as far as this kernel can",
+        RulesetStatus::NotEnforced => "any: this kernel has no Landlock",
+    })
+}
+
+/// System calls that a proxy makes, whatever their arguments. Any other fails with ENOSYS, as in an
+/// older kernel: libraries know how to go on from that.
+const ALLOWED: &[i64] = &[
+    // Connections and the descriptors of the link.
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_accept4,
+    libc::SYS_bind,
+    libc::SYS_connect,
+    libc::SYS_listen,
+    libc::SYS_shutdown,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    libc::SYS_socketpair,
+    libc::SYS_close,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_fcntl,
+    // Waiting.
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_eventfd2,
+    libc::SYS_pipe2,
+    libc::SYS_ppoll,
+    libc::SYS_futex,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_clock_gettime,
+    libc::SYS_gettimeofday,
+    libc::SYS_sched_yield,
+    libc::SYS_restart_syscall,
+    // Memory, but for code: see the rules below.
+    libc::SYS_brk,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_getrandom,
+    // Threads, signals, the end.
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sigaltstack,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    // They cannot fail, say those who call them.
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_gettid,
+    libc::SYS_geteuid,
+    libc::SYS_getuid,
+    libc::SYS_getegid,
+    libc::SYS_getgid,
+    libc::SYS_uname,
+    libc::SYS_getrusage,
+    libc::SYS_membarrier,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    // The last good state and the admin socket; Landlock says which files.
+    libc::SYS_openat,
+    libc::SYS_lseek,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_lstat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+];
+
+fn restrict_calls() -> Result<(), Box<dyn std::error::Error>> {
+    let if_any = |conditions: Vec<Vec<SeccompCondition>>| {
+        let rules = conditions.into_iter().map(SeccompRule::new);
+        rules.collect::<Result<Vec<_>, _>>()
+    };
+    let mut rules: std::collections::BTreeMap<_, _> =
+        ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
+    // No memory becomes code.
+    let no_code = |argument| {
+        let exec = Is::MaskedEq(libc::PROT_EXEC as u64);
+        SeccompCondition::new(argument, Length::Dword, exec, 0)
+    };
+    rules.insert(libc::SYS_mmap, if_any(vec![vec![no_code(2)?]])?);
+    rules.insert(libc::SYS_mprotect, if_any(vec![vec![no_code(2)?]])?);
+    // Threads, no processes. `clone3` says so in memory, where a filter cannot look: it fails, and
+    // libraries turn to `clone`.
+    let thread = Is::MaskedEq(libc::CLONE_THREAD as u64);
+    let thread = SeccompCondition::new(0, Length::Qword, thread, libc::CLONE_THREAD as u64)?;
+    rules.insert(libc::SYS_clone, if_any(vec![vec![thread]])?);
+    // TCP to clients and pods, Unix sockets to the agent and for answers.
+    let domain = |domain: i32| SeccompCondition::new(0, Length::Dword, Is::Eq, domain as u64);
+    let domains = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX].map(domain);
+    let domains = domains.into_iter().map(|one| one.map(|one| vec![one]));
+    rules.insert(
+        libc::SYS_socket,
+        if_any(domains.collect::<Result<_, _>>()?)?,
+    );
+    // What waits to be sent, and non-blocking mode; names of threads and of memory; an own end by
+    // `abort`.
+    let request = |request: u64| SeccompCondition::new(1, Length::Dword, Is::Eq, request);
+    rules.insert(
+        libc::SYS_ioctl,
+        if_any(vec![
+            vec![request(libc::FIONBIO as u64)?],
+            vec![request(libc::TIOCOUTQ as u64)?],
+            vec![request(libc::TCGETS as u64)?],
+        ])?,
+    );
+    let option = |option: i32| SeccompCondition::new(0, Length::Dword, Is::Eq, option as u64);
+    rules.insert(
+        libc::SYS_prctl,
+        if_any(vec![
+            vec![option(libc::PR_SET_NAME)?],
+            vec![option(libc::PR_SET_VMA)?],
+        ])?,
+    );
+    let own = u64::try_from(rustix::process::getpid().as_raw_pid())?;
+    let own = SeccompCondition::new(0, Length::Dword, Is::Eq, own)?;
+    rules.insert(libc::SYS_tgkill, if_any(vec![vec![own]])?);
+    let none_set = SeccompCondition::new(2, Length::Qword, Is::Eq, 0)?;
+    rules.insert(libc::SYS_prlimit64, if_any(vec![vec![none_set]])?);
+
+    let filter = SeccompFilter::new(
+        rules,
+        SeccompAction::Errno(libc::ENOSYS as u32),
+        SeccompAction::Allow,
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    let program: BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&program)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::TcpListener,
+        os::{
+            linux::net::SocketAddrExt as _,
+            unix::net::{SocketAddr, UnixDatagram},
+        },
+        process::{Command, Stdio},
+    };
+
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+
+    use super::*;
+
+    /// In the environment of the process that tries: the folder that it may use.
+    const FOLDER: &str = "FOREBAY_TEST_FOLDER";
+    /// Likewise: whether it is confined first.
+    const CONFINED: &str = "FOREBAY_TEST_CONFINED";
+    /// Marks its answers in what the test harness prints.
+    const MARK: &str = "ATTEMPT ";
+
+    /// What a process tries that has work to do.
+    fn work(folder: &Path) -> Vec<(&'static str, bool)> {
+        let tcp = || socket(AddressFamily::INET, SocketType::STREAM, None);
+        let own = folder.join("own");
+        vec![
+            ("write its own file", std::fs::write(&own, "x").is_ok()),
+            ("read its own file", std::fs::read(&own).is_ok()),
+            ("remove its own file", std::fs::remove_file(&own).is_ok()),
+            (
+                "start a thread",
+                std::thread::Builder::new().spawn(|| ()).is_ok(),
+            ),
+            ("make a TCP socket", tcp().is_ok()),
+        ]
+    }
+
+    /// What it tries once somebody has taken it over, as root.
+    fn abuse(folder: &Path) -> Vec<(&'static str, bool)> {
+        let raw = |family, protocol| socket(family, SocketType::RAW, protocol).is_ok();
+        let beside = folder.with_extension("beside");
+        let name = folder.to_str().unwrap_or_default();
+        let abstract_socket = || {
+            let stranger = SocketAddr::from_abstract_name(name)?;
+            UnixDatagram::unbound()?.connect_addr(&stranger)
+        };
+        let parent = rustix::process::getppid();
+        vec![
+            ("start a program", Command::new("/bin/true").spawn().is_ok()),
+            (
+                "make a raw socket",
+                raw(AddressFamily::INET, Some(ipproto::ICMP)),
+            ),
+            ("make a netlink socket", raw(AddressFamily::NETLINK, None)),
+            (
+                "unmount a file system",
+                rustix::mount::unmount("/nowhere", rustix::mount::UnmountFlags::empty())
+                    != Err(rustix::io::Errno::NOSYS),
+            ),
+            (
+                "read a file of others",
+                std::fs::read("/etc/passwd").is_ok(),
+            ),
+            ("list the processes", std::fs::read_dir("/proc").is_ok()),
+            (
+                "write elsewhere",
+                std::fs::write(&beside, "x")
+                    .and_then(|()| std::fs::remove_file(&beside))
+                    .is_ok(),
+            ),
+            ("bind a port", TcpListener::bind("127.0.0.1:0").is_ok()),
+            (
+                "signal another process",
+                parent.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()),
+            ),
+            ("reach an abstract socket", abstract_socket().is_ok()),
+        ]
+    }
+
+    #[test]
+    fn a_confined_process_can_work_and_nothing_else() {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            return tell(Path::new(&folder));
+        }
+        if !rustix::process::geteuid().is_root() {
+            println!("SKIPPED: only root can try what a proxy must not do");
+            return;
+        }
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let name = folder.path().to_str().unwrap();
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let _stranger = UnixDatagram::bind_addr(&address).unwrap();
+        let free = asked(folder.path(), false);
+        for attempt in &free {
+            assert!(attempt.1, "not confined, it cannot {}", attempt.0);
+        }
+        let confined = asked(folder.path(), true);
+        assert_eq!(confined.len(), free.len());
+        let works = work(folder.path()).len();
+        for (number, (attempt, worked)) in confined.iter().enumerate() {
+            assert_eq!(*worked, number < works, "confined, it tries to {attempt}");
+        }
+    }
+
+    /// The answers of a process of its own, with one thread that is confined.
+    fn asked(folder: &Path, confined: bool) -> Vec<(String, bool)> {
+        let test = "confine::tests::a_confined_process_can_work_and_nothing_else";
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", test, "--nocapture"])
+            .env(FOLDER, folder)
+            .stderr(Stdio::inherit());
+        if confined {
+            command.env(CONFINED, "yes");
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let answers = text.lines().filter_map(|line| {
+            let (_, answer) = line.split_once(MARK)?;
+            let (worked, attempt) = answer.split_once(' ')?;
+            Some((attempt.to_owned(), worked == "true"))
+        });
+        let answers: Vec<_> = answers.collect();
+        assert!(!answers.is_empty(), "{text}");
+        answers
+    }
+
+    fn tell(folder: &Path) {
+        if std::env::var_os(CONFINED).is_some() {
+            let confinement = confine(&[folder], &[]).unwrap();
+            assert_eq!(confinement.files, "own", "this kernel has no Landlock");
+        }
+        for (attempt, worked) in work(folder).into_iter().chain(abuse(folder)) {
+            println!("{MARK}{worked} {attempt}");
+        }
+    }
+}
