@@ -242,9 +242,9 @@ fn restrict_calls() -> Result<(), Box<dyn std::error::Error>> {
     rules.insert(
         libc::SYS_ioctl,
         if_any(vec![
-            vec![request(libc::FIONBIO as u64)?],
-            vec![request(libc::TIOCOUTQ as u64)?],
-            vec![request(libc::TCGETS as u64)?],
+            vec![request(libc::FIONBIO)?],
+            vec![request(libc::TIOCOUTQ)?],
+            vec![request(libc::TCGETS)?],
         ])?,
     );
     let option = |option: i32| SeccompCondition::new(0, Length::Dword, Is::Eq, option as u64);
