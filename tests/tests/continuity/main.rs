@@ -1,5 +1,5 @@
 //! Nothing is lost while things change: `clients` keeps the load up, `replacement` puts one process
-//! in the place of another below it, `rollout` one set of endpoints.
+//! in the place of another below it, `processes` ends agent and proxy, `rollout` changes endpoints.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,8 +9,10 @@
 )]
 
 mod clients;
+mod pair;
 mod pod;
 mod site;
 
+mod processes;
 mod replacement;
 mod rollout;

@@ -93,7 +93,7 @@ fn a_successor_that_never_serves_costs_no_request() {
     clients.expect_no_loss();
 }
 
-const NOWHERE: &str = "\
+pub(crate) const NOWHERE: &str = "\
 apiVersion: v1
 kind: Config
 current-context: nowhere

@@ -98,7 +98,7 @@ pub fn run_to_end<S: AsRef<str>>(args: &[S]) -> Result<Output> {
     }
 }
 
-/// How to start `forebay run`.
+/// How to start `forebay run`, `agent` or `proxy`.
 #[derive(Debug)]
 pub struct Launch {
     program: Option<PathBuf>,
@@ -116,7 +116,15 @@ impl Launch {
     /// # Panics
     /// When the temporary folder takes no new one.
     pub fn new<S: AsRef<str>>(args: &[S]) -> Self {
-        let args = ["run", "--log-format", "json"]
+        Self::of("run", args)
+    }
+
+    /// `forebay COMMAND --log-format json ARGS`, likewise.
+    ///
+    /// # Panics
+    /// When the temporary folder takes no new one.
+    pub fn of<S: AsRef<str>>(command: &str, args: &[S]) -> Self {
+        let args = [command, "--log-format", "json"]
             .into_iter()
             .chain(args.iter().map(AsRef::as_ref));
         Self {

@@ -201,10 +201,19 @@ impl Forebay {
     /// # Errors
     /// As [`Launch::start`].
     pub fn restart(&mut self) -> Result<()> {
+        self.restart_unready()?;
+        self.wait_for_ready()
+    }
+
+    /// Likewise, and waits for nothing.
+    ///
+    /// # Errors
+    /// The binary cannot be started.
+    pub fn restart_unready(&mut self) -> Result<()> {
         self.running = None;
         self.log = Log::default();
         self.running = Some(Running::start(&self.launch, &self.log)?);
-        self.wait_for_ready()
+        Ok(())
     }
 }
 
