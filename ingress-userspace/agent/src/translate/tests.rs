@@ -6,7 +6,7 @@ use super::{
     super::{index::Event, watch::index_of},
     *,
 };
-use ingress_model::{Action, PathKind, Rule, TlsRedirect};
+use ingress_model::{Action, PathKind, Rule, TlsRedirect, wire};
 
 fn settings() -> Settings {
     Settings {
@@ -1566,6 +1566,7 @@ proptest! {
         let mut index = Index::default();
         let mut state = State::new(settings());
         let mut proxy = Update::default();
+        let mut decoder = wire::Decoder::default();
         for step in steps {
             for (place, text) in step {
                 texts[place] = text;
@@ -1573,7 +1574,10 @@ proptest! {
             let text: String = texts.iter().flatten().map(String::as_str).collect();
             let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
             let update = state.apply(&index, keys);
-            take(&mut proxy, &update);
+            // As to a proxy that is another process.
+            let sent = decoder.decode(&wire::encode(&update).unwrap()).unwrap();
+            prop_assert_eq!(&sent, &update, "{}", text);
+            take(&mut proxy, &sent);
             let scratch = translate(&text);
             let whole = sorted(&state.whole());
             let expected = sorted(&scratch.update);
@@ -1700,6 +1704,9 @@ proptest! {
         let theirs = SECRETS[0].replace("\"namespace\":\"default\"", "\"namespace\":\"evil\"");
         let alone = translate_quickly(&base);
         let both = translate_quickly(&format!("{base}{theirs}{}", intruders.concat()));
+        let whole = both.whole();
+        let sent = wire::Decoder::default().decode(&wire::encode(&whole).unwrap());
+        prop_assert_eq!(sent.map_err(|error| error.to_string()), Ok(whole));
         for (host, served) in &alone.hosts {
             let now = both.hosts.get(host).map(|served| &served.rules);
             let now = now.ok_or_else(|| TestCaseError::fail(format!("{host} is gone")))?;
