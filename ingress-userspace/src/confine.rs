@@ -30,9 +30,6 @@ pub(crate) enum ConfineError {
     /// The filter of system calls.
     #[error("cannot filter the process's system calls: {0}")]
     Seccomp(String),
-    /// The rules for files.
-    #[error("cannot restrict the process to its own files: {0}")]
-    Landlock(String),
 }
 
 /// What holds for this process, as the status shows it.
@@ -43,7 +40,7 @@ pub(crate) struct Confinement {
     privileges: &'static str,
     /// Only system calls that a proxy needs: always.
     system_calls: &'static str,
-    /// `own`, `own, as far as this kernel can` or `any: this kernel has no Landlock`.
+    /// `own`, `own, as far as this kernel can`, or `any` and why.
     files: &'static str,
 }
 
@@ -55,8 +52,11 @@ pub(crate) struct Confinement {
 /// The kernel refuses: then nothing must be served.
 pub(crate) fn confine(folders: &[&Path], ports: &[u16]) -> Result<Confinement, ConfineError> {
     drop_privileges().map_err(ConfineError::Privileges)?;
-    let files = restrict_files(folders, ports)
-        .map_err(|error| ConfineError::Landlock(error.to_string()))?;
+    let files = restrict_files(folders, ports).unwrap_or_else(|error| {
+        // A container runtime may refuse the system calls that an old profile does not know.
+        tracing::warn!(%error, "no Landlock: file modes alone protect what is not the proxy's");
+        "any: Landlock is refused"
+    });
     restrict_calls().map_err(|error| ConfineError::Seccomp(error.to_string()))?;
     Ok(Confinement {
         privileges: "none",

@@ -1,11 +1,12 @@
 //! `deploy/`: what a real API server makes of what kustomize renders, and whether a real Forebay can
 //! live on it: its probes, its settings, its capabilities.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::TcpStream,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, OnceLock},
@@ -36,41 +37,99 @@ impl Deployed {
         &self.daemonset["spec"]["template"]["spec"]
     }
 
-    fn container(&self) -> &Value {
-        &self.pod()["containers"][0]
+    fn container(&self, name: &str) -> &Value {
+        let containers = self.pod()["containers"].as_array().unwrap();
+        let found = containers.iter().find(|one| one["name"] == name);
+        found.unwrap_or_else(|| panic!("no container {name}"))
     }
 
-    /// Names of the capabilities that the container adds to none.
-    fn capabilities(&self) -> BTreeSet<String> {
-        let capabilities = &self.container()["securityContext"]["capabilities"];
+    /// Names of the capabilities that a container adds to none.
+    fn capabilities(&self, container: &str) -> BTreeSet<String> {
+        let capabilities = &self.container(container)["securityContext"]["capabilities"];
         assert_eq!(strings(&capabilities["drop"]), ["ALL".to_owned()].into());
         strings(&capabilities["add"])
     }
 
-    /// How to start a program with these capabilities and no other, as root.
-    fn wrapper(&self) -> Vec<String> {
-        let added = self.capabilities().into_iter();
+    /// How to start a program as a container's user, with its capabilities and no other.
+    fn wrapper(&self, container: &str) -> Vec<String> {
+        let added = self.capabilities(container).into_iter();
         let added: String = added
             .map(|name| format!(",+{}", name.to_lowercase()))
             .collect();
-        let bounding = format!("--bounding-set=-all{added}");
-        ["setpriv", &bounding, "--inh-caps=-all", "--no-new-privs"]
-            .map(str::to_owned)
-            .into()
+        let id = |field: &str| {
+            let rights = &self.container(container)["securityContext"];
+            rights[field].as_u64().unwrap()
+        };
+        let group = &self.pod()["securityContext"]["fsGroup"];
+        [
+            "setpriv".to_owned(),
+            format!("--reuid={}", id("runAsUser")),
+            format!("--regid={}", id("runAsGroup")),
+            format!("--groups={group}"),
+            format!("--bounding-set=-all{added}"),
+            "--inh-caps=-all".to_owned(),
+            "--no-new-privs".to_owned(),
+        ]
+        .into()
     }
 
-    /// A Forebay with the container's flags, settings and capabilities, but a folder for a source.
-    fn launch(&self, manifests: &Path) -> Launch {
-        let args = strings(&self.container()["args"]);
-        assert_eq!(args, ["run".to_owned()].into());
-        let wrapper = self.wrapper();
+    /// A container's process, with its flags, settings, user and capabilities.
+    fn launch(&self, container: &str, link: &Path) -> Launch {
+        let args = strings(&self.container(container)["args"]);
+        assert_eq!(args, [container.to_owned()].into());
+        let wrapper = self.wrapper(container);
         let wrapper: Vec<_> = wrapper.iter().map(String::as_str).collect();
-        let launch = Launch::new(&["--manifests", manifests.to_str().unwrap()]);
+        let launch = Launch::of(container, &["--link", link.to_str().unwrap()]);
         let settings = self.settings.iter();
         settings
             .fold(launch, |launch, (name, value)| launch.env(name, value))
             .wrapped_by(&wrapper)
     }
+
+    /// The pod's processes, with a folder for a source.
+    fn start(&self, manifests: &Path, node: &Arc<Namespace>, agent_args: &[&str]) -> Pod {
+        let folder = TempDir::new_in("/dev/shm").unwrap();
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        // As a kubelet makes an emptyDir for the group.
+        let group = self.pod()["securityContext"]["fsGroup"].as_u64().unwrap();
+        let group = Some(u32::try_from(group).unwrap());
+        let volume = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::os::unix::fs::chown(&path, None, group).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o2777)).unwrap();
+            path
+        };
+        let (link, state) = (
+            volume("link").join("link.sock"),
+            volume("run").join("state"),
+        );
+        let agent = self
+            .launch("agent", &link)
+            .args(&["--manifests", manifests.to_str().unwrap()])
+            .args(agent_args)
+            .within(node)
+            .start_unready()
+            .unwrap();
+        let proxy = self
+            .launch("proxy", &link)
+            .env("FOREBAY_STATE_DIR", state.to_str().unwrap())
+            .within(node)
+            .start()
+            .unwrap();
+        Pod {
+            agent,
+            proxy,
+            _folder: folder,
+        }
+    }
+}
+
+/// Both processes of a pod, and its volumes.
+struct Pod {
+    agent: Forebay,
+    proxy: Forebay,
+    _folder: TempDir,
 }
 
 /// `base` and `overlays/vip`, each applied to the API server over the other.
@@ -132,13 +191,35 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 #[test]
 fn base_asks_for_low_ports_and_for_nothing_of_the_node() {
     let Some((base, _)) = deployed() else { return };
-    assert_eq!(base.capabilities(), set(&["NET_BIND_SERVICE"]));
-    let rights = &base.container()["securityContext"];
-    assert_eq!(rights["readOnlyRootFilesystem"], true);
-    assert_eq!(rights["allowPrivilegeEscalation"], false);
-    assert_eq!(rights["privileged"], Value::Null);
+    assert_eq!(base.capabilities("agent"), set(&["NET_BIND_SERVICE"]));
+    for name in ["agent", "proxy"] {
+        let rights = &base.container(name)["securityContext"];
+        assert_eq!(rights["readOnlyRootFilesystem"], true);
+        assert_eq!(rights["allowPrivilegeEscalation"], false);
+        assert_eq!(rights["privileged"], Value::Null);
+    }
     for volume in base.pod()["volumes"].as_array().unwrap() {
         assert_eq!(volume["hostPath"], Value::Null, "{volume}");
+    }
+}
+
+#[test]
+fn the_proxy_has_no_right_no_token_and_nothing_of_the_node() {
+    let Some((base, vip)) = deployed() else {
+        return;
+    };
+    for deployed in [base, vip] {
+        assert_eq!(deployed.capabilities("proxy"), set(&[]));
+        let proxy = deployed.container("proxy");
+        assert_eq!(proxy["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(deployed.pod()["automountServiceAccountToken"], false);
+        let volumes = deployed.pod()["volumes"].as_array().unwrap();
+        for mount in proxy["volumeMounts"].as_array().unwrap() {
+            let volume = volumes.iter().find(|one| one["name"] == mount["name"]);
+            let volume = volume.unwrap();
+            // Private keys are in them.
+            assert_eq!(volume["emptyDir"]["medium"], "Memory", "{volume}");
+        }
     }
 }
 
@@ -147,27 +228,30 @@ fn vip_adds_what_virtual_ips_need_and_nothing_else() {
     let Some((base, vip)) = deployed() else {
         return;
     };
-    let added = &vip.capabilities() - &base.capabilities();
-    assert_eq!(added, set(&["BPF", "NET_ADMIN", "PERFMON"]));
-    assert!(base.capabilities().is_subset(&vip.capabilities()));
+    let (less, more) = (base.capabilities("agent"), vip.capabilities("agent"));
+    assert_eq!(&more - &less, set(&["BPF", "NET_ADMIN", "PERFMON"]));
+    assert!(less.is_subset(&more));
+    // Its settings have another name.
+    let proxies = additions(base.container("proxy"), vip.container("proxy"));
+    assert_eq!(proxies, set(&["envFrom"]));
 
     let pods = additions(base.pod(), vip.pod());
     assert_eq!(pods, set(&["containers", "nodeSelector", "volumes"]));
-    let containers = additions(base.container(), vip.container());
+    let containers = additions(base.container("agent"), vip.container("agent"));
     let expected = ["env", "envFrom", "securityContext", "volumeMounts"];
     assert_eq!(containers, set(&expected));
-    let rights = |deployed: &'static Deployed| &deployed.container()["securityContext"];
+    let rights = |deployed: &'static Deployed| &deployed.container("agent")["securityContext"];
     assert_eq!(
         additions(rights(base), rights(vip)),
         set(&["appArmorProfile", "capabilities", "seLinuxOptions"])
     );
 
-    let mounts = vip.container()["volumeMounts"].as_array().unwrap();
+    let mounts = vip.container("agent")["volumeMounts"].as_array().unwrap();
     let bpffs = mounts.iter().find(|mount| mount["name"] == "bpffs");
     assert_eq!(bpffs.unwrap()["mountPropagation"], "HostToContainer");
     // Nobody's cluster may run with a seed that stands in a repository.
     assert!(!vip.settings.contains_key("FOREBAY_HASH_SEED"));
-    let environment = vip.container()["env"].as_array().unwrap();
+    let environment = vip.container("agent")["env"].as_array().unwrap();
     let seed = environment
         .iter()
         .find(|variable| variable["name"] == "FOREBAY_HASH_SEED");
@@ -188,7 +272,9 @@ fn a_new_pod_fits_beside_the_old_one_and_has_time_to_end() {
         assert!(deployed.daemonset["spec"]["minReadySeconds"].as_u64() > Some(0));
         assert_eq!(deployed.pod()["hostNetwork"], true);
         // A declared port would be a port of the node, and the new pod would find no place.
-        assert_eq!(deployed.container()["ports"], Value::Null);
+        for name in ["agent", "proxy"] {
+            assert_eq!(deployed.container(name)["ports"], Value::Null);
+        }
         let seconds = |name: &str| {
             let value = deployed.settings[name].strip_suffix('s').unwrap();
             Duration::from_secs(value.parse().unwrap())
@@ -204,8 +290,11 @@ fn every_setting_is_a_variable_that_forebay_reads() {
     let Some((base, vip)) = deployed() else {
         return;
     };
-    let help = run_to_end(&["run", "--help"]).unwrap().stdout;
-    let help = String::from_utf8(help).unwrap();
+    let help = ["agent", "proxy"].map(|command| {
+        let help = run_to_end(&[command, "--help"]).unwrap().stdout;
+        String::from_utf8(help).unwrap()
+    });
+    let help = help.concat();
     for name in base.settings.keys().chain(vip.settings.keys()) {
         assert!(help.contains(&format!("[env: {name}=")), "{name}");
     }
@@ -228,37 +317,45 @@ fn probe(forebay: &Forebay, probe: &Value) -> bool {
 #[test]
 fn probes_tell_a_pod_that_serves_from_one_that_waits_and_one_that_is_gone() {
     let Some((base, _)) = deployed() else { return };
-    let probes = |forebay: &Forebay| {
-        ["readinessProbe", "livenessProbe"].map(|name| probe(forebay, &base.container()[name]))
+    let probes = |container: &str, forebay: &Forebay| {
+        ["readinessProbe", "livenessProbe"]
+            .map(|name| probe(forebay, &base.container(container)[name]))
     };
     let folder = TempDir::new().unwrap();
-    let mut serving = Launch::manifests(folder.path()).start().unwrap();
-    assert_eq!(probes(&serving), [true, true]);
-    serving.kill();
-    assert_eq!(probes(&serving), [false, false]);
-
-    // It waits for an API server that is not there, beside one on the same ports that serves: the
-    // old pod of a rollout must not answer for the new one.
-    let old = Launch::manifests(folder.path()).start().unwrap();
+    let node = Arc::new(Namespace::new("node").unwrap());
+    node.up("lo").unwrap();
+    let mut serving = base.start(folder.path(), &node, &[]);
+    serving.agent.wait_for("a proxy is there").unwrap();
+    eventually("both are ready", || {
+        probes("agent", &serving.agent) == [true, true]
+            && probes("proxy", &serving.proxy) == [true, true]
+    });
+    // One waits for an API server that is not there, beside the one that serves, on the same ports and
+    // in the same network: the old pod of a rollout must not answer for the new one.
     let kubeconfig = folder.path().join("kubeconfig");
     std::fs::write(&kubeconfig, NOWHERE).unwrap();
-    let waiting = Launch::new(&["--kubeconfig", kubeconfig.to_str().unwrap()])
-        .args(&["--http", &old.http_addr().to_string()])
-        .args(&["--https", &old.https_addr().to_string()])
-        .args(&["--metrics", "127.0.0.1:0"])
-        .start_unready()
-        .unwrap();
-    waiting.wait_for("cannot watch the source").unwrap();
-    // The agent has a thread of its own: the socket, which is said last, may come later.
-    eventually("it listens", || {
-        waiting.log_text().contains(r#""listener":"admin""#)
-    });
-    // Its scrapes would come from the old one's port.
-    assert!(TcpStream::connect(waiting.metrics_addr()).is_err());
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let link = folder.path().join("link.sock");
+    let mut agent = base.launch("agent", &link).within(&node);
+    agent = agent.args(&["--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let agent = agent.start_unready().unwrap();
+    agent.wait_for("cannot watch the source").unwrap();
+    std::fs::set_permissions(&link, Permissions::from_mode(0o666)).unwrap();
+    let proxy = base.launch("proxy", &link).within(&node);
+    let proxy = proxy.start_unready().unwrap();
+    agent.wait_for("a proxy is there").unwrap();
     for _ in 0..10 {
-        assert_eq!(probes(&waiting), [false, true]);
-        assert_eq!(probes(&old), [true, true]);
+        assert_eq!(probes("agent", &agent), [false, true]);
+        assert_eq!(probes("proxy", &proxy), [false, true]);
+        assert_eq!(probes("agent", &serving.agent), [true, true]);
+        assert_eq!(probes("proxy", &serving.proxy), [true, true]);
+        // Scrapes reach the one that serves, never the one that waits.
+        let answer = curl_in(&node, &["http://127.0.0.1:10254/metrics"]).unwrap();
+        assert!(answer.text().contains("forebay_ready 1"));
     }
+    serving.proxy.kill();
+    assert_eq!(probes("proxy", &serving.proxy), [false, false]);
+    assert_eq!(probes("agent", &serving.agent), [true, true]);
 }
 
 const NOWHERE: &str = "\
@@ -276,11 +373,52 @@ fn the_rights_of_base_suffice_for_ports_80_and_443() {
     let node = Arc::new(Namespace::new("node").unwrap());
     node.up("lo").unwrap();
     let folder = TempDir::new().unwrap();
-    let forebay = base.launch(folder.path()).within(&node).start().unwrap();
-    assert_eq!(forebay.http_addr().port(), 80);
-    assert_eq!(forebay.https_addr().port(), 443);
-    let answer = curl_in(&node, &["http://127.0.0.1:10254/metrics"]).unwrap();
-    assert_eq!(answer.status, 200);
+    let mut pod = base.start(folder.path(), &node, &[]);
+    let served = || {
+        let answers = ["http://127.0.0.1/", "http://127.0.0.1:10254/metrics"]
+            .map(|url| curl_in(&node, &[url]).unwrap().status);
+        assert_eq!(answers, [404, 200]);
+    };
+    assert_eq!(pod.proxy.http_addr().port(), 80);
+    assert_eq!(pod.proxy.https_addr().port(), 443);
+    served();
+    // Each container may end alone.
+    for _ in 0..2 {
+        pod.agent.kill();
+        served();
+        pod.agent.restart_unready().unwrap();
+        pod.agent.wait_for("a proxy is there").unwrap();
+        pod.proxy.kill();
+        pod.proxy.restart().unwrap();
+        served();
+    }
+}
+
+/// The first release ran both in one container, as root.
+#[test]
+fn a_pod_of_one_container_is_replaced_by_one_of_two() {
+    let Some((base, _)) = deployed() else { return };
+    let node = Arc::new(Namespace::new("node").unwrap());
+    node.up("lo").unwrap();
+    let folder = TempDir::new().unwrap();
+    let mut old = Launch::new(&["--manifests", folder.path().to_str().unwrap()])
+        .args(&["--http", "0.0.0.0:80", "--https", "0.0.0.0:443"])
+        .args(&["--metrics", "0.0.0.0:10254", "--lame-duck", "1s"])
+        .within(&node)
+        .start()
+        .unwrap();
+    let pod = base.start(folder.path(), &node, &[]);
+    old.terminate().unwrap();
+    old.wait().unwrap();
+    let end = old.log();
+    let end = end.iter().find(|line| line["replaced"].is_boolean());
+    assert_eq!(end.unwrap()["replaced"], true, "{}", old.log_text());
+    eventually("the metrics are those of the new pod", || {
+        let answer = curl_in(&node, &["http://127.0.0.1:10254/metrics"]);
+        answer.is_ok_and(|answer| answer.status == 200)
+    });
+    assert_eq!(curl_in(&node, &["http://127.0.0.1/"]).unwrap().status, 404);
+    assert_eq!(pod.agent.status().unwrap()["proxy"], "serving");
 }
 
 #[test]
@@ -293,26 +431,29 @@ fn the_rights_of_vip_suffice_for_virtual_ips() {
     // Its addresses are of the documentation; its interfaces are candidates, of which a node has
     // one. It is the only node: no connection belongs to another, on which nothing runs.
     let this_node = format!("{}={}", node.name, node.address);
-    let forebay = vip
-        .launch(folder.path())
-        .args(&["--vip", &VIP.to_string(), "--node-name", &node.name])
-        .args(&["--node", &this_node])
-        .within(&node.namespace)
-        .start()
-        .unwrap();
+    let (vip_text, name) = (VIP.to_string(), ["--node-name", &node.name]);
+    let args = ["--vip", &vip_text, "--node", &this_node];
+    let mut pod = vip.start(folder.path(), &node.namespace, &[&args[..], &name].concat());
     assert_eq!(
-        forebay.status().unwrap()["data_plane"]["mode"],
+        pod.agent.status().unwrap()["data_plane"]["mode"],
         "xdp-native"
     );
-    eventually("a request reaches the virtual IP", || {
-        let url = format!("http://{VIP}/");
-        let args = [
-            "--max-time",
-            "2",
-            "-H",
-            &format!("Host: {PLAIN_HOST}"),
-            &url,
-        ];
+    let asks = |limit: &str| {
+        let (host, url) = (format!("Host: {PLAIN_HOST}"), format!("http://{VIP}/"));
+        let args = ["--max-time", limit, "-H", &host, &url];
         curl_in(&lab.client, &args).is_ok_and(|answer| answer.status == 200)
+    };
+    eventually("a request reaches the virtual IP", || asks("2"));
+    // What is in the kernel outlives the agent, and the next one finds the proxy's sockets.
+    pod.agent.kill();
+    assert!(asks("5"), "without the agent");
+    pod.agent.restart_unready().unwrap();
+    eventually("the new agent has a proxy", || {
+        let status = pod.agent.status();
+        status.is_ok_and(|status| status["proxy"] == "serving")
     });
+    assert!(asks("5"), "with another agent");
+    pod.proxy.kill();
+    pod.proxy.restart().unwrap();
+    eventually("a request reaches another proxy", || asks("5"));
 }

@@ -1,9 +1,11 @@
 //! The admin socket and the metrics port of a process.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -21,10 +23,13 @@ use crate::{
     socket_file::{Purpose, SocketFile},
 };
 
+/// Between two tries to bind a metrics port that another user's process has.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Both, bound before anything else: a second process on them is found out at once.
 pub(super) struct Admin {
     socket: (SocketFile, UnixListener),
-    metrics: Option<TcpListener>,
+    metrics: Option<Metrics>,
     shares_metrics: bool,
 }
 
@@ -32,8 +37,16 @@ pub(super) struct Admin {
 pub(super) struct Answering {
     _socket: SocketFile,
     state: State,
-    metrics: Option<TcpListener>,
+    metrics: Option<Metrics>,
     shares_metrics: bool,
+}
+
+/// The metrics port.
+enum Metrics {
+    Bound(TcpListener),
+    /// The pod to be replaced has it, and runs as another user, with whom the kernel shares no port.
+    /// That must not keep this one from serving.
+    Busy(SocketAddr),
 }
 
 impl Admin {
@@ -50,12 +63,21 @@ impl Admin {
         shares_metrics: bool,
     ) -> Result<Self, UsageError> {
         let socket = SocketFile::bind(&config.path(name), Purpose::Admin)?;
-        let bind = if shares_metrics {
-            listener::bind_joined
-        } else {
-            listener::bind
-        };
-        let metrics = metrics.map(|address| bind(Role::Metrics, address));
+        let metrics = metrics.map(|address| {
+            if !shares_metrics {
+                return listener::bind(Role::Metrics, address).map(Metrics::Bound);
+            }
+            match listener::bind_joined(Role::Metrics, address) {
+                Ok(listener) => Ok(Metrics::Bound(listener)),
+                Err(UsageError::Listen { source, .. })
+                    if source.kind() == io::ErrorKind::AddrInUse =>
+                {
+                    tracing::warn!(%address, "a process of another user has the metrics port: trying again until it ends");
+                    Ok(Metrics::Busy(address))
+                }
+                Err(error) => Err(error),
+            }
+        });
         Ok(Self {
             socket,
             metrics: metrics.transpose()?,
@@ -65,7 +87,10 @@ impl Admin {
 
     /// Where Prometheus asks.
     pub(super) fn metrics_address(&self) -> Option<SocketAddr> {
-        self.metrics.as_ref()?.local_addr().ok()
+        match self.metrics.as_ref()? {
+            Metrics::Bound(listener) => listener.local_addr().ok(),
+            Metrics::Busy(address) => Some(*address),
+        }
     }
 
     /// Answers on the socket from now on.
@@ -113,11 +138,33 @@ impl Answering {
     /// The port was taken by a process that shares it with nobody.
     pub(super) fn serve_metrics(&mut self) -> anyhow::Result<JoinSet<()>> {
         let mut scrapes = JoinSet::new();
-        if let Some(listener) = self.metrics.take() {
-            listener::listen(&listener).context("cannot listen for scrapes of the metrics")?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            scrapes.spawn(admin::serve_metrics(listener, self.state.clone()));
+        match self.metrics.take() {
+            Some(Metrics::Bound(listener)) => {
+                let listener = listen(listener)?;
+                scrapes.spawn(admin::serve_metrics(listener, self.state.clone()));
+            }
+            Some(Metrics::Busy(address)) => {
+                scrapes.spawn(serve_later(address, self.state.clone()));
+            }
+            None => {}
         }
         Ok(scrapes)
+    }
+}
+
+fn listen(listener: TcpListener) -> anyhow::Result<tokio::net::TcpListener> {
+    listener::listen(&listener).context("cannot listen for scrapes of the metrics")?;
+    Ok(tokio::net::TcpListener::from_std(listener)?)
+}
+
+/// Answers scrapes as soon as the port is free.
+async fn serve_later(address: SocketAddr, state: State) {
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let bound = listener::bind_joined(Role::Metrics, address).map_err(Into::into);
+        if let Ok(listener) = bound.and_then(listen) {
+            tracing::info!(%address, "the metrics port is free: answering");
+            return admin::serve_metrics(listener, state).await;
+        }
     }
 }

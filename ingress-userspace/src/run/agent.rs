@@ -20,7 +20,12 @@ use tokio::{
 };
 
 use super::{
-    UsageError, admin::Admin, control, data_plane::DataPlane, publish, serve::Front as _,
+    UsageError,
+    admin::{Admin, Answering},
+    control,
+    data_plane::DataPlane,
+    publish,
+    serve::Front as _,
     signals::Signals,
 };
 use crate::{
@@ -81,8 +86,7 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
     publish::expose_process(&metrics, shown_status.clone(), is_ready.clone());
     publish::expose_source(&metrics, Some(feed.report.clone()), feed.state);
     expose_proxy(&metrics, shown_status.clone());
-    let mut admin = admin.serve(is_ready, None, shown_status, Some(feed.report), &metrics)?;
-    let _scrapes = admin.serve_metrics()?;
+    let admin = admin.serve(is_ready, None, shown_status, Some(feed.report), &metrics)?;
     tracing::info!(listener = "link", path = %path.display(), "listening");
 
     let agent = Agent {
@@ -94,6 +98,8 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
         hold: None,
         status,
         readiness,
+        admin,
+        scrapes: JoinSet::new(),
     };
     agent.show();
     let listener = UnixListener::from_std(listener)?;
@@ -145,6 +151,8 @@ struct Agent<'a> {
     hold: Option<Instant>,
     status: watch::Sender<Arc<Status>>,
     readiness: watch::Sender<Readiness>,
+    admin: Answering,
+    scrapes: JoinSet<()>,
 }
 
 impl Agent<'_> {
@@ -173,6 +181,9 @@ impl Agent<'_> {
                     let Some(update) = update else {
                         bail!("the agent stopped; see the log")
                     };
+                    if *self.readiness.borrow() == Readiness::Starting {
+                        self.begin()?;
+                    }
                     self.pass_on(&update).await;
                 }
                 frame = heard(&mut self.proxy) => match frame {
@@ -187,6 +198,9 @@ impl Agent<'_> {
                 signal = signals.next() => {
                     tracing::info!(signal, "shutting down");
                     self.readiness.send_replace(Readiness::ShuttingDown);
+                    if self.admin.shares_metrics() {
+                        self.scrapes.abort_all();
+                    }
                     if leave.is_some() {
                         return Ok(());
                     }
@@ -273,18 +287,19 @@ impl Agent<'_> {
         }
     }
 
+    /// The first state is whole.
+    fn begin(&mut self) -> anyhow::Result<()> {
+        self.readiness
+            .send_replace(match self.data_plane.refusal() {
+                None => Readiness::Ready,
+                Some(reason) => Readiness::Refused(reason.to_owned()),
+            });
+        self.scrapes = self.admin.serve_metrics()?;
+        Ok(())
+    }
+
     /// Passes an update on.
     async fn pass_on(&mut self, update: &Update) {
-        self.readiness.send_if_modified(|readiness| {
-            let is_first = *readiness == Readiness::Starting;
-            if is_first {
-                *readiness = match self.data_plane.refusal() {
-                    None => Readiness::Ready,
-                    Some(reason) => Readiness::Refused(reason.to_owned()),
-                };
-            }
-            is_first
-        });
         let Some(proxy) = &mut self.proxy else { return };
         if proxy.needs_whole && update.base.is_some() {
             return;

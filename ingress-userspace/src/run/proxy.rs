@@ -1,6 +1,10 @@
 //! `forebay proxy`: the workers, without any right; rules and sockets come from the agent.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use ingress_model::wire::Place;
@@ -44,7 +48,7 @@ async fn serve(config: &ProxyConfig) -> anyhow::Result<()> {
     let admin = Admin::bind(&config.admin, ADMIN_SOCKET, port, true)?;
     let last_good = config.state_dir.as_deref().map(LastGood::open);
     let last_good = last_good.transpose().map_err(UsageError::from)?;
-    let confinement = confine(config, last_good.as_ref())?;
+    let confinement = confine(config, last_good.as_ref(), port)?;
     let link = Link::start(
         config.link.link.clone(),
         u16::try_from(workers).unwrap_or(u16::MAX),
@@ -74,13 +78,16 @@ async fn serve(config: &ProxyConfig) -> anyhow::Result<()> {
 fn confine(
     config: &ProxyConfig,
     last_good: Option<&LastGood>,
+    metrics: Option<SocketAddr>,
 ) -> Result<Confinement, ConfineError> {
     let admin = config.admin.path(ADMIN_SOCKET);
     let folders = [admin.parent(), config.state_dir.as_deref()];
     let folders: Vec<_> = folders.into_iter().flatten().collect();
     // Without an agent, it binds what it served before.
     let places = last_good.map(LastGood::places).unwrap_or_default();
-    let ports: Vec<_> = places.iter().map(|place| place.address.port()).collect();
+    let ports = places.iter().map(|place| place.address.port());
+    // Another process may still have it.
+    let ports: Vec<_> = ports.chain(metrics.map(|address| address.port())).collect();
     let confinement = confine::confine(&folders, &ports)?;
     tracing::info!(?confinement, "confined");
     Ok(confinement)
