@@ -408,6 +408,9 @@ fn a_pod_of_one_container_is_replaced_by_one_of_two() {
         .start()
         .unwrap();
     let pod = base.start(folder.path(), &node, &[]);
+    eventually("the old process knows about both ports", || {
+        old.log_text().matches("the successor serves").count() == 2
+    });
     old.terminate().unwrap();
     old.wait().unwrap();
     let end = old.log();

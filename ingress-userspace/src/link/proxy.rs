@@ -33,8 +33,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// What the proxy tells the agent.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// The workers accept.
-    Serving,
+    /// The workers accept. Answered when the agent has done its part; without an agent, dropped.
+    Serving(oneshot::Sender<()>),
     /// The process was told to end.
     Leaving,
     /// Asks whether a successor serves by the same sockets; without an agent, none does.
@@ -180,6 +180,7 @@ impl End {
             channel.send(&FromProxy::Leaving, &[]).await?;
         }
         let mut asked: Option<oneshot::Sender<bool>> = None;
+        let mut opening: Option<oneshot::Sender<()>> = None;
         let mut is_resync_asked = false;
         let mut silence = Instant::now() + SILENCE;
         loop {
@@ -201,6 +202,11 @@ impl End {
                                     let _ = asked.send(is_replaced);
                                 }
                             }
+                            FromAgent::Opened => {
+                                if let Some(opening) = opening.take() {
+                                    let _ = opening.send(());
+                                }
+                            }
                             FromAgent::Alive => {}
                             other => return Err(LinkError::Turn(format!("{other:?}"))),
                         },
@@ -211,7 +217,10 @@ impl End {
                     let Some(command) = command else { return Ok(()) };
                     self.note(&command);
                     let message = match command {
-                        Command::Serving => FromProxy::Serving,
+                        Command::Serving(answer) => {
+                            opening = Some(answer);
+                            FromProxy::Serving
+                        }
                         Command::Leaving => FromProxy::Leaving,
                         Command::Closed => FromProxy::Closed,
                         Command::Ending(answer) => {
@@ -315,7 +324,7 @@ impl End {
 
     fn note(&mut self, command: &Command) {
         self.stage = match command {
-            Command::Serving => Stage::Serving,
+            Command::Serving(_) => Stage::Serving,
             Command::Leaving | Command::Ending(_) => Stage::Leaving,
             Command::Closed => {
                 self.held.clear();

@@ -331,6 +331,7 @@ impl Agent<'_> {
                         .send_replace(Readiness::Refused(format!("{error:#}")));
                 }
                 self.turn(SERVING);
+                self.tell(&FromAgent::Opened).await;
             }
             FromProxy::Leaving => self.turn(LEAVING),
             FromProxy::Ending => {

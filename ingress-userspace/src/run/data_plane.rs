@@ -365,7 +365,7 @@ impl DataPlane {
 }
 
 impl Front for DataPlane {
-    fn serve(&mut self) -> anyhow::Result<()> {
+    async fn serve(&mut self) -> anyhow::Result<()> {
         self.open()?;
         self.release();
         Ok(())

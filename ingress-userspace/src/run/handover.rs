@@ -294,6 +294,7 @@ async fn pass(
             Ok(1..) => {
                 if !serves && said == [SERVING] {
                     serves = true;
+                    tracing::info!("the successor serves");
                     serving.send_modify(|count| *count += 1);
                 }
             }

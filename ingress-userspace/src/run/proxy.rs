@@ -28,6 +28,8 @@ use crate::{
     link::{Command, LastGood, Link},
 };
 
+/// How long an agent may take to let connections come. The process is not ready meanwhile.
+const OPENING: Duration = Duration::from_secs(10);
 /// How long an agent may take to say whether this process is replaced.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -119,8 +121,11 @@ impl Agent {
 }
 
 impl Front for Agent {
-    fn serve(&mut self) -> anyhow::Result<()> {
-        self.tell(Command::Serving);
+    async fn serve(&mut self) -> anyhow::Result<()> {
+        let (answer, opened) = oneshot::channel();
+        self.tell(Command::Serving(answer));
+        // Without an agent there is nothing to be done: the sockets are ordinary ones.
+        let _ = timeout(OPENING, opened).await;
         Ok(())
     }
 

@@ -35,7 +35,7 @@ pub(super) trait Front {
     ///
     /// # Errors
     /// They would get no connection.
-    fn serve(&mut self) -> anyhow::Result<()>;
+    async fn serve(&mut self) -> anyhow::Result<()>;
 
     /// Why the virtual IPs that this node was asked for are not served here; `None` where all is as
     /// asked.
@@ -182,7 +182,7 @@ pub(super) async fn serve(
         &metrics,
         &end,
     )?;
-    front.serve()?;
+    front.serve().await?;
     let mut scrapes = admin.serve_metrics()?;
     let routes = tables.borrow().rules();
     match front.refusal() {

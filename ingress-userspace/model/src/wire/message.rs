@@ -66,6 +66,8 @@ pub enum FromAgent {
     },
     /// Nothing has changed for a while, and the agent is well.
     Alive,
+    /// The answer to `Serving`: connections come from now on.
+    Opened,
     /// The answer to `Ending`.
     Ended {
         /// A successor serves all that this proxy serves, by the same sockets.
