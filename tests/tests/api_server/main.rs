@@ -196,6 +196,79 @@ fn a_killed_and_restarted_api_server_costs_no_request_and_no_change() {
     assert!(requests > 100, "only {requests} requests");
 }
 
+/// What can be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Agent,
+    Server,
+    Etcd,
+}
+
+#[test]
+fn agent_api_server_and_etcd_are_killed_in_every_order_and_no_request_is_lost() {
+    use Victim::{Agent, Etcd, Server};
+    if let Err(reason) = api_server::available() {
+        return skipped(&reason);
+    }
+    let mut site = Site::of_two_processes("orders", Arc::new(ApiServer::start().unwrap()));
+    site.ingress("stays", "stays.orders.test", "");
+    eventually("Ingress is served", || site.pod("stays.orders.test") == "a");
+    let load = Load::start(&site, "stays.orders.test");
+    let orders = [
+        [Agent, Server, Etcd],
+        [Server, Etcd, Agent],
+        [Etcd, Agent, Server],
+        [Etcd, Server, Agent],
+        [Server, Agent, Etcd],
+        [Agent, Etcd, Server],
+    ];
+    for (turn, order) in orders.into_iter().enumerate() {
+        for victim in order {
+            match victim {
+                Agent => site.agent.as_mut().unwrap().kill(),
+                Server => site.api.kill_server(),
+                Etcd => site.api.kill_etcd(),
+            }
+            assert_eq!(site.pod("stays.orders.test"), "a", "{order:?}, {victim:?}");
+        }
+        // The agent comes back before the cluster does, or after.
+        let agent = site.agent.as_mut().unwrap();
+        if turn % 2 == 0 {
+            agent.restart_unready().unwrap();
+        }
+        site.api.restart_etcd().unwrap();
+        site.api.restart_server().unwrap();
+        if turn % 2 == 1 {
+            agent.restart_unready().unwrap();
+        }
+        let host = format!("turn{turn}.orders.test");
+        site.ingress(&format!("turn{turn}"), &host, "");
+        eventually("a change is seen", || site.pod(&host) == "a");
+    }
+    let (requests, failures) = load.stop();
+    println!("{requests} requests, {} failed", failures.len());
+    assert_eq!(failures, [] as [String; 0]);
+    assert!(requests > 1_000, "only {requests} requests");
+
+    // The proxy too: what it had open is lost with it, and nothing that begins after.
+    for order in [[Agent, Server], [Server, Agent]] {
+        for victim in order {
+            match victim {
+                Agent => site.agent.as_mut().unwrap().kill(),
+                Server | Etcd => site.api.kill_server(),
+            }
+        }
+        site.forebay.kill();
+        site.forebay.restart().unwrap();
+        assert_eq!(site.pod("stays.orders.test"), "a", "{order:?}, the proxy");
+        site.agent.as_mut().unwrap().restart_unready().unwrap();
+        site.api.restart_server().unwrap();
+        let host = format!("{:?}.orders.test", order[0]).to_lowercase();
+        site.ingress(&format!("{:?}", order[0]).to_lowercase(), &host, "");
+        eventually("a change is seen", || site.pod(&host) == "a");
+    }
+}
+
 #[test]
 fn a_frozen_api_server_is_noticed_within_a_minute_and_costs_no_request() {
     if let Err(reason) = api_server::available() {

@@ -17,7 +17,10 @@ use ingress_lab::{
 /// One test's namespace of the cluster, its pods, and its Forebay.
 pub(crate) struct Site {
     pub(crate) name: &'static str,
+    /// One process, or the proxy of two.
     pub(crate) forebay: Forebay,
+    /// The agent of two.
+    pub(crate) agent: Option<Forebay>,
     pods: Vec<Origin>,
     dir: tempfile::TempDir,
     pub(crate) api: Arc<ApiServer>,
@@ -57,9 +60,47 @@ impl Site {
             .within(api.namespace())
             .start_unready()
             .unwrap();
+        Self::of(name, api, pods, forebay, None)
+    }
+
+    /// As [`new`](Self::new), with agent and proxy as two processes.
+    pub(crate) fn of_two_processes(name: &'static str, api: Arc<ApiServer>) -> Self {
+        let kubeconfig = api.forebay_kubeconfig().unwrap();
+        let pod = |pod: &str| api.namespace().origin(pod, (POD, 0).into()).unwrap();
+        let pods = vec![pod("a"), pod("b")];
+        // In memory: the proxy's state holds private keys.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let link = dir.path().join("link.sock");
+        let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
+        let agent = Launch::of("agent", &at)
+            .args(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+            .args(&["--kubeconfig", kubeconfig.to_str().unwrap()])
+            .within(api.namespace())
+            .start_unready()
+            .unwrap();
+        let state = dir.path().join("state");
+        let mut proxy = Launch::of("proxy", &at)
+            .args(&["--workers", "1", "--state-dir", state.to_str().unwrap()])
+            .within(api.namespace())
+            .start_unready()
+            .unwrap();
+        proxy.wait_for_ready().unwrap();
+        let mut site = Self::of(name, api, pods, proxy, Some(agent));
+        site.dir = dir;
+        site
+    }
+
+    fn of(
+        name: &'static str,
+        api: Arc<ApiServer>,
+        pods: Vec<Origin>,
+        forebay: Forebay,
+        agent: Option<Forebay>,
+    ) -> Self {
         let site = Self {
             name,
             forebay,
+            agent,
             pods,
             dir: tempfile::tempdir().unwrap(),
             api,

@@ -44,7 +44,7 @@ pub struct ApiServer {
     manager: Child,
     server: Mutex<Option<Child>>,
     port: AtomicU16,
-    etcd: Child,
+    etcd: Mutex<Option<Child>>,
     namespace: Arc<Namespace>,
     binaries: PathBuf,
     dir: Folder,
@@ -125,7 +125,7 @@ impl ApiServer {
             binaries: &binaries,
             dir: dir.path(),
         };
-        let etcd = machine.start("etcd", &flags::etcd(dir.path()))?;
+        let etcd = Mutex::new(Some(machine.start("etcd", &flags::etcd(dir.path()))?));
         let server = Mutex::new(Some(
             machine.start("kube-apiserver", &flags::server(dir.path(), flags::PORT))?,
         ));
@@ -156,9 +156,31 @@ impl ApiServer {
 
     /// Kills the API server, as a crash would; etcd lives on.
     pub fn kill_server(&self) {
-        let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mut server) = server.take() {
-            end(&mut server);
+        kill(&self.server);
+    }
+
+    /// Kills etcd, as a crash would. The API server answers no more, or ends; start it again, too.
+    pub fn kill_etcd(&self) {
+        kill(&self.etcd);
+    }
+
+    /// Starts etcd again after [`kill_etcd`](Self::kill_etcd), with what it had stored.
+    ///
+    /// # Errors
+    /// The binary cannot be started.
+    pub fn restart_etcd(&self) -> Result<()> {
+        let child = self
+            .machine()
+            .start("etcd", &flags::etcd(self.dir.path()))?;
+        *self.etcd.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
+        Ok(())
+    }
+
+    fn machine(&self) -> Machine<'_> {
+        Machine {
+            namespace: &self.namespace,
+            binaries: &self.binaries,
+            dir: self.dir.path(),
         }
     }
 
@@ -213,14 +235,9 @@ impl ApiServer {
     }
 
     fn start_server(&self, port: u16, more: &[&str]) -> Result<()> {
-        let machine = Machine {
-            namespace: &self.namespace,
-            binaries: &self.binaries,
-            dir: self.dir.path(),
-        };
         let mut flags = flags::server(self.dir.path(), port);
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
-        let child = machine.start("kube-apiserver", &flags)?;
+        let child = self.machine().start("kube-apiserver", &flags)?;
         self.port.store(port, Ordering::SeqCst);
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         self.wait_until_ready()
@@ -426,7 +443,14 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         end(&mut self.manager);
         self.kill_server();
-        end(&mut self.etcd);
+        self.kill_etcd();
+    }
+}
+
+fn kill(process: &Mutex<Option<Child>>) {
+    let mut process = process.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(mut child) = process.take() {
+        end(&mut child);
     }
 }
 
