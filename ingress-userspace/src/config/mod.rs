@@ -200,7 +200,7 @@ pub(crate) struct ProxyConfig {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LinkArgs {
     /// Unix socket at which the agent waits for the proxy. Who may connect to it gets every private
-    /// key: only the agent's user and the group of its folder may
+    /// key: the agent's user and group; in a folder with the setgid bit, the folder's group
     #[arg(
         long,
         value_name = "PATH",
