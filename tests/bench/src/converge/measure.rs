@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::{
     client::Client,
+    running::{Processes, Running},
     site,
     source::{Source, Writer},
 };
@@ -78,7 +79,11 @@ pub(super) struct Figures {
 }
 
 /// Measures a site of `plan` through a source.
-pub(super) fn measure<S: Source>(name: &'static str, plan: &Plan) -> Result<Figures> {
+pub(super) fn measure<S: Source>(
+    name: &'static str,
+    plan: &Plan,
+    two_processes: bool,
+) -> Result<Figures> {
     let plan = *plan;
     let mut source = S::start()?;
     let namespace = source.namespace();
@@ -101,25 +106,27 @@ pub(super) fn measure<S: Source>(name: &'static str, plan: &Plan) -> Result<Figu
 
     println!("  starting");
     let started = Instant::now();
-    let mut forebay = source.forebay()?;
+    let mut running = Running::start(&source, two_processes)?;
+    let forebay = &mut running.proxy;
     forebay.wait_for_ready()?;
     let cold_start_ms = milliseconds(started);
     let bench = Bench {
         plan,
         proxy: forebay.http_addr(),
         pods: addresses,
-        pid: forebay.pid(),
+        processes: running.processes(),
     };
+    let forebay = &running.proxy;
     let writer = source.writer()?;
     bench.settle()?;
-    let memory_mib = account::pss_kib(bench.pid)? as f64 / 1024.0;
+    let memory_mib = bench.processes.sum(account::pss_kib)? as f64 / 1024.0;
 
     println!("  {} edits and as many changes of endpoints", plan.edits);
     let load = bench.light_load(&namespace);
     let (writer, edit_ms) = namespace.run(move || bench.edits(writer))?;
-    let before = compiled(&forebay)?;
+    let before = compiled(forebay)?;
     let (writer, endpoint_ms) = namespace.run(move || bench.endpoint_changes(writer))?;
-    let compiled_by_endpoints = compiled(&forebay)? - before;
+    let compiled_by_endpoints = compiled(forebay)? - before;
     load.stop()?;
 
     println!("  CPU of each");
@@ -177,7 +184,7 @@ struct Bench {
     plan: Plan,
     proxy: SocketAddr,
     pods: [SocketAddr; 2],
-    pid: u32,
+    processes: Processes,
 }
 
 type Measured = Result<(Writer, Vec<f64>)>;
@@ -187,9 +194,9 @@ impl Bench {
     fn settle(&self) -> Result<()> {
         let until = Instant::now() + 3 * LIMIT;
         loop {
-            let before = account::cpu_nanoseconds(self.pid)?;
+            let before = self.processes.sum(account::cpu_nanoseconds)?;
             std::thread::sleep(Duration::from_secs(1));
-            if account::cpu_nanoseconds(self.pid)? - before < 20_000_000 {
+            if self.processes.sum(account::cpu_nanoseconds)? - before < 20_000_000 {
                 return Ok(());
             }
             ensure!(Instant::now() < until, "Forebay does not come to rest");
@@ -253,18 +260,18 @@ impl Bench {
         const WRITES: usize = 100;
         const PAUSE: Duration = Duration::from_millis(50);
         self.settle()?;
-        let start = account::cpu_nanoseconds(self.pid)?;
+        let start = self.processes.sum(account::cpu_nanoseconds)?;
         let began = Instant::now();
         for at in 1..=WRITES {
             writer.write(&object(at))?;
             std::thread::sleep(PAUSE);
         }
         let took = began.elapsed();
-        let busy = account::cpu_nanoseconds(self.pid)? - start;
+        let busy = self.processes.sum(account::cpu_nanoseconds)? - start;
         self.settle()?;
-        let start = account::cpu_nanoseconds(self.pid)?;
+        let start = self.processes.sum(account::cpu_nanoseconds)?;
         std::thread::sleep(took);
-        let idle = account::cpu_nanoseconds(self.pid)? - start;
+        let idle = self.processes.sum(account::cpu_nanoseconds)? - start;
         Ok((writer, (busy as f64 - idle as f64) / 1e3 / WRITES as f64))
     }
 

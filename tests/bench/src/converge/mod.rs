@@ -1,13 +1,14 @@
 //! `bench converge`: from an edit to the first request that sees it, and what an edit costs, through
 //! a real API server and through a folder.
 //!
-//! `site` (objects) → `source` (who is told of an edit) → `measure` → `report`.
+//! `site` (objects) → `source` (who is told of an edit) → `running` (Forebay) → `measure` → `report`.
 
 #![allow(clippy::print_stdout, reason = "a person waits, and reads the figures")]
 
 mod client;
 mod measure;
 mod report;
+mod running;
 mod site;
 mod source;
 
@@ -37,6 +38,9 @@ pub(crate) struct Options {
     /// Only this source
     #[arg(long, value_enum)]
     only: Option<From>,
+    /// Agent and proxy as two processes, whose costs are added up
+    #[arg(long)]
+    two_processes: bool,
     /// Ingresses of each site; a tenth as many Services and Secrets, and fifty endpoints for each
     /// Service
     #[arg(long, value_delimiter = ',', default_values_t = [100, 10_000])]
@@ -66,11 +70,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         };
         if options.only != Some(From::Folder) {
             println!("{ingresses} Ingresses through an API server");
-            report.push(measure::measure::<Server>("api", &plan)?);
+            report.push(measure::measure::<Server>(
+                "api",
+                &plan,
+                options.two_processes,
+            )?);
         }
         if options.only != Some(From::Api) {
             println!("{ingresses} Ingresses through a folder");
-            report.push(measure::measure::<Folder>("folder", &plan)?);
+            report.push(measure::measure::<Folder>(
+                "folder",
+                &plan,
+                options.two_processes,
+            )?);
         }
     }
     print!("{report}");

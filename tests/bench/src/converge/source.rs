@@ -12,7 +12,6 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ingress_lab::{
     api_server::{self, ApiServer, POD},
-    forebay::{Forebay, Launch},
     lab::Namespace,
 };
 use serde_json::{Value, json};
@@ -32,8 +31,8 @@ pub(super) trait Source: Sized + Send + 'static {
     /// Writes many objects at once.
     fn fill(&mut self, objects: Vec<Value>) -> Result<()>;
 
-    /// Starts Forebay, without waiting for it.
-    fn forebay(&self) -> Result<Forebay>;
+    /// The flags that name it.
+    fn flags(&self) -> Result<[String; 2]>;
 
     /// What writes single objects, from a thread of the namespace.
     fn writer(&self) -> Result<Writer>;
@@ -182,13 +181,9 @@ impl Source for Server {
         })
     }
 
-    fn forebay(&self) -> Result<Forebay> {
+    fn flags(&self) -> Result<[String; 2]> {
         let kubeconfig = self.api.forebay_kubeconfig()?;
-        let kubeconfig = kubeconfig.to_str().context("odd path")?;
-        Launch::cluster(kubeconfig)
-            .args(&["--workers", "2"])
-            .within(self.api.namespace())
-            .start_unready()
+        Ok(["--kubeconfig".to_owned(), kubeconfig.display().to_string()])
     }
 
     fn writer(&self) -> Result<Writer> {
@@ -246,11 +241,9 @@ impl Source for Folder {
         Ok(())
     }
 
-    fn forebay(&self) -> Result<Forebay> {
-        Launch::manifests(self.folder.path())
-            .args(&["--workers", "2"])
-            .within(&self.namespace)
-            .start_unready()
+    fn flags(&self) -> Result<[String; 2]> {
+        let folder = self.folder.path().display().to_string();
+        Ok(["--manifests".to_owned(), folder])
     }
 
     fn writer(&self) -> Result<Writer> {
