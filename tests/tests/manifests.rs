@@ -397,6 +397,39 @@ fn broken_file_keeps_its_last_good_state_and_is_named() {
 }
 
 #[test]
+fn an_external_name_is_looked_up_and_served() {
+    let folder = Folder::new();
+    let external = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: out}}\nspec: {{type: ExternalName, \
+             externalName: {name}, ports: [{{port: 80, targetPort: {}}}]}}\n",
+            folder.s1.address().port()
+        )
+    };
+    let rule = ingress("out", "out.example", "out");
+    // RFC 6761: there is no such name.
+    folder.write(
+        "out.yaml",
+        &format!("{rule}{}", external("nothing.invalid")),
+    );
+    let forebay = folder.start();
+    eventually("the name is not found", || {
+        let status = forebay.status().unwrap();
+        status["problems"].to_string().contains("nothing.invalid")
+    });
+    assert_eq!(get(&forebay, "out.example", "/").status, 503);
+    folder.write("out.yaml", &format!("{rule}{}", external("localhost")));
+    eventually("the pod behind the name answers", || {
+        get(&forebay, "out.example", "/").status == 200
+    });
+    assert_eq!(
+        pod_and_path(&get(&forebay, "out.example", "/a")),
+        ("s1-a".to_owned(), "/a".to_owned())
+    );
+    assert_eq!(forebay.status().unwrap()["problems"].to_string(), "[]");
+}
+
+#[test]
 fn reload_loses_no_request() {
     let folder = Folder::new();
     folder.write("shop.yaml", &ingress("shop", "shop.example.com", "s1"));

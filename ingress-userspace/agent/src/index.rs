@@ -1,6 +1,11 @@
 //! What is known of the cluster or folder now, and what a source says of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use k8s_openapi::api::core::v1::Service;
 
 use super::kind::{Changed, Key, Objects};
 use ingress_model::{ObjectName, Problem};
@@ -15,6 +20,17 @@ pub(super) enum Event {
     Changed(Changed),
     /// A folder was read: everything at once.
     Whole(Box<Index>),
+    /// A name that was asked for was looked up; sent when the result differs from the last.
+    Addresses(Box<str>, Addresses),
+}
+
+/// What DNS says of the name of an ExternalName Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    /// The last ones that were found, sorted.
+    pub(super) found: Vec<IpAddr>,
+    /// Why the last look-up found none.
+    pub(super) failure: Option<String>,
 }
 
 /// Everything known now.
@@ -27,6 +43,7 @@ pub(super) struct Index {
     /// Objects of kinds that are not used, by `apiVersion/kind`.
     pub(super) skipped: BTreeMap<String, u64>,
     slices: Slices,
+    addresses: BTreeMap<Box<str>, Addresses>,
 }
 
 /// Which EndpointSlices belong to which Service.
@@ -41,6 +58,11 @@ impl Index {
     /// Service that it belongs to, or belonged to.
     pub(super) fn apply(&mut self, event: Event) -> BTreeSet<Key> {
         let changed = match event {
+            Event::Addresses(name, addresses) => {
+                let changed = self.services_named(&name);
+                self.addresses.insert(name, addresses);
+                changed
+            }
             Event::Changed(changed) => self.objects.apply(changed),
             Event::Whole(index) => {
                 let Self {
@@ -66,6 +88,23 @@ impl Index {
             }
         }
         dirty
+    }
+
+    /// What is known of an external name; `None` before it was looked up.
+    pub(super) fn addresses(&self, name: &str) -> Option<&Addresses> {
+        self.addresses.get(name)
+    }
+
+    /// Forgets what no `name` asks for any more.
+    pub(super) fn keep_addresses(&mut self, names: &BTreeSet<Box<str>>) {
+        self.addresses.retain(|name, _| names.contains(name));
+    }
+
+    /// The Services that stand for an external name.
+    fn services_named(&self, name: &str) -> Vec<Key> {
+        let services = self.objects.services.iter();
+        let named = services.filter(|(_, item)| external_name(&item.object) == Some(name));
+        named.map(|(of, _)| Key::Service(of.clone())).collect()
     }
 
     /// The EndpointSlices of a Service, by name.
@@ -107,9 +146,16 @@ impl Index {
     }
 }
 
+/// The name that an ExternalName Service stands for.
+pub(super) fn external_name(service: &Service) -> Option<&str> {
+    let spec = service.spec.as_ref()?;
+    let name = spec.external_name.as_deref().unwrap_or_default();
+    (spec.type_.as_deref() == Some("ExternalName")).then_some(name.trim_end_matches('.'))
+}
+
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
 
     use super::{
         super::{

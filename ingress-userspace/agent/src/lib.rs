@@ -22,7 +22,7 @@ mod source;
 
 mod report;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot, watch as channel};
 
@@ -89,6 +89,8 @@ async fn begin(
     settings: Settings,
 ) -> Result<(Feed, publish::Publisher), AgentError> {
     let (events, inbox) = mpsc::channel(256);
+    let (names, wanted) = channel::channel(BTreeSet::new());
+    tokio::spawn(watch::names::follow(wanted, events.downgrade()));
     let (state, state_feed) = channel::channel(SourceStatus::starting());
     match source {
         Source::Folder(path) => watch::folder::start(path, events, state)?,
@@ -97,7 +99,7 @@ async fn begin(
             watch::cluster::start(kubeconfig, configmap, events, state).await?
         }
     }
-    let (publisher, updates, resync, report) = publish::Publisher::new(inbox, settings);
+    let (publisher, updates, resync, report) = publish::Publisher::new(inbox, names, settings);
     let feed = Feed {
         updates,
         resync,

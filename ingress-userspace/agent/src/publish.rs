@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch as channel},
     time::{Instant, timeout_at},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Publisher {
     dirty: BTreeSet<Key>,
     state: State,
     report: Report,
+    /// External names to be looked up.
+    names: channel::Sender<BTreeSet<Box<str>>>,
     /// When the last update began.
     last: Option<Instant>,
 }
@@ -41,6 +43,7 @@ impl Publisher {
     /// Of the channels that it gives, the second asks for a whole state.
     pub(super) fn new(
         events: mpsc::Receiver<Event>,
+        names: channel::Sender<BTreeSet<Box<str>>>,
         settings: Settings,
     ) -> (Self, mpsc::Receiver<Arc<Update>>, mpsc::Sender<()>, Report) {
         // A proxy that lags takes fewer and larger updates: events wait in their channel meanwhile.
@@ -56,6 +59,7 @@ impl Publisher {
             dirty: BTreeSet::new(),
             state,
             report: report.clone(),
+            names,
             last: None,
         };
         (publisher, update_feed, resync, report)
@@ -106,6 +110,10 @@ impl Publisher {
         let update = self
             .state
             .apply(&self.index, std::mem::take(&mut self.dirty));
+        if let Some(names) = self.state.take_externals() {
+            self.index.keep_addresses(&names);
+            self.names.send_replace(names);
+        }
         let mut skipped = self.index.skipped.clone();
         if let foreign @ 1.. = self.state.foreign() {
             let kind = "networking.k8s.io/v1/Ingress of another class".to_owned();
@@ -200,7 +208,8 @@ mod tests {
 
     fn start() -> Run {
         let (events, inbox) = mpsc::channel(1000);
-        let (publisher, updates, resync, _) = Publisher::new(inbox, settings());
+        let (publisher, updates, resync, _) =
+            Publisher::new(inbox, channel::channel(BTreeSet::new()).0, settings());
         tokio::spawn(publisher.run());
         Run {
             events,

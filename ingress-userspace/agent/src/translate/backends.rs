@@ -14,7 +14,11 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::super::{index::Index, kept::Item, settings::Settings};
+use super::super::{
+    index::{Index, external_name},
+    kept::Item,
+    settings::Settings,
+};
 use ingress_model::{BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
 /// What became of a backend.
@@ -25,6 +29,8 @@ pub(super) struct Resolved {
     pub(super) endpoints: Arc<[Endpoint]>,
     /// Why there can be none, told to whoever names the backend.
     pub(super) missing: Option<String>,
+    /// The name to be looked up, of an ExternalName Service.
+    pub(super) external: Option<Box<str>>,
     /// What is wrong with its slices.
     pub(super) problems: Vec<Problem>,
 }
@@ -32,7 +38,13 @@ pub(super) struct Resolved {
 /// Finds the endpoints of one backend; without any, requests get 503.
 pub(super) fn resolve(index: &Index, settings: &Settings, key: &BackendKey) -> Resolved {
     let mut problems = Vec::new();
+    let mut external = None;
     let (endpoints, missing) = match target(index, key) {
+        Ok(Target::External { name, port }) => {
+            let found = external_endpoints(index, settings, key, &name, port);
+            external = Some(name);
+            (of_one_family(index, key, found.0), found.1)
+        }
         Ok(target) => {
             let slices: Slices<'_> = index
                 .slices_of(&key.service)
@@ -47,8 +59,45 @@ pub(super) fn resolve(index: &Index, settings: &Settings, key: &BackendKey) -> R
     Resolved {
         endpoints: endpoints.into(),
         missing,
+        external,
         problems,
     }
+}
+
+/// The addresses of an external name. None are taken by which whoever may write a Service would reach
+/// what only this machine reaches.
+fn external_endpoints(
+    index: &Index,
+    settings: &Settings,
+    key: &BackendKey,
+    name: &str,
+    port: u16,
+) -> (Vec<Endpoint>, Option<String>) {
+    let Some(addresses) = index.addresses(name) else {
+        return (Vec::new(), None);
+    };
+    let checked = addresses.found.iter().map(|ip| {
+        let ip = unicast(*ip, settings.allow_loopback_endpoints);
+        ip.map(|ip| Endpoint {
+            address: SocketAddr::new(ip, port),
+            pod: None,
+        })
+    });
+    let (fit, unfit): (Vec<_>, Vec<_>) = checked.partition(Result::is_ok);
+    let endpoints: BTreeSet<_> = fit.into_iter().flatten().collect();
+    let missing = match (endpoints.is_empty(), unfit.first(), &addresses.failure) {
+        (true, Some(Err(reason)), _) => Some(format!("what it stands for {reason}")),
+        (true, _, Some(reason)) => Some(reason.clone()),
+        (true, _, None) => Some("it has no address".to_owned()),
+        (false, ..) => None,
+    };
+    let told = |reason| {
+        format!(
+            "Service {} is an ExternalName, {name:?}: {reason}; requests get 503",
+            key.service
+        )
+    };
+    (endpoints.into_iter().collect(), missing.map(told))
 }
 
 /// Of a Service with both families, the endpoints of its first one: each pod has an address in
@@ -79,6 +128,14 @@ enum Target {
     },
     /// A headless Service without ports: the number of the Ingress itself, as in ingress-nginx.
     Number(u16),
+    /// A name outside the cluster.
+    External {
+        /// Without the dot at its end.
+        name: Box<str>,
+        /// The target port, where that is a number; else the port itself, which may be that of the
+        /// Ingress where the Service has none.
+        port: u16,
+    },
 }
 
 fn target(index: &Index, key: &BackendKey) -> Result<Target, String> {
@@ -87,17 +144,21 @@ fn target(index: &Index, key: &BackendKey) -> Result<Target, String> {
     };
     let none = ServiceSpec::default();
     let spec = item.object.spec.as_ref().unwrap_or(&none);
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return Err(format!(
-            "Service {} is an ExternalName, which is not supported",
-            key.service
-        ));
+    let external = external_name(&item.object);
+    if external == Some("") {
+        let message = format!("Service {} is an ExternalName without a name", key.service);
+        return Err(message);
     }
     let ports = spec.ports.as_deref().unwrap_or_default();
-    if let (ServicePort::Number(number), true) =
-        (&key.port, ports.is_empty() && headless(&item.object))
-    {
-        return Ok(Target::Number(*number));
+    if let (ServicePort::Number(number), true) = (&key.port, ports.is_empty()) {
+        match external {
+            Some(name) => {
+                let (name, port) = (name.into(), *number);
+                return Ok(Target::External { name, port });
+            }
+            None if headless(&item.object) => return Ok(Target::Number(*number)),
+            None => {}
+        }
     }
     let tcp = |port: &&Port| {
         port.protocol
@@ -122,13 +183,25 @@ fn target(index: &Index, key: &BackendKey) -> Result<Target, String> {
         .find(declared)
         .or_else(|| ports.iter().filter(tcp).find(aimed));
     match found {
-        Some(port) => Ok(Target::Port {
-            name: port.name.clone().unwrap_or_default(),
-            number: match &port.target_port {
+        Some(port) => {
+            let number = match &port.target_port {
                 Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),
                 _ => None,
-            },
-        }),
+            };
+            Ok(match external {
+                Some(name) => Target::External {
+                    name: name.into(),
+                    port: number
+                        .filter(|number| *number > 0)
+                        .or_else(|| u16::try_from(port.port).ok())
+                        .unwrap_or_default(),
+                },
+                None => Target::Port {
+                    name: port.name.clone().unwrap_or_default(),
+                    number,
+                },
+            })
+        }
         None => Err(format!(
             "Service {} has no TCP port {}",
             key.service, key.port
@@ -204,7 +277,7 @@ fn endpoints(
 /// has none; else the number that the Service aims at, for slices that somebody else writes.
 fn port(slice: &EndpointSlice, target: &Target) -> Option<u16> {
     let (name, number) = match target {
-        Target::Number(number) => return Some(*number),
+        Target::Number(number) | Target::External { port: number, .. } => return Some(*number),
         Target::Port { name, number } => (name, number),
     };
     let fits = |port: &&EndpointPort| {
@@ -260,6 +333,10 @@ impl Condition {
 /// only this machine reaches.
 fn address(text: &str, loopback: bool) -> Result<IpAddr, &'static str> {
     let ip = text.parse::<IpAddr>().map_err(|_| "is not an IP address")?;
+    unicast(ip, loopback)
+}
+
+fn unicast(ip: IpAddr, loopback: bool) -> Result<IpAddr, &'static str> {
     let ip = ip.to_canonical();
     let (local, link_local) = match ip {
         IpAddr::V4(v4) => (v4.is_loopback(), v4.is_link_local()),

@@ -61,6 +61,10 @@ pub(super) struct State {
     cramped: BTreeSet<HostPattern>,
     /// Ingresses of other classes.
     foreign: BTreeSet<ObjectName>,
+    /// Names to be looked up, and for which backends.
+    externals: BTreeMap<Box<str>, BTreeSet<BackendKey>>,
+    /// Since [`take_externals`](Self::take_externals).
+    has_other_externals: bool,
     /// What is wrong; read by others when somebody asks.
     book: Arc<Mutex<Book>>,
 }
@@ -113,6 +117,8 @@ impl State {
             patterns: Patterns::default(),
             cramped: BTreeSet::new(),
             foreign: BTreeSet::new(),
+            externals: BTreeMap::new(),
+            has_other_externals: false,
             book: Arc::default(),
         };
         if let Some(secret) = &state.settings.default_certificate {
@@ -344,6 +350,8 @@ impl State {
             };
             if used.by.is_empty() {
                 let found = self.backends.remove(key).and_then(|used| used.found);
+                let external = found.as_ref().and_then(|found| found.external.clone());
+                self.ask_for(key, external, None);
                 if found.is_some() {
                     update.endpoints.push((key.clone(), None));
                 }
@@ -364,9 +372,39 @@ impl State {
                     Some(claim.subject().warning(&**field, message.as_str()))
                 }));
             }
-            used.found = Some(now);
+            let external = now.external.clone();
+            let before = used.found.replace(now);
+            let before = before.and_then(|found| found.external);
+            self.ask_for(key, before, external);
             self.note(topic, problems);
         }
+    }
+
+    /// Notes that a backend stands for another external name than before.
+    fn ask_for(&mut self, key: &BackendKey, before: Option<Box<str>>, now: Option<Box<str>>) {
+        if before == now {
+            return;
+        }
+        if let Some(name) = before
+            && let Some(backends) = self.externals.get_mut(&name)
+        {
+            backends.remove(key);
+            if backends.is_empty() {
+                self.externals.remove(&name);
+                self.has_other_externals = true;
+            }
+        }
+        if let Some(name) = now {
+            let backends = self.externals.entry(name).or_default();
+            self.has_other_externals |= backends.is_empty();
+            backends.insert(key.clone());
+        }
+    }
+
+    /// The external names to be looked up, if they are others than when this was asked last.
+    pub(super) fn take_externals(&mut self) -> Option<BTreeSet<Box<str>>> {
+        std::mem::take(&mut self.has_other_externals)
+            .then(|| self.externals.keys().cloned().collect())
     }
 
     fn look_up_secrets(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {

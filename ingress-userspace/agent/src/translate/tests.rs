@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::{
-    super::{index::Event, watch::index_of},
+    super::{
+        index::{Addresses, Event},
+        watch::index_of,
+    },
     *,
 };
 use ingress_model::{Action, PathKind, Rule, TlsRedirect, wire};
@@ -779,17 +782,123 @@ fn addresses_that_only_this_machine_reaches_are_refused_unless_allowed() {
 }
 
 #[test]
-fn external_names_are_refused() {
+fn an_external_name_is_asked_for_and_its_addresses_are_endpoints() {
+    let service = |spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{type: ExternalName, {spec}}}\n"
+        )
+    };
+    let subject = "Warning test.yaml:1: Ingress default/web: \
+                   spec.rules[0].http.paths[0].backend.service: Service default/s";
+    let found = |addresses: &[&str]| Addresses {
+        found: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+        failure: None,
+    };
+    let failed = Addresses {
+        failure: Some("no such name".to_owned()),
+        ..found(&[])
+    };
+    let stale = Addresses {
+        failure: Some("no such name".to_owned()),
+        ..found(&["192.0.2.1"])
+    };
+    for (spec, addresses, expected, problem) in [
+        (
+            "externalName: a.test., ports: [{port: 80}]",
+            found(&["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
+            "192.0.2.1:80 192.0.2.2:80",
+            None,
+        ),
+        (
+            "externalName: a.test, ports: [{port: 80, targetPort: 8080}]",
+            found(&["192.0.2.1"]),
+            "192.0.2.1:8080",
+            None,
+        ),
+        ("externalName: a.test", stale, "192.0.2.1:80", None),
+        (
+            "externalName: a.test",
+            found(&["127.0.0.1", "192.0.2.1"]),
+            "192.0.2.1:80",
+            None,
+        ),
+        (
+            "externalName: a.test",
+            found(&["169.254.169.254"]),
+            "",
+            Some("is an ExternalName, \"a.test\": what it stands for is a link-local address"),
+        ),
+        (
+            "externalName: a.test",
+            failed,
+            "",
+            Some("is an ExternalName, \"a.test\": no such name"),
+        ),
+        (
+            "externalName: a.test",
+            found(&[]),
+            "",
+            Some("is an ExternalName, \"a.test\": it has no address"),
+        ),
+        (
+            "externalName: ''",
+            found(&[]),
+            "",
+            Some("is an ExternalName without a name"),
+        ),
+    ] {
+        let (mut index, keys) = read(&format!("{}{}", rule(), service(spec)));
+        let mut state = State::new(settings());
+        state.apply(&index, keys);
+        let externals = state.take_externals();
+        if !spec.contains("''") {
+            assert_eq!(externals, Some(["a.test".into()].into()), "{spec}");
+        }
+        assert_eq!(state.take_externals(), None, "{spec}");
+        let keys = index.apply(Event::Addresses("a.test".into(), addresses));
+        state.apply(&index, keys);
+        let view = View {
+            update: state.whole(),
+            problems: state.book().lock().unwrap().all(),
+            state,
+        };
+        assert_eq!(
+            endpoints(&view),
+            [format!("default/s:80 [{expected}]")],
+            "{spec}"
+        );
+        let expected = problem.map(|problem| format!("{subject} {problem}; requests get 503"));
+        assert_eq!(
+            problems(&view),
+            expected.into_iter().collect::<Vec<_>>(),
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn an_external_name_that_nobody_names_any_more_is_asked_for_no_longer() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {type: ExternalName, externalName: a.test, ports: [{port: 80}]}\n";
-    let view = translate(&format!("{}{service}", rule()));
-    assert_eq!(endpoints(&view), ["default/s:80 []"]);
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    let mut externals = |text: &str| {
+        let keys = index.apply(Event::Whole(Box::new(index_of(text))));
+        state.apply(&index, keys);
+        state.take_externals().map(|names| names.len())
+    };
+    assert_eq!(externals(service), None, "no rule names it");
+    assert_eq!(externals(&format!("{}{service}", rule())), Some(1));
+    let other = service.replace("port: 80", "port: 80, targetPort: 81");
+    assert_eq!(externals(&format!("{}{other}", rule())), None);
     assert_eq!(
-        problems(&view),
-        [
-            "Warning test.yaml:1: Ingress default/web: spec.rules[0].http.paths[0].backend.service: Service default/s is \
-          an ExternalName, which is not supported; requests get 503"
-        ]
+        externals(&format!(
+            "{}{}",
+            rule(),
+            service.replace("a.test", "b.test")
+        )),
+        Some(1)
     );
+    assert_eq!(externals(&rule()), Some(0));
 }
 
 /// A Secret with a certificate for these names.

@@ -1,6 +1,6 @@
 //! Two sources of events behind one index: a folder of manifests, and an API server.
 //!
-//! `manifest` (with `legacy`) → `files` → `folder`; `cluster`.
+//! `manifest` (with `legacy`) → `files` → `folder`; `cluster`. `names` asks DNS for both.
 
 mod files;
 mod legacy;
@@ -8,6 +8,7 @@ mod manifest;
 
 pub(super) mod cluster;
 pub(super) mod folder;
+pub(super) mod names;
 
 #[cfg(any(test, fuzzing))]
 pub(super) use files::index_of;

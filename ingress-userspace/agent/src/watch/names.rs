@@ -1,0 +1,177 @@
+//! Looks up the names of ExternalName Services, again and again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use tokio::{
+    net::lookup_host,
+    sync::{mpsc, watch as channel},
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::super::index::{Addresses, Event};
+
+/// How long an answer is used: the resolver does not say what DNS allows.
+const REFRESH: Duration = Duration::from_secs(10);
+/// Between two tries at a name that is not found.
+const RETRY: Duration = Duration::from_secs(2);
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Look-ups at once: each holds a thread.
+const AT_ONCE: usize = 8;
+
+/// Looks up `wanted` names until the sources or whoever wants them are gone.
+pub(crate) async fn follow(
+    mut wanted: channel::Receiver<BTreeSet<Box<str>>>,
+    events: mpsc::WeakSender<Event>,
+) {
+    let mut names: BTreeMap<Box<str>, Known> = BTreeMap::new();
+    let mut lookups = JoinSet::new();
+    loop {
+        let now = Instant::now();
+        for (name, known) in &mut names {
+            if lookups.len() < AT_ONCE && known.due.is_some_and(|due| due <= now) {
+                known.due = None;
+                let name = name.clone();
+                lookups.spawn(async move {
+                    let found = look_up(&name).await;
+                    (name, found)
+                });
+            }
+        }
+        let next = names.values().filter_map(|known| known.due).min();
+        let is_free = lookups.len() < AT_ONCE;
+        tokio::select! {
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let wanted = wanted.borrow_and_update();
+                names.retain(|name, _| wanted.contains(name));
+                for name in wanted.iter() {
+                    let known = Known { due: Some(now), said: None };
+                    names.entry(name.clone()).or_insert(known);
+                }
+            }
+            Some(Ok((name, found))) = lookups.join_next(), if !lookups.is_empty() => {
+                let Some(known) = names.get_mut(&name) else { continue };
+                let addresses = known.hear(found);
+                if known.said.as_ref() != Some(&addresses) {
+                    known.said = Some(addresses.clone());
+                    let Some(events) = events.upgrade() else { return };
+                    if events.send(Event::Addresses(name, addresses)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            () = sleep_until(next.unwrap_or(now)), if next.is_some() && is_free => {}
+        }
+    }
+}
+
+/// What is known of a name.
+struct Known {
+    /// When it is to be looked up again; `None` meanwhile.
+    due: Option<Instant>,
+    said: Option<Addresses>,
+}
+
+impl Known {
+    /// Takes the result of a look-up. The last addresses stay while DNS does not answer.
+    fn hear(&mut self, found: Result<Vec<IpAddr>, String>) -> Addresses {
+        let pause = if found.is_ok() { REFRESH } else { RETRY };
+        self.due = Some(Instant::now() + pause);
+        match found {
+            Ok(found) => Addresses {
+                found,
+                failure: None,
+            },
+            Err(failure) => Addresses {
+                found: self.said.clone().unwrap_or_default().found,
+                failure: Some(failure),
+            },
+        }
+    }
+}
+
+/// The addresses of a name, sorted. It is a whole one (a dot is at its end), so that no search domain
+/// makes another of it; only `/etc/hosts` writes names without the dot.
+async fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
+    let whole = format!("{name}.");
+    let found = match resolve(&whole).await {
+        Err(_) if !name.contains('.') => resolve(name).await,
+        found => found,
+    };
+    let mut found = found?;
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+async fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
+    match timeout(PATIENCE, lookup_host((name, 0))).await {
+        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("DNS does not answer".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn next(inbox: &mut mpsc::Receiver<Event>) -> (Box<str>, Addresses) {
+        let event = timeout(3 * PATIENCE, inbox.recv()).await.unwrap().unwrap();
+        match event {
+            Event::Addresses(name, addresses) => (name, addresses),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wanted_name_is_looked_up_and_one_that_does_not_exist_says_why() {
+        let (want, wanted) = channel::channel(BTreeSet::new());
+        let (events, mut inbox) = mpsc::channel(4);
+        tokio::spawn(follow(wanted, events.downgrade()));
+        want.send_replace(["localhost".into()].into());
+        let (name, addresses) = next(&mut inbox).await;
+        assert_eq!((&*name, addresses.failure), ("localhost", None));
+        assert!(addresses.found.iter().all(IpAddr::is_loopback));
+        assert!(!addresses.found.is_empty());
+        // RFC 6761: there is no such name.
+        want.send_replace(["nothing.invalid".into()].into());
+        let (name, addresses) = next(&mut inbox).await;
+        assert_eq!((&*name, addresses.found.len()), ("nothing.invalid", 0));
+        assert!(addresses.failure.is_some());
+    }
+
+    #[test]
+    fn addresses_stay_while_dns_does_not_answer() {
+        let mut known = Known {
+            due: None,
+            said: None,
+        };
+        let ip: IpAddr = [192, 0, 2, 1].into();
+        known.said = Some(known.hear(Ok(vec![ip])));
+        let lost = known.hear(Err("it is gone".to_owned()));
+        assert_eq!(lost.found, [ip]);
+        assert_eq!(lost.failure.as_deref(), Some("it is gone"));
+        known.said = Some(lost);
+        assert_eq!(known.hear(Ok(Vec::new())), Addresses::default());
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_the_sources() {
+        let (want, wanted) = channel::channel(BTreeSet::new());
+        let (events, inbox) = mpsc::channel(4);
+        let weak = events.downgrade();
+        drop((events, inbox));
+        let follow = tokio::spawn(follow(wanted, weak));
+        want.send_replace(["localhost".into()].into());
+        timeout(3 * PATIENCE, follow).await.unwrap().unwrap();
+    }
+}
