@@ -19,7 +19,7 @@ const SIZE_LIMIT: usize = 64 << 10;
 /// and can be rewritten. Only a class of other characters, such as `[é]`, has no meaning byte by
 /// byte; such a regex is read as text.
 ///
-/// Copies share what was compiled. Two are equal if their text is.
+/// Copies share what was compiled. Two are equal if their text is, and both are literals or neither.
 #[derive(Clone)]
 pub struct PathRegex {
     text: Arc<str>,
@@ -201,7 +201,7 @@ const META: [char; 14] = [
 
 impl PartialEq for PathRegex {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.is_literal() == other.is_literal()
     }
 }
 
@@ -251,6 +251,14 @@ mod tests {
             );
         }
         assert!(PathRegex::new("/.$").unwrap().is_match(b"/\xff"));
+    }
+
+    #[test]
+    fn a_literal_is_no_regex_of_the_same_text() {
+        let regex = || PathRegex::new("/a.b").unwrap();
+        assert_eq!(regex(), regex());
+        assert_eq!(PathRegex::literal("/a.b"), PathRegex::literal("/a.b"));
+        assert_ne!(regex(), PathRegex::literal("/a.b"));
     }
 
     #[test]

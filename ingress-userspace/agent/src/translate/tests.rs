@@ -1463,6 +1463,37 @@ fn a_host_that_found_no_room_for_its_regexes_is_served_once_there_is_some() {
 }
 
 #[test]
+fn a_path_that_was_compared_as_text_for_want_of_room_is_a_regex_once_there_is_some() {
+    let hog = of_regexes(
+        "hog",
+        "a.test",
+        (0..2000).map(|number| format!("/{number}/.{{0,500}}")),
+    );
+    let guest = of_regexes("guest", "b.test", ["/guest/[0-9]+".to_owned()].into_iter())
+        .replace("{name: guest, ", "{name: guest, namespace: guest, ");
+    let owner = dated("owner", 2020, &["b.test"], "[]")
+        .replace("path: /owner", "path: '/owner/.{0,500}'");
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    let mut apply = |text: &str| {
+        let keys = index.apply(Event::Whole(Box::new(index_of(text))));
+        state.apply(&index, keys)
+    };
+    let matches = |update: &Update| {
+        let hosts = update.hosts.iter().filter_map(|(_, rules)| rules.as_ref());
+        let rule = hosts
+            .flat_map(|rules| &rules.rules)
+            .find(|rule| rule.source.name.name == "owner")?;
+        Some(rule.regex.as_ref()?.is_match(b"/owner/x"))
+    };
+    let first = apply(&format!("{SERVICE}{guest}{owner}{hog}"));
+    assert_eq!(matches(&first), Some(false));
+    drop(first);
+    let second = apply(&format!("{SERVICE}{guest}{owner}"));
+    assert_eq!(matches(&second), Some(true));
+}
+
+#[test]
 fn whoever_turns_a_host_into_regex_mode_takes_no_room_from_its_owner() {
     let paths: Vec<_> = (0..9000)
         .map(|number| format!("{{path: '/page/{number}', pathType: Prefix, {TO_S}}}"))
