@@ -13,8 +13,8 @@ use landlock::{
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Is, SeccompCondition,
-    SeccompFilter, SeccompRule,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Is,
+    SeccompCondition, SeccompFilter, SeccompRule,
 };
 use serde::Serialize;
 
@@ -137,11 +137,9 @@ const ALLOWED: &[i64] = &[
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
-    libc::SYS_socketpair,
     libc::SYS_close,
     libc::SYS_dup,
     libc::SYS_dup3,
-    libc::SYS_fcntl,
     // Waiting.
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -228,14 +226,41 @@ fn restrict_calls() -> Result<(), Box<dyn std::error::Error>> {
     let thread = Is::MaskedEq(libc::CLONE_THREAD as u64);
     let thread = SeccompCondition::new(0, Length::Qword, thread, libc::CLONE_THREAD as u64)?;
     rules.insert(libc::SYS_clone, if_any(vec![vec![thread]])?);
-    // TCP to clients and pods, Unix sockets to the agent and for answers.
-    let domain = |domain: i32| SeccompCondition::new(0, Length::Dword, Is::Eq, domain as u64);
-    let domains = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX].map(domain);
-    let domains = domains.into_iter().map(|one| one.map(|one| vec![one]));
+    // TCP to clients and pods, Unix sockets to the agent and for answers. No other protocol: of those
+    // that bind ports, Landlock looks at TCP alone, and Multipath TCP binds the same ports.
+    let is =
+        |argument, value: i32| SeccompCondition::new(argument, Length::Dword, Is::Eq, value as u64);
+    let flags = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) as u64;
+    let stream = Is::MaskedEq(u64::from(u32::MAX) & !flags);
+    let stream = SeccompCondition::new(1, Length::Dword, stream, libc::SOCK_STREAM as u64)?;
+    let sockets = [
+        (libc::AF_INET, 0),
+        (libc::AF_INET, libc::IPPROTO_TCP),
+        (libc::AF_INET6, 0),
+        (libc::AF_INET6, libc::IPPROTO_TCP),
+        (libc::AF_UNIX, 0),
+    ];
+    let sockets = sockets
+        .map(|(domain, protocol)| Ok(vec![is(0, domain)?, stream.clone(), is(2, protocol)?]));
+    let sockets = sockets.into_iter().collect::<Result<_, BackendError>>()?;
+    rules.insert(libc::SYS_socket, if_any(sockets)?);
     rules.insert(
-        libc::SYS_socket,
-        if_any(domains.collect::<Result<_, _>>()?)?,
+        libc::SYS_socketpair,
+        if_any(vec![vec![is(0, libc::AF_UNIX)?]])?,
     );
+    // Copies and flags of descriptors. `F_SETOWN` and `F_SETSIG` would send any signal to any process
+    // of the same user; only since 6.12 Landlock forbids it.
+    let commands = [
+        libc::F_DUPFD,
+        libc::F_DUPFD_CLOEXEC,
+        libc::F_GETFD,
+        libc::F_SETFD,
+        libc::F_GETFL,
+        libc::F_SETFL,
+    ];
+    let commands = commands.map(|command| Ok(vec![is(1, command)?]));
+    let commands = commands.into_iter().collect::<Result<_, BackendError>>()?;
+    rules.insert(libc::SYS_fcntl, if_any(commands)?);
     // What waits to be sent, and non-blocking mode; names of threads and of memory; an own end by
     // `abort`.
     let request = |request: u64| SeccompCondition::new(1, Length::Dword, Is::Eq, request);
@@ -247,12 +272,11 @@ fn restrict_calls() -> Result<(), Box<dyn std::error::Error>> {
             vec![request(libc::TCGETS)?],
         ])?,
     );
-    let option = |option: i32| SeccompCondition::new(0, Length::Dword, Is::Eq, option as u64);
     rules.insert(
         libc::SYS_prctl,
         if_any(vec![
-            vec![option(libc::PR_SET_NAME)?],
-            vec![option(libc::PR_SET_VMA)?],
+            vec![is(0, libc::PR_SET_NAME)?],
+            vec![is(0, libc::PR_SET_VMA)?],
         ])?,
     );
     let own = u64::try_from(rustix::process::getpid().as_raw_pid())?;
@@ -275,10 +299,10 @@ fn restrict_calls() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     use std::{
-        net::TcpListener,
+        net::{TcpListener, UdpSocket},
         os::{
             linux::net::SocketAddrExt as _,
-            unix::net::{SocketAddr, UnixDatagram},
+            unix::net::{SocketAddr, UnixListener, UnixStream},
         },
         process::{Command, Stdio},
     };
@@ -313,11 +337,13 @@ mod tests {
     /// What it tries once somebody has taken it over, as root.
     fn abuse(folder: &Path) -> Vec<(&'static str, bool)> {
         let raw = |family, protocol| socket(family, SocketType::RAW, protocol).is_ok();
+        let stream = |protocol| socket(AddressFamily::INET, SocketType::STREAM, protocol).map(drop);
+        let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let beside = folder.with_extension("beside");
         let name = folder.to_str().unwrap_or_default();
         let abstract_socket = || {
             let stranger = SocketAddr::from_abstract_name(name)?;
-            UnixDatagram::unbound()?.connect_addr(&stranger)
+            UnixStream::connect_addr(&stranger)
         };
         let parent = rustix::process::getppid();
         vec![
@@ -344,6 +370,16 @@ mod tests {
                     .is_ok(),
             ),
             ("bind a port", TcpListener::bind("127.0.0.1:0").is_ok()),
+            ("bind a UDP port", UdpSocket::bind("127.0.0.1:0").is_ok()),
+            // It binds ports of TCP, and Landlock does not look.
+            (
+                "make a socket of Multipath TCP",
+                stream(Some(ipproto::MPTCP)) != Err(rustix::io::Errno::NOSYS),
+            ),
+            (
+                "have a descriptor do more than flags say",
+                rustix::pipe::fcntl_setpipe_size(&pipe.0, 4096).is_ok(),
+            ),
             (
                 "signal another process",
                 parent.is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()),
@@ -364,7 +400,7 @@ mod tests {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         let name = folder.path().to_str().unwrap();
         let address = SocketAddr::from_abstract_name(name).unwrap();
-        let _stranger = UnixDatagram::bind_addr(&address).unwrap();
+        let _stranger = UnixListener::bind_addr(&address).unwrap();
         let free = asked(folder.path(), false);
         for attempt in &free {
             assert!(attempt.1, "not confined, it cannot {}", attempt.0);

@@ -1471,8 +1471,8 @@ fn a_path_that_was_compared_as_text_for_want_of_room_is_a_regex_once_there_is_so
     );
     let guest = of_regexes("guest", "b.test", ["/guest/[0-9]+".to_owned()].into_iter())
         .replace("{name: guest, ", "{name: guest, namespace: guest, ");
-    let owner = dated("owner", 2020, &["b.test"], "[]")
-        .replace("path: /owner", "path: '/owner/.{0,500}'");
+    let owner =
+        dated("owner", 2020, &["b.test"], "[]").replace("path: /owner", "path: '/owner/.{0,500}'");
     let mut index = Index::default();
     let mut state = State::new(settings());
     let mut apply = |text: &str| {
