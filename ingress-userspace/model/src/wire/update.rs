@@ -14,6 +14,9 @@ use super::super::{
 
 /// Regexes that no table uses any more are forgotten once in this many updates.
 const SOME: u32 = 256;
+/// And once new ones have taken so many bytes: an Ingress that changes all of its paths with each
+/// update would else take up hundreds of times what the agent lets its namespace have.
+const MUCH: usize = 16 << 20;
 
 /// Bytes that are no update.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +183,9 @@ impl<'a> From<&'a Rule> for Line<'a> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     regexes: std::collections::HashMap<Box<str>, PathRegex>,
+    /// Updates since unused regexes were forgotten, and bytes of new ones.
     since: u32,
+    grown: usize,
 }
 
 impl Decoder {
@@ -198,8 +203,8 @@ impl Decoder {
             return Err(WireError::Epoch { epoch, base });
         }
         self.since += 1;
-        if self.since >= SOME {
-            self.since = 0;
+        if self.since >= SOME || self.grown >= MUCH {
+            (self.since, self.grown) = (0, 0);
             self.regexes.retain(|_, regex| regex.is_shared());
         }
         let mut update = Update {
@@ -286,6 +291,7 @@ impl Decoder {
             path: path.into(),
             source,
         })?;
+        self.grown += regex.memory() + path.len();
         self.regexes.insert(path.into(), regex.clone());
         Ok(regex)
     }
@@ -471,6 +477,31 @@ mod tests {
             assert_eq!(decoder.regexes.len(), known);
             drop(used);
         }
+    }
+
+    #[test]
+    fn regexes_that_change_all_the_time_do_not_pile_up() {
+        let host = |round: u32| {
+            let path = |number| format!("/{round}/{number}/.{{0,500}}");
+            let rule = |number| {
+                let regex = PathRegex::new(&path(number)).unwrap();
+                rule(&path(number), Some(regex), Action::Respond(204))
+            };
+            let rules = HostRules {
+                rules: (0..400).map(rule).collect(),
+                ..HostRules::default()
+            };
+            Update {
+                hosts: vec![(HostPattern::Any, Some(Arc::new(rules)))],
+                ..Update::default()
+            }
+        };
+        let mut decoder = Decoder::default();
+        for round in 0..4 {
+            decoder.decode(&encode(&host(round)).unwrap()).unwrap();
+        }
+        let memory: usize = decoder.regexes.values().map(PathRegex::memory).sum();
+        assert!(memory < 2 * MUCH, "{memory} bytes");
     }
 
     #[test]
