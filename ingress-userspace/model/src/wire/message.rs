@@ -1,8 +1,8 @@
 //! What agent and proxy say to each other, apart from updates.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
 use super::super::Transport;
 
@@ -16,9 +16,28 @@ pub struct Place {
     /// What it speaks.
     pub transport: Transport,
     /// The address it is bound to.
+    #[serde(serialize_with = "with_scope", deserialize_with = "of_scope")]
     pub address: SocketAddr,
     /// The kernel hands it the connections of the virtual IPs: nobody connects to its address.
     pub is_steered: bool,
+}
+
+/// With the interface of a link-local address, which serde leaves out.
+fn with_scope<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    let scope = match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(address) => address.scope_id(),
+    };
+    (address.ip(), address.port(), scope).serialize(serializer)
+}
+
+fn of_scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let (ip, port, scope) = <(IpAddr, u16, u32)>::deserialize(deserializer)?;
+    let mut address = SocketAddr::new(ip, port);
+    if let SocketAddr::V6(address) = &mut address {
+        address.set_scope_id(scope);
+    }
+    Ok(address)
 }
 
 /// What the proxy says.
@@ -131,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn a_link_local_address_keeps_its_interface() {
+        for address in ["[fe80::1%3]:80", "[fe80::1]:80", "127.0.0.1:80"] {
+            let place = Place {
+                address: address.parse().unwrap(),
+                ..place(80)
+            };
+            let bytes = write(&place).unwrap();
+            assert_eq!(read::<Place>(&bytes).unwrap(), place, "{address}");
+        }
+    }
+
+    #[test]
     fn bytes_that_are_cut_or_too_many_are_no_message() {
         let bytes = write(&FromProxy::Hello {
             version: 1,
@@ -149,7 +180,7 @@ mod tests {
     fn the_sockets_of_the_most_workers_fit_into_a_message() {
         let worst = Place {
             transport: Transport::Tls,
-            address: "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535"
+            address: "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535"
                 .parse()
                 .unwrap(),
             is_steered: true,
