@@ -46,13 +46,19 @@ pub(crate) struct Confinement {
 
 /// Confines the calling thread, and all that it starts from now on; there must be no other yet.
 ///
-/// `folders` may be read and written, with what is in them. Of ports, only `ports` may be bound.
+/// The files of the folder `state` may be read and written. The socket in the folder `socket` may be
+/// removed, but no file can be put in its place: the agent may have a socket beside it. Of ports, only
+/// `ports` may be bound.
 ///
 /// # Errors
 /// The kernel refuses: then nothing must be served.
-pub(crate) fn confine(folders: &[&Path], ports: &[u16]) -> Result<Confinement, ConfineError> {
+pub(crate) fn confine(
+    state: Option<&Path>,
+    socket: &Path,
+    ports: &[u16],
+) -> Result<Confinement, ConfineError> {
     drop_privileges().map_err(ConfineError::Privileges)?;
-    let files = restrict_files(folders, ports).unwrap_or_else(|error| {
+    let files = restrict_files(state, socket, ports).unwrap_or_else(|error| {
         // A container runtime may refuse the system calls that an old profile does not know.
         tracing::warn!(%error, "no Landlock: file modes alone protect what is not the proxy's");
         "any: Landlock is refused"
@@ -86,18 +92,16 @@ fn drop_privileges() -> io::Result<()> {
 }
 
 fn restrict_files(
-    folders: &[&Path],
+    state: Option<&Path>,
+    socket: &Path,
     ports: &[u16],
 ) -> Result<&'static str, landlock::RulesetError> {
     let all = AccessFs::from_all(LANDLOCK);
     let own = AccessFs::ReadFile
-        | AccessFs::ReadDir
         | AccessFs::WriteFile
         | AccessFs::Truncate
         | AccessFs::MakeReg
-        | AccessFs::MakeSock
-        | AccessFs::RemoveFile
-        | AccessFs::Refer;
+        | AccessFs::RemoveFile;
     let ports = ports.iter();
     let ports = ports.map(|port| Ok(NetPort::new(*port, AccessNet::BindTcp)));
     let status = Ruleset::default()
@@ -106,7 +110,8 @@ fn restrict_files(
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?
-        .add_rules(path_beneath_rules(folders, own))?
+        .add_rules(path_beneath_rules(state, own))?
+        .add_rules(path_beneath_rules([socket], AccessFs::RemoveFile))?
         .add_rules(ports.collect::<Vec<Result<_, landlock::RulesetError>>>())?
         .restrict_self()?;
     Ok(match status.ruleset {
@@ -304,6 +309,7 @@ mod tests {
             linux::net::SocketAddrExt as _,
             unix::net::{SocketAddr, UnixListener, UnixStream},
         },
+        path::PathBuf,
         process::{Command, Stdio},
     };
 
@@ -318,14 +324,23 @@ mod tests {
     /// Marks its answers in what the test harness prints.
     const MARK: &str = "ATTEMPT ";
 
+    /// The folder beside that of the files.
+    fn of_sockets(folder: &Path) -> PathBuf {
+        folder.join("sockets")
+    }
+
     /// What a process tries that has work to do.
     fn work(folder: &Path) -> Vec<(&'static str, bool)> {
         let tcp = || socket(AddressFamily::INET, SocketType::STREAM, None);
-        let own = folder.join("own");
+        let state = folder.join("state");
+        let (new, own) = (state.join("new"), state.join("own"));
+        let admin = of_sockets(folder).join("admin");
         vec![
-            ("write its own file", std::fs::write(&own, "x").is_ok()),
+            ("write its own file", std::fs::write(&new, "x").is_ok()),
+            ("put it in place", std::fs::rename(&new, &own).is_ok()),
             ("read its own file", std::fs::read(&own).is_ok()),
             ("remove its own file", std::fs::remove_file(&own).is_ok()),
+            ("remove its socket", std::fs::remove_file(&admin).is_ok()),
             (
                 "start a thread",
                 std::thread::Builder::new().spawn(|| ()).is_ok(),
@@ -339,7 +354,8 @@ mod tests {
         let raw = |family, protocol| socket(family, SocketType::RAW, protocol).is_ok();
         let stream = |protocol| socket(AddressFamily::INET, SocketType::STREAM, protocol).map(drop);
         let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let beside = folder.with_extension("beside");
+        let beside = folder.join("beside");
+        let other = of_sockets(folder).join("agent");
         let name = folder.to_str().unwrap_or_default();
         let abstract_socket = || {
             let stranger = SocketAddr::from_abstract_name(name)?;
@@ -368,6 +384,14 @@ mod tests {
                 std::fs::write(&beside, "x")
                     .and_then(|()| std::fs::remove_file(&beside))
                     .is_ok(),
+            ),
+            (
+                "answer at the socket of another process",
+                UnixListener::bind(&other).is_ok(),
+            ),
+            (
+                "make a socket among its files",
+                UnixListener::bind(folder.join("state/socket")).is_ok(),
             ),
             ("bind a port", TcpListener::bind("127.0.0.1:0").is_ok()),
             ("bind a UDP port", UdpSocket::bind("127.0.0.1:0").is_ok()),
@@ -415,6 +439,12 @@ mod tests {
 
     /// The answers of a process of its own, with one thread that is confined.
     fn asked(folder: &Path, confined: bool) -> Vec<(String, bool)> {
+        for name in ["state", "sockets"] {
+            let folder = folder.join(name);
+            let _ = std::fs::remove_dir_all(&folder);
+            std::fs::create_dir(&folder).unwrap();
+        }
+        std::fs::write(of_sockets(folder).join("admin"), "").unwrap();
         let test = "confine::tests::a_confined_process_can_work_and_nothing_else";
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -438,7 +468,8 @@ mod tests {
 
     fn tell(folder: &Path) {
         if std::env::var_os(CONFINED).is_some() {
-            let confinement = confine(&[folder], &[]).unwrap();
+            let confinement =
+                confine(Some(&folder.join("state")), &of_sockets(folder), &[]).unwrap();
             assert_eq!(confinement.files, "own", "this kernel has no Landlock");
         }
         for (attempt, worked) in work(folder).into_iter().chain(abuse(folder)) {

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -83,14 +84,14 @@ fn confine(
     metrics: Option<SocketAddr>,
 ) -> Result<Confinement, ConfineError> {
     let admin = config.admin.path(ADMIN_SOCKET);
-    let folders = [admin.parent(), config.state_dir.as_deref()];
-    let folders: Vec<_> = folders.into_iter().flatten().collect();
+    let folder = admin.parent().filter(|folder| *folder != Path::new(""));
+    let folder = folder.unwrap_or(Path::new("."));
     // Without an agent, it binds what it served before.
     let places = last_good.map(LastGood::places).unwrap_or_default();
     let ports = places.iter().map(|place| place.address.port());
     // Another process may still have it.
     let ports: Vec<_> = ports.chain(metrics.map(|address| address.port())).collect();
-    let confinement = confine::confine(&folders, &ports)?;
+    let confinement = confine::confine(config.state_dir.as_deref(), folder, &ports)?;
     tracing::info!(?confinement, "confined");
     Ok(confinement)
 }
