@@ -19,7 +19,7 @@ use super::{
 };
 use crate::sockets::Sockets;
 
-/// How long an agent is waited for before the proxy starts from its last good state.
+/// How long an agent, or its first state, is waited for before the proxy starts from its last good one.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// An agent may have to load programs before it answers, with the verifier's help.
 const HANDSHAKE: Duration = Duration::from_secs(60);
@@ -131,7 +131,7 @@ struct End {
     /// Whether any whole state was passed on.
     has_state: bool,
     stage: Stage,
-    /// Until when an agent is waited for; `None` once there was one, or the wait is over.
+    /// Until when the state of an agent is waited for; `None` once there was one, or the wait is over.
     patience: Option<Instant>,
 }
 
@@ -171,7 +171,6 @@ impl End {
 
     /// Follows an agent until it is lost, or the rest of the proxy is gone.
     async fn talk(&mut self, mut channel: Channel, welcome: Sockets) -> Result<(), LinkError> {
-        self.patience = None;
         self.take(welcome)?;
         if self.stage >= Stage::Serving && self.stage < Stage::Closed {
             channel.send(&FromProxy::Serving, &[]).await?;
@@ -185,6 +184,10 @@ impl End {
         let mut silence = Instant::now() + SILENCE;
         loop {
             tokio::select! {
+                () = over(self.patience) => {
+                    self.patience = None;
+                    self.start_without_state().await;
+                }
                 frame = channel.receive() => {
                     silence = Instant::now() + SILENCE;
                     match frame? {
@@ -235,29 +238,27 @@ impl End {
         }
     }
 
+    /// Serves the last good state on the sockets of an agent that has none yet: it has started while
+    /// the API server is away, say.
+    async fn start_without_state(&mut self) {
+        self.read_last_good().await;
+        if self.has_state {
+            let reason = "the agent has no state yet: serving the last good one".to_owned();
+            self.turn(SourceState::Degraded { reason });
+        }
+    }
+
     /// Serves the last good state on what was listened on, as far as this process may.
     async fn start_alone(&mut self) {
+        self.read_last_good().await;
         let Some(last_good) = &self.last_good else {
             return;
         };
-        let updates = last_good.updates();
-        let places = last_good.places();
-        for bytes in &updates {
-            match self.decoder.decode(bytes) {
-                Ok(update) => {
-                    self.has_state = true;
-                    // Nobody takes it any more when the process is about to stop.
-                    let _ = self.updates.send(Arc::new(update)).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the last good state cannot be read further");
-                    break;
-                }
-            }
-        }
-        if !self.has_state {
+        // An agent that was lost before it had a state has given sockets.
+        if !self.has_state || self.first.is_none() {
             return;
         }
+        let places = last_good.places();
         match (self.bind)(&places, self.workers) {
             Ok(sockets) => {
                 tracing::warn!("no agent answers: serving the last good state");
@@ -283,6 +284,24 @@ impl End {
         }
     }
 
+    /// Passes the last good state on, once.
+    async fn read_last_good(&mut self) {
+        let updates = self.last_good.as_ref().map(LastGood::updates);
+        for bytes in &updates.unwrap_or_default() {
+            match self.decoder.decode(bytes) {
+                Ok(update) => {
+                    self.has_state = true;
+                    // Nobody takes it any more when the process is about to stop.
+                    let _ = self.updates.send(Arc::new(update)).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the last good state cannot be read further");
+                    break;
+                }
+            }
+        }
+    }
+
     /// Passes an update on; tells whether it was a whole state.
     async fn adopt(&mut self, bytes: &[u8]) -> Result<bool, LinkError> {
         let update = self.decoder.decode(bytes)?;
@@ -294,6 +313,7 @@ impl End {
         }
         if is_whole {
             self.has_state = true;
+            self.patience = None;
             self.turn(SourceState::InSync);
         }
         Ok(is_whole)

@@ -9,6 +9,7 @@
 )]
 
 mod clients;
+mod link;
 mod pair;
 mod pod;
 mod site;

@@ -1,0 +1,139 @@
+//! What an agent and a proxy do to each other at the link: after restarts, and taken over.
+
+use std::{
+    io::{IoSlice, Read as _, Write as _},
+    mem::MaybeUninit,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    time::Duration,
+};
+
+use ingress_lab::{
+    client::curl,
+    eventually,
+    forebay::{Forebay, Launch},
+    lab::PLAIN_HOST,
+    origin::Origin,
+};
+use ingress_model::{
+    Transport,
+    wire::{self, FromProxy, Place},
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
+
+use crate::{pair::Pair, site::Site};
+
+fn pods() -> [Origin; 2] {
+    ["s1-a", "s2-a"].map(|pod| Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap())
+}
+
+fn site([s1, s2]: &[Origin; 2]) -> Site {
+    Site::new(&[("s1", "s1-a", s1.address()), ("s2", "s2-a", s2.address())])
+}
+
+fn get(http: SocketAddr) -> u16 {
+    let url = format!("http://{http}/");
+    let host = format!("Host: {PLAIN_HOST}");
+    curl(&["--max-time", "5", "-H", &host, &url])
+        .unwrap()
+        .status
+}
+
+/// Another proxy for the agent of `pair`.
+fn proxy(pair: &Pair, workers: &str) -> Launch {
+    Launch::of("proxy", &["--link", pair.link().to_str().unwrap()])
+        .args(&["--metrics", "off", "--workers", workers])
+        .args(&["--lame-duck", "2s"])
+        .args(&["--state-dir", pair.state().to_str().unwrap()])
+}
+
+fn loses_its_proxy(pair: &mut Pair) {
+    pair.proxy.kill();
+    eventually("the agent has no proxy", || {
+        pair.agent.status().unwrap()["proxy"] == "away"
+    });
+}
+
+/// A proxy that a client has taken over.
+struct Hostile(UnixStream);
+
+impl Hostile {
+    fn connect(pair: &Pair) -> Self {
+        let stream = UnixStream::connect(pair.link()).unwrap();
+        let limit = Some(Duration::from_secs(20));
+        stream.set_read_timeout(limit).unwrap();
+        Self(stream)
+    }
+
+    fn pass(&self, descriptors: &[BorrowedFd<'_>]) {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(250))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+        let frame = [0, 0, 0, 0, 2];
+        let data = [IoSlice::new(&frame)];
+        let sent = sendmsg(&self.0, &data, &mut control, SendFlags::empty()).unwrap();
+        assert_eq!(sent, frame.len());
+    }
+
+    fn say(&mut self, message: &FromProxy) {
+        let body = wire::write(message).unwrap();
+        let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+        let frame = [&length[..], &[0], &body].concat();
+        self.0.write_all(&frame).unwrap();
+    }
+
+    fn hello(&mut self, workers: u16, sockets: Vec<Place>) {
+        self.say(&FromProxy::Hello {
+            version: wire::VERSION,
+            workers,
+            sockets,
+        });
+    }
+
+    /// The body of the next message; none if the agent has closed the link.
+    fn hear(&mut self) -> Vec<u8> {
+        let mut header = [0; 5];
+        if self.0.read_exact(&mut header).is_err() {
+            return Vec::new();
+        }
+        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        let mut body = vec![0; length as usize];
+        self.0.read_exact(&mut body).unwrap();
+        body
+    }
+}
+
+/// Sockets that listen at a port of 127.0.0.1.
+fn listeners(address: SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let local = format!("0100007F:{:04X}", address.port());
+    let rows = table.lines().map(|row| row.split_whitespace());
+    let rows = rows.filter(|row| {
+        let fields: Vec<_> = row.clone().take(4).collect();
+        matches!(fields[..], [_, at, _, "0A"] if at == local)
+    });
+    rows.count()
+}
+
+#[test]
+fn a_proxy_serves_its_last_good_state_while_its_agent_has_none() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut pair = Pair::serve(site.path());
+    let (http, https) = (pair.proxy.http_addr(), pair.proxy.https_addr());
+    pair.agent.kill();
+    pair.proxy.kill();
+    let kubeconfig = site.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, crate::replacement::NOWHERE).unwrap();
+    let _agent = Launch::of("agent", &["--link", pair.link().to_str().unwrap()])
+        .args(&["--metrics", "off"])
+        .args(&["--kubeconfig", kubeconfig.to_str().unwrap()])
+        .args(&["--http", &http.to_string(), "--https", &https.to_string()])
+        .start_unready()
+        .unwrap();
+    pair.proxy.restart().unwrap();
+    assert_eq!(get(http), 200);
+}
