@@ -4,7 +4,7 @@
 //! sockets of a proxy that was lost are held for a while, so that the next one takes them, with the
 //! connections that wait.
 
-use std::{net::TcpListener, os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{net::TcpListener, ops::RangeInclusive, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use ingress_model::{
@@ -39,6 +39,8 @@ use crate::{
 const HELLO: Duration = Duration::from_secs(2);
 /// Most of them at a time.
 const KNOCKING: usize = 8;
+/// Workers that a proxy may have, as its flag says.
+const WORKERS: RangeInclusive<u16> = 1..=256;
 /// Longest wait for a proxy that takes nothing: it is stopped, or starved.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the sockets of a lost proxy are held. Clients wait meanwhile; with no proxy in sight, they
@@ -188,12 +190,12 @@ impl Agent<'_> {
                 }
                 frame = heard(&mut self.proxy) => match frame {
                     Ok(message) => self.follow(message).await,
-                    Err(error) => self.lose(&error),
+                    Err(error) => self.lose(&error).await,
                 },
                 _ = heartbeat.tick() => self.tell(&FromAgent::Alive).await,
                 () = over(self.hold) => {
                     tracing::warn!("no proxy came back: its sockets are closed");
-                    self.abandon();
+                    self.abandon().await;
                 }
                 signal = signals.next() => {
                     tracing::info!(signal, "shutting down");
@@ -230,21 +232,25 @@ impl Agent<'_> {
             Some(format!(
                 "the proxy speaks version {theirs} of the link, and the agent {ours}; run the same Forebay for both"
             ))
+        } else if !WORKERS.contains(&caller.workers) {
+            let (count, most) = (caller.workers, WORKERS.end());
+            Some(format!("{count} workers; there must be 1 to {most}"))
         } else {
             None
         };
         let has_sockets = !caller.sockets.is_empty();
         let known = caller.sockets.len();
-        let offer = refusal.map_or_else(
-            || {
+        let offer = match refusal {
+            None => {
                 let workers = usize::from(caller.workers);
-                self.data_plane
-                    .bind(self.listen, workers, std::mem::take(&mut caller.sockets))
+                let served = std::mem::take(&mut caller.sockets);
+                let bound = self.data_plane.bind(self.listen, workers, served).await;
+                bound
                     .and_then(|()| Ok(self.data_plane.sockets()?))
                     .map_err(|error| format!("{error:#}"))
-            },
-            Err,
-        );
+            }
+            Some(reason) => Err(reason),
+        };
         self.show();
         let sent = match offer {
             Ok(offer) => {
@@ -283,7 +289,7 @@ impl Agent<'_> {
                 self.show();
                 self.ask_for_whole();
             }
-            Err(error) => self.lose(&error),
+            Err(error) => self.lose(&error).await,
         }
     }
 
@@ -310,7 +316,7 @@ impl Agent<'_> {
             Err(error) => Err(error.into()),
         };
         if let Err(error) = sent {
-            self.lose(&error);
+            self.lose(&error).await;
         }
     }
 
@@ -318,7 +324,8 @@ impl Agent<'_> {
     async fn follow(&mut self, message: FromProxy) {
         match message {
             FromProxy::Hello { .. } => {
-                self.lose(&LinkError::Turn("a second hello".to_owned()));
+                self.lose(&LinkError::Turn("a second hello".to_owned()))
+                    .await;
             }
             FromProxy::Resync => self.ask_for_whole(),
             FromProxy::Serving => {
@@ -339,7 +346,7 @@ impl Agent<'_> {
                 let is_replaced = self.data_plane.is_replaced().await;
                 self.tell(&FromAgent::Ended { is_replaced }).await;
             }
-            FromProxy::Closed => self.abandon(),
+            FromProxy::Closed => self.abandon().await,
         }
     }
 
@@ -361,17 +368,17 @@ impl Agent<'_> {
     async fn tell(&mut self, message: &FromAgent) {
         let Some(proxy) = &mut self.proxy else { return };
         if let Err(error) = within(proxy.channel.send(message, &[])).await {
-            self.lose(&error);
+            self.lose(&error).await;
         }
     }
 
     /// The proxy is gone, or to be treated so.
-    fn lose(&mut self, error: &LinkError) {
+    async fn lose(&mut self, error: &LinkError) {
         let is_leaving = self.is_leaving();
         self.proxy = None;
         if is_leaving {
             tracing::info!("the proxy has ended");
-            self.abandon();
+            self.abandon().await;
         } else {
             tracing::warn!(%error, "the proxy is lost; its sockets are held for the next one");
             self.hold = Some(Instant::now() + HOLD);
@@ -379,9 +386,9 @@ impl Agent<'_> {
         self.show();
     }
 
-    fn abandon(&mut self) {
+    async fn abandon(&mut self) {
         self.hold = None;
-        self.data_plane.abandon();
+        self.data_plane.abandon().await;
     }
 
     /// Shows the proxy and the data plane in the status.

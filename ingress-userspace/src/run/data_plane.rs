@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use ingress_model::{Transport, wire::Place};
+use rustix::net::sockopt;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
@@ -113,13 +114,15 @@ impl DataPlane {
     ///
     /// # Errors
     /// A port is busy or may not be had.
-    pub(super) fn bind(
+    pub(super) async fn bind(
         &mut self,
         config: &ListenArgs,
         workers: usize,
         served: Vec<(Place, TcpListener)>,
     ) -> anyhow::Result<()> {
-        if !served.is_empty() {
+        if served.is_empty() {
+            self.renew(workers).await;
+        } else {
             self.held = served;
         }
         if let Some(dataplane) = self.kernel.clone()
@@ -135,6 +138,24 @@ impl DataPlane {
             self.listen(Role::Https, Transport::Tls, address, workers)?;
         }
         Ok(())
+    }
+
+    /// Sees to it that a proxy can use what is held of the one before.
+    async fn renew(&mut self, workers: usize) {
+        // Nothing waits in a socket that no proxy came to serve by. And one that was taken over may have
+        // made something else of a socket: whoever got that could not begin.
+        let listens = |socket| sockopt::socket_acceptconn(socket).unwrap_or(false);
+        if !self.held.iter().all(|(_, socket)| listens(socket)) {
+            return self.abandon().await;
+        }
+        let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+        for (place, _) in self.held.iter().filter(|(place, _)| !place.is_steered) {
+            *counts.entry(place).or_default() += 1;
+        }
+        if counts.values().any(|count| *count < workers) {
+            // Each address anew, so that its door knows the sockets that are to come.
+            self.forget().await;
+        }
     }
 
     /// What the workers accept from, and what is said of it.
@@ -325,9 +346,15 @@ impl DataPlane {
     }
 
     /// Lets go of everything that is listened on: nothing accepts from it, and nobody may wait for it.
-    pub(super) fn abandon(&mut self) {
-        self.close_doors();
+    pub(super) async fn abandon(&mut self) {
+        self.forget().await;
         self.release();
+    }
+
+    /// Closes the doors, and knows no more what is listened on.
+    async fn forget(&mut self) {
+        // Their names are free when this returns.
+        self.waiting.shutdown().await;
         self.asked.clear();
         self.addresses.clear();
         self.doors.clear();

@@ -137,3 +137,68 @@ fn a_proxy_serves_its_last_good_state_while_its_agent_has_none() {
     pair.proxy.restart().unwrap();
     assert_eq!(get(http), 200);
 }
+
+#[test]
+fn a_proxy_that_comes_back_with_more_workers_has_a_socket_for_each() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut pair = Pair::serve(site.path());
+    let http = pair.proxy.http_addr();
+    for (workers, expected) in [("4", 4), ("1", 4), ("5", 5)] {
+        loses_its_proxy(&mut pair);
+        pair.proxy = proxy(&pair, workers).start().unwrap();
+        assert_eq!(listeners(http), expected, "{workers} workers");
+        assert_eq!(get(http), 200, "{workers} workers");
+    }
+}
+
+#[test]
+fn sockets_that_a_proxy_hands_over_harm_no_proxy_after_it() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut pair = Pair::serve(site.path());
+    loses_its_proxy(&mut pair);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    let mut hostile = Hostile::connect(&pair);
+    hostile.pass(&[connected.as_fd()]);
+    hostile.hello(
+        2,
+        vec![Place {
+            transport: Transport::Plain,
+            address: connected.local_addr().unwrap(),
+            is_steered: false,
+        }],
+    );
+    hostile.hear();
+    drop(hostile);
+    eventually("the agent has no proxy", || {
+        pair.agent.status().unwrap()["proxy"] == "away"
+    });
+    pair.proxy.restart().unwrap();
+    assert_eq!(get(pair.proxy.http_addr()), 200);
+}
+
+#[test]
+fn a_hello_with_no_or_too_many_workers_is_refused() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut pair = Pair::serve(site.path());
+    pair.proxy.kill();
+    pair.agent.kill();
+    pair.agent.restart_unready().unwrap();
+    for workers in [0, u16::MAX] {
+        eventually("the agent has no proxy", || {
+            pair.agent
+                .status()
+                .is_ok_and(|status| status["proxy"] == "away")
+        });
+        let mut hostile = Hostile::connect(&pair);
+        hostile.hello(workers, Vec::new());
+        let answer = hostile.hear();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("workers"), "{workers}: {answer:?}");
+    }
+    pair.proxy.restart().unwrap();
+    assert_eq!(get(pair.proxy.http_addr()), 200);
+}
