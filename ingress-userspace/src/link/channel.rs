@@ -20,8 +20,11 @@ use serde::Serialize;
 use tokio::{io::Interest, net::UnixStream};
 use zeroize::Zeroizing;
 
-/// Descriptors in one frame; the kernel allows 253 (SCM_MAX_FD).
+/// Descriptors in one frame.
 const AT_ONCE: usize = 250;
+/// The most that anybody can send at once (SCM_MAX_FD in linux/net/scm.h). With less room than that,
+/// the kernel would close the rest in the middle of the call.
+const MOST_AT_ONCE: usize = 253;
 /// The most descriptors that wait for their message.
 const DESCRIPTORS: usize = 4096;
 /// The most bytes of an update: ten times the state of a hundred thousand Ingresses.
@@ -238,7 +241,7 @@ async fn receive(
     descriptors: &mut VecDeque<OwnedFd>,
 ) -> Result<usize, LinkError> {
     let mut receive = || {
-        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_AT_ONCE))];
         let mut control = RecvAncillaryBuffer::new(&mut room);
         let received = recvmsg(
             stream,
@@ -248,7 +251,7 @@ async fn receive(
         )?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(some) = message {
-                descriptors.extend(some);
+                descriptors.extend(some.inspect(do_not_linger));
             }
         }
         Ok(received)
@@ -268,6 +271,13 @@ async fn receive(
         0 => Err(LinkError::Gone),
         count => Ok(count),
     }
+}
+
+/// Lets the last close of a socket take no time (SO_LINGER): whoever sent it could stop this process for
+/// as long as it likes.
+fn do_not_linger(descriptor: &OwnedFd) {
+    // Fails for what is no socket.
+    let _ = sockopt::set_socket_linger(descriptor, None);
 }
 
 /// The sockets of a message, checked: each is bound where it is said to be.

@@ -202,3 +202,24 @@ fn a_hello_with_no_or_too_many_workers_is_refused() {
     pair.proxy.restart().unwrap();
     assert_eq!(get(pair.proxy.http_addr()), 200);
 }
+
+#[test]
+fn a_socket_that_lingers_does_not_stop_the_agent() {
+    let pods = pods();
+    let site = site(&pods);
+    let pair = Pair::serve(site.path());
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut connected = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+    connected.set_nonblocking(true).unwrap();
+    // Nobody reads it: the last close waits until somebody does.
+    while connected.write(&[0; 65536]).is_ok() {}
+    sockopt::set_socket_linger(&connected, Some(Duration::from_secs(600))).unwrap();
+    let mut hostile = Hostile::connect(&pair);
+    hostile.pass(&[connected.as_fd()]);
+    drop(connected);
+    // Not what begins: the agent lets go of everything.
+    hostile.say(&FromProxy::Closed);
+    assert_eq!(hostile.hear(), b"");
+    let (code, _) = pair.agent.ask("/readyz").unwrap();
+    assert_eq!(code, 200);
+}
