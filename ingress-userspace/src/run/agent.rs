@@ -192,7 +192,11 @@ impl Agent<'_> {
                     Ok(message) => self.follow(message).await,
                     Err(error) => self.lose(&error).await,
                 },
-                _ = heartbeat.tick() => self.tell(&FromAgent::Alive).await,
+                _ = heartbeat.tick() => {
+                    self.tell(&FromAgent::Alive).await;
+                    self.data_plane.open_doors();
+                    self.show();
+                }
                 () = over(self.hold) => {
                     tracing::warn!("no proxy came back: its sockets are closed");
                     self.abandon().await;

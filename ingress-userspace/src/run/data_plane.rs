@@ -39,9 +39,10 @@ pub(super) struct DataPlane {
     /// Where the successor of this process gets the plain sockets that this one has taken over:
     /// closed until this one serves.
     doors: Vec<Door>,
-    /// One for each door that waits, or that could not be made: how many successors serve by its
-    /// sockets.
+    /// One for each door that waits: how many successors serve by its sockets.
     successors: Vec<watch::Receiver<usize>>,
+    /// Addresses whose door cannot be made, since another process has its name; and why.
+    doorless: BTreeMap<(Role, SocketAddr), String>,
     waiting: JoinSet<()>,
     mode: String,
     degraded: Option<String>,
@@ -70,6 +71,7 @@ impl DataPlane {
             addresses: Vec::new(),
             doors: Vec::new(),
             successors: Vec::new(),
+            doorless: BTreeMap::new(),
             waiting: JoinSet::new(),
             mode: "sockets".to_owned(),
             degraded: None,
@@ -169,7 +171,7 @@ impl DataPlane {
             sockets: sockets.collect::<std::io::Result<_>>()?,
             listeners: self.listeners(),
             mode: self.mode.clone(),
-            degraded: self.degraded.clone(),
+            degraded: self.degraded().cloned(),
         })
     }
 
@@ -189,7 +191,31 @@ impl DataPlane {
 
     /// How connections reach the workers, and why this is not as asked.
     pub(super) fn mode(&self) -> (String, Option<String>) {
-        (self.mode.clone(), self.degraded.clone())
+        (self.mode.clone(), self.degraded().cloned())
+    }
+
+    fn degraded(&self) -> Option<&String> {
+        self.degraded.as_ref().or(self.doorless.values().next())
+    }
+
+    /// Tries once more to make the doors that could not be made: whoever had their names may have
+    /// ended. For a process that holds its sockets.
+    pub(super) fn open_doors(&mut self) {
+        for (role, address) in self.doorless.keys().copied().collect::<Vec<_>>() {
+            let of_address = |(place, _): &&(Place, TcpListener)| {
+                let is_same = place.address == address && Role::of(place.transport) == role;
+                !place.is_steered && is_same
+            };
+            let held = self.held.iter().filter(of_address);
+            let held = held.map(|(_, socket)| socket.try_clone());
+            let Ok(sockets) = held.collect::<std::io::Result<Vec<_>>>() else {
+                return;
+            };
+            if let Ok(door) = Door::open(role, address, &sockets, None) {
+                self.doorless.remove(&(role, address));
+                self.wait(door);
+            }
+        }
     }
 
     /// Holds the sockets no longer: what a worker closes ends.
@@ -254,11 +280,8 @@ impl DataPlane {
             Ok(door) => self.wait(door),
             Err(error) => {
                 tracing::warn!(%error, address = %bound, "cannot offer the listening sockets to a successor");
-                // None will: whoever serves the address beside this process has other sockets.
-                self.successors.push(watch::channel(0).1);
-                let degraded =
-                    format!("cannot offer the sockets of {bound} to a successor: {error}");
-                self.degraded.get_or_insert(degraded);
+                let why = format!("cannot offer the sockets of {bound} to a successor: {error}");
+                self.doorless.insert((role, bound), why);
             }
         }
         let place = Place {
@@ -359,6 +382,7 @@ impl DataPlane {
         self.addresses.clear();
         self.doors.clear();
         self.successors.clear();
+        self.doorless.clear();
     }
 
     fn expose(&self, metrics: &Registry) {
@@ -408,9 +432,11 @@ impl Front for DataPlane {
 
     fn leaving(&mut self) {}
 
-    /// Whether a successor serves all that this process serves, by the same sockets.
+    /// Whether a successor serves all that this process serves, by the same sockets. Where there is no
+    /// door, it has other sockets.
     async fn is_replaced(&mut self) -> bool {
         self.kernel.is_none()
+            && self.doorless.is_empty()
             && !self.successors.is_empty()
             && self.successors.iter().all(|one| *one.borrow() > 0)
     }

@@ -15,7 +15,7 @@ use super::UsageError;
 const BACKLOG: i32 = 4096;
 
 /// What a listener serves; its name is the flag's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
     /// Plain HTTP.
     Http,

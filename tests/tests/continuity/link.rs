@@ -24,7 +24,7 @@ use ingress_model::{
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 
-use crate::{pair::Pair, site::Site};
+use crate::{clients::Clients, pair::Pair, site::Site};
 
 fn pods() -> [Origin; 2] {
     ["s1-a", "s2-a"].map(|pod| Origin::start(pod, ([127, 0, 0, 1], 0).into()).unwrap())
@@ -189,9 +189,7 @@ fn a_hello_with_no_or_too_many_workers_is_refused() {
     pair.agent.restart_unready().unwrap();
     for workers in [0, u16::MAX] {
         eventually("the agent has no proxy", || {
-            pair.agent
-                .status()
-                .is_ok_and(|status| status["proxy"] == "away")
+            pair.agent.status().is_ok_and(|status| status["proxy"] == "away")
         });
         let mut hostile = Hostile::connect(&pair);
         hostile.hello(workers, Vec::new());
@@ -222,4 +220,32 @@ fn a_socket_that_lingers_does_not_stop_the_agent() {
     assert_eq!(hostile.hear(), b"");
     let (code, _) = pair.agent.ask("/readyz").unwrap();
     assert_eq!(code, 200);
+}
+
+#[test]
+fn an_agent_that_came_back_beside_a_successor_offers_its_sockets_once_that_is_gone() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut running = Pair::serve(site.path());
+    let (http, https) = (running.proxy.http_addr(), running.proxy.https_addr());
+    let kubeconfig = site.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, crate::replacement::NOWHERE).unwrap();
+    let stuck = Pair::of(&["--kubeconfig", kubeconfig.to_str().unwrap()], http, https);
+    stuck.agent.wait_for("a proxy is there").unwrap();
+    let degraded = |agent: &Forebay| agent.status().unwrap()["data_plane"]["degraded"].clone();
+    running.agent.kill();
+    running.agent.restart_unready().unwrap();
+    running.agent.wait_for("a proxy is there").unwrap();
+    // The other has its doors, and answers nobody before it serves.
+    let why = degraded(&running.agent);
+    let why = why.as_str().unwrap_or_default();
+    assert!(why.contains("cannot offer the sockets"), "{why:?}");
+    drop(stuck);
+    eventually("it has doors of its own", || {
+        degraded(&running.agent).is_null()
+    });
+    let clients = Clients::start(http, https, &site.ca());
+    let _successor = Pair::start(site.path(), http, https);
+    assert_eq!(running.end(), (Some(0), Some(0)));
+    clients.expect_no_loss();
 }
