@@ -15,6 +15,13 @@ pub(crate) struct Sockets {
     pub(crate) sockets: Vec<(Place, TcpListener)>,
     /// What clients connect to, for people.
     pub(crate) listeners: Vec<(Transport, SocketAddr)>,
+    /// How connections reach them.
+    pub(crate) steering: Steering,
+}
+
+/// How connections reach the sockets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Steering {
     /// `xdp-native`, `xdp-generic` or `sockets`.
     pub(crate) mode: String,
     /// Why this is not the mode that was asked for.

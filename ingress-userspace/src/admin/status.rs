@@ -8,7 +8,7 @@ use ingress_agent::Report;
 use ingress_model::{Problem, Transport};
 
 use super::readiness::Readiness;
-use crate::confine::Confinement;
+use crate::{confine::Confinement, sockets::Steering};
 
 /// Everything `/status` shows. Written by `run` at each change.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -110,4 +110,11 @@ pub(crate) struct DataPlaneStatus {
     pub(crate) mode: String,
     /// Why this is not the mode that was asked for.
     pub(crate) degraded: Option<String>,
+}
+
+impl DataPlaneStatus {
+    /// As the data plane says it.
+    pub(crate) fn of(Steering { mode, degraded }: Steering) -> Self {
+        Self { mode, degraded }
+    }
 }

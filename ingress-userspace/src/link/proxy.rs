@@ -17,7 +17,7 @@ use super::{
     channel::{Channel, Frame, LinkError, join},
     last_good::LastGood,
 };
-use crate::sockets::Sockets;
+use crate::sockets::{Sockets, Steering};
 
 /// How long an agent, or its first state, is waited for before the proxy starts from its last good one.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -59,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) state: watch::Receiver<SourceStatus>,
     /// The sockets, once.
     pub(crate) sockets: oneshot::Receiver<Sockets>,
+    /// How connections reach them, as the last agent says it.
+    pub(crate) steering: watch::Receiver<Steering>,
 }
 
 impl Link {
@@ -77,6 +79,7 @@ impl Link {
             kinds: Vec::new(),
         });
         let (sockets, first) = oneshot::channel();
+        let (steering, shown_steering) = watch::channel(Steering::default());
         let end = End {
             path,
             workers,
@@ -87,6 +90,7 @@ impl Link {
             commands: inbox,
             state,
             first: Some(sockets),
+            steering,
             held: Vec::new(),
             decoder: Decoder::default(),
             has_state: false,
@@ -100,12 +104,13 @@ impl Link {
             commands,
             state: shown,
             sockets: first,
+            steering: shown_steering,
         }
     }
 }
 
 /// How far this process is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Starting,
     Serving,
@@ -124,6 +129,7 @@ struct End {
     state: watch::Sender<SourceStatus>,
     /// Who waits for the sockets.
     first: Option<oneshot::Sender<Sockets>>,
+    steering: watch::Sender<Steering>,
     /// Second descriptors of the sockets in use, for the next agent; given up with [`Stage::Closed`],
     /// so that a worker which closes its own ends the socket.
     held: Vec<(Place, TcpListener)>,
@@ -172,11 +178,11 @@ impl End {
     /// Follows an agent until it is lost, or the rest of the proxy is gone.
     async fn talk(&mut self, mut channel: Channel, welcome: Sockets) -> Result<(), LinkError> {
         self.take(welcome)?;
-        if self.stage >= Stage::Serving && self.stage < Stage::Closed {
-            channel.send(&FromProxy::Serving, &[]).await?;
-        }
-        if self.stage == Stage::Leaving {
-            channel.send(&FromProxy::Leaving, &[]).await?;
+        // One that leaves asks for no connections: they may be a successor's by now.
+        match self.stage {
+            Stage::Serving => channel.send(&FromProxy::Serving, &[]).await?,
+            Stage::Leaving => channel.send(&FromProxy::Leaving, &[]).await?,
+            Stage::Starting | Stage::Closed => {}
         }
         let mut asked: Option<oneshot::Sender<bool>> = None;
         let mut opening: Option<oneshot::Sender<()>> = None;
@@ -189,7 +195,6 @@ impl End {
                     self.start_without_state().await;
                 }
                 frame = channel.receive() => {
-                    silence = Instant::now() + SILENCE;
                     match frame? {
                         Frame::Update(bytes) => {
                             let is_whole = self.adopt(&bytes).await?;
@@ -214,6 +219,8 @@ impl End {
                             other => return Err(LinkError::Turn(format!("{other:?}"))),
                         },
                     }
+                    // From here on: while an update waits for its turn, nobody listens to the agent.
+                    silence = Instant::now() + SILENCE;
                 }
                 Some(()) = self.resync.recv() => channel.send(&FromProxy::Resync, &[]).await?,
                 command = self.commands.recv() => {
@@ -270,8 +277,10 @@ impl End {
                 let started = self.take(Sockets {
                     sockets,
                     listeners,
-                    mode: "sockets".to_owned(),
-                    degraded: Some("the agent is away".to_owned()),
+                    steering: Steering {
+                        mode: "sockets".to_owned(),
+                        degraded: Some("the agent is away".to_owned()),
+                    },
                 });
                 if let Err(error) = started {
                     tracing::warn!(%error, "cannot serve without the agent");
@@ -322,6 +331,7 @@ impl End {
     /// Gives the sockets to whoever waits for them. With those of an agent's that came later, nothing
     /// can be done: the workers have theirs.
     fn take(&mut self, offered: Sockets) -> Result<(), LinkError> {
+        self.steering.send_replace(offered.steering.clone());
         let Some(first) = self.first.take() else {
             if !offered.sockets.is_empty() {
                 tracing::warn!(
@@ -416,8 +426,7 @@ async fn connect(
             let welcome = Sockets {
                 sockets: join(sockets, descriptors)?,
                 listeners,
-                mode,
-                degraded,
+                steering: Steering { mode, degraded },
             };
             Ok((channel, welcome))
         }
@@ -428,4 +437,95 @@ async fn connect(
 
 fn read(bytes: &[u8]) -> Result<FromAgent, LinkError> {
     wire::read(bytes).map_err(|error| LinkError::Message(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// An agent and the link of a proxy to it.
+    struct Run {
+        listener: UnixListener,
+        link: Link,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Run {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("link.sock");
+            Self {
+                listener: UnixListener::bind(&path).unwrap(),
+                link: Link::start(path, 1, None, |_, _| anyhow::bail!("no sockets")),
+                _folder: folder,
+            }
+        }
+
+        /// Welcomes the proxy.
+        async fn welcome(&self) -> Channel {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let mut channel = Channel::new(stream, false);
+            assert!(matches!(hear(&mut channel).await, FromProxy::Hello { .. }));
+            let welcome = FromAgent::Welcome {
+                sockets: Vec::new(),
+                listeners: Vec::new(),
+                mode: "sockets".to_owned(),
+                degraded: None,
+            };
+            channel.send(&welcome, &[]).await.unwrap();
+            channel
+        }
+    }
+
+    async fn hear(channel: &mut Channel) -> FromProxy {
+        let Frame::Message(bytes, _) = channel.receive().await.unwrap() else {
+            panic!("no message")
+        };
+        wire::read(&bytes).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_is_not_lost_while_its_updates_wait_for_their_turn() {
+        let mut run = Run::start();
+        let mut agent = run.welcome().await;
+        let whole = wire::encode(&Update::default()).unwrap();
+        // What is ready at once is taken in any order: the mistake shows in half of the turns.
+        for turn in 0..10 {
+            let updates = 7;
+            for _ in 0..updates {
+                agent.send_update(&whole).await.unwrap();
+            }
+            sleep(SILENCE + HEARTBEAT).await;
+            for _ in 0..updates {
+                let update = timeout(HEARTBEAT, run.link.updates.recv()).await;
+                assert!(update.is_ok(), "turn {turn}: the agent was lost");
+            }
+            let lost = timeout(HEARTBEAT, agent.receive()).await;
+            assert!(lost.is_err(), "turn {turn}: {lost:?}");
+        }
+        let lost = timeout(2 * SILENCE, agent.receive()).await;
+        assert!(matches!(lost, Ok(Err(LinkError::Gone))), "{lost:?}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_leaves_asks_a_new_agent_for_no_connections() {
+        let mut run = Run::start();
+        let mut agent = run.welcome().await;
+        let whole = wire::encode(&Update::default()).unwrap();
+        agent.send_update(&whole).await.unwrap();
+        run.link.updates.recv().await.unwrap();
+        let serving = Command::Serving(oneshot::channel().0);
+        run.link.commands.send(serving).unwrap();
+        assert_eq!(hear(&mut agent).await, FromProxy::Serving);
+        drop(agent);
+        let mut agent = run.welcome().await;
+        assert_eq!(hear(&mut agent).await, FromProxy::Serving);
+        run.link.commands.send(Command::Leaving).unwrap();
+        assert_eq!(hear(&mut agent).await, FromProxy::Leaving);
+        drop(agent);
+        let mut agent = run.welcome().await;
+        assert_eq!(hear(&mut agent).await, FromProxy::Leaving);
+    }
 }

@@ -263,8 +263,8 @@ impl Agent<'_> {
                 let welcome = FromAgent::Welcome {
                     sockets: new.iter().map(|(place, _)| *place).collect(),
                     listeners: offer.listeners,
-                    mode: offer.mode,
-                    degraded: offer.degraded,
+                    mode: offer.steering.mode,
+                    degraded: offer.steering.degraded,
                 };
                 let descriptors: Vec<_> = new.iter().map(|(_, socket)| socket.as_fd()).collect();
                 within(caller.channel.send(&welcome, &descriptors)).await
@@ -398,13 +398,13 @@ impl Agent<'_> {
     /// Shows the proxy and the data plane in the status.
     fn show(&self) {
         let proxy = self.proxy.as_ref().map_or(AWAY, |proxy| proxy.stage);
-        let (mode, degraded) = self.data_plane.mode();
+        let steering = self.data_plane.steering();
         let listeners = self.data_plane.listeners();
         self.status.send_modify(|status| {
             let status = Arc::make_mut(status);
             status.proxy = Some(proxy);
             status.listeners = listeners.into_iter().map(ListenerStatus::of).collect();
-            status.data_plane = DataPlaneStatus { mode, degraded };
+            status.data_plane = DataPlaneStatus::of(steering);
         });
     }
 }

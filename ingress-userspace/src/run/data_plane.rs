@@ -22,7 +22,7 @@ use ingress_proxy::metrics::{Kind, Registry};
 
 use crate::{
     config::{DataPlaneArgs, ListenArgs},
-    sockets::Sockets,
+    sockets::{Sockets, Steering},
 };
 
 /// The sockets of the workers and, where VIPs are given, the kernel part in front of them.
@@ -170,8 +170,7 @@ impl DataPlane {
         Ok(Sockets {
             sockets: sockets.collect::<std::io::Result<_>>()?,
             listeners: self.listeners(),
-            mode: self.mode.clone(),
-            degraded: self.degraded().cloned(),
+            steering: self.steering(),
         })
     }
 
@@ -190,12 +189,12 @@ impl DataPlane {
     }
 
     /// How connections reach the workers, and why this is not as asked.
-    pub(super) fn mode(&self) -> (String, Option<String>) {
-        (self.mode.clone(), self.degraded().cloned())
-    }
-
-    fn degraded(&self) -> Option<&String> {
-        self.degraded.as_ref().or(self.doorless.values().next())
+    pub(super) fn steering(&self) -> Steering {
+        let degraded = self.degraded.as_ref().or(self.doorless.values().next());
+        Steering {
+            mode: self.mode.clone(),
+            degraded: degraded.cloned(),
+        }
     }
 
     /// Tries once more to make the doors that could not be made: whoever had their names may have
@@ -211,6 +210,9 @@ impl DataPlane {
             let Ok(sockets) = held.collect::<std::io::Result<Vec<_>>>() else {
                 return;
             };
+            if sockets.is_empty() {
+                continue;
+            }
             if let Ok(door) = Door::open(role, address, &sockets, None) {
                 self.doorless.remove(&(role, address));
                 self.wait(door);

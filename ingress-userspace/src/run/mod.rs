@@ -118,6 +118,7 @@ async fn both(config: &RunConfig) -> anyhow::Result<()> {
         state: feed.state,
         report: Some(feed.report),
         sockets,
+        steering: None,
     };
     let setup = Setup {
         config: &config.serve,

@@ -65,6 +65,7 @@ async fn serve(config: &ProxyConfig) -> anyhow::Result<()> {
         state: link.state,
         report: None,
         sockets: link.sockets,
+        steering: Some(link.steering),
     };
     let setup = Setup {
         config: &config.serve,

@@ -21,7 +21,10 @@ use ingress_proxy::{
     table::Site,
 };
 
-use crate::admin::{Readiness, SourceStatus, Status};
+use crate::{
+    admin::{DataPlaneStatus, Readiness, SourceStatus, Status},
+    sockets::Steering,
+};
 
 /// How often what nothing refers to any more is freed.
 const TIDY: Duration = Duration::from_secs(2);
@@ -159,6 +162,17 @@ pub(super) async fn follow_state(
         if state.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Shows in the status how connections reach the sockets, until nobody says it any more.
+pub(super) async fn follow_steering(
+    mut steering: watch::Receiver<Steering>,
+    status: watch::Sender<Arc<Status>>,
+) {
+    while steering.changed().await.is_ok() {
+        let now = steering.borrow_and_update().clone();
+        status.send_modify(|status| Arc::make_mut(status).data_plane = DataPlaneStatus::of(now));
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     admin::{DataPlaneStatus, ListenerStatus, Readiness, Status},
     config::{ProcessArgs, ServeArgs},
     confine::Confinement,
-    sockets::{Sockets, by_worker},
+    sockets::{Sockets, Steering, by_worker},
 };
 
 /// What stands before the workers and brings them connections.
@@ -65,6 +65,8 @@ pub(super) struct Feed {
     pub(super) report: Option<Report>,
     /// Once.
     pub(super) sockets: oneshot::Receiver<Sockets>,
+    /// How connections reach them, where that can change later on.
+    pub(super) steering: Option<watch::Receiver<Steering>>,
 }
 
 /// How the workers are to be.
@@ -137,6 +139,9 @@ pub(super) async fn serve(
     let begin = async {
         let sockets = feed.sockets.await.context("nothing to listen on")?;
         show(&sockets, metrics_address, &status);
+        if let Some(steering) = feed.steering {
+            tokio::spawn(publish::follow_steering(steering, status.clone()));
+        }
         is_first
             .await
             .context("the agent stopped before the first table")?;
@@ -252,10 +257,7 @@ fn show(sockets: &Sockets, metrics: Option<SocketAddr>, status: &watch::Sender<A
     status.send_modify(|status| {
         let status = Arc::make_mut(status);
         status.listeners = listeners;
-        status.data_plane = DataPlaneStatus {
-            mode: sockets.mode.clone(),
-            degraded: sockets.degraded.clone(),
-        };
+        status.data_plane = DataPlaneStatus::of(sockets.steering.clone());
     });
 }
 

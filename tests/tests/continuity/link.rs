@@ -189,7 +189,9 @@ fn a_hello_with_no_or_too_many_workers_is_refused() {
     pair.agent.restart_unready().unwrap();
     for workers in [0, u16::MAX] {
         eventually("the agent has no proxy", || {
-            pair.agent.status().is_ok_and(|status| status["proxy"] == "away")
+            pair.agent
+                .status()
+                .is_ok_and(|status| status["proxy"] == "away")
         });
         let mut hostile = Hostile::connect(&pair);
         hostile.hello(workers, Vec::new());
