@@ -95,10 +95,16 @@ const NOT_YET_PREFIXES: [&str; 6] = [
     "otel-",
 ];
 
-/// What the ConfigMap called `name` says; the defaults of ingress-nginx where there is none.
+/// The last value of each key that could be read, as long as the ConfigMap has the key.
+#[derive(Debug, Default)]
+pub(super) struct LastGood(BTreeMap<String, String>);
+
+/// What the ConfigMap called `name` says; the defaults of ingress-nginx where there is none. A value
+/// that cannot be read leaves the key as it was.
 pub(super) fn read(
     prefixes: Prefixes,
     found: Option<(&ObjectName, &Item<ConfigMap>)>,
+    last_good: &mut LastGood,
 ) -> (Base, Vec<Problem>) {
     let mut base = Base {
         prefixes,
@@ -107,11 +113,13 @@ pub(super) fn read(
     };
     let mut problems = Vec::new();
     let Some((name, item)) = found else {
+        last_good.0.clear();
         return (base, problems);
     };
     let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
     let none = BTreeMap::new();
     let data = item.object.data.as_ref().unwrap_or(&none);
+    last_good.0.retain(|key, _| data.contains_key(key));
     for (key, text) in data {
         let field = format!("data.{key}");
         let (key, text) = (key.as_str(), text.trim());
@@ -120,11 +128,18 @@ pub(super) fn read(
         }
         if LIKE_ANNOTATIONS.contains(&key) {
             match set_by_name(key, text, &mut base.policy) {
-                Ok(None) => {}
-                Ok(Some(note)) => problems.push(subject.warning(field, note)),
+                Ok(note) => {
+                    last_good.0.insert(key.to_owned(), text.to_owned());
+                    problems.extend(note.map(|note| subject.warning(field, note)));
+                }
                 Err(error) => {
-                    let message = format!("{error}; the default applies");
-                    problems.push(subject.warning(field, message));
+                    let good = last_good.0.get(key);
+                    let good = good.filter(|good| set_by_name(key, good, &mut base.policy).is_ok());
+                    let instead = match good {
+                        Some(good) => format!("its last good value {good:?} stays in force"),
+                        None => "the default applies".to_owned(),
+                    };
+                    problems.push(subject.warning(field, format!("{error}; {instead}")));
                 }
             }
         } else if let Some(denial) = denial(key, text) {
@@ -169,6 +184,10 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> (Base, Vec<String>) {
+        read_after(pairs, &mut LastGood::default())
+    }
+
+    fn read_after(pairs: &[(&str, &str)], last_good: &mut LastGood) -> (Base, Vec<String>) {
         let pair = |(key, text): &(&str, &str)| (key.to_string(), text.to_string());
         let object = ConfigMap {
             data: Some(pairs.iter().map(pair).collect()),
@@ -180,7 +199,7 @@ mod tests {
         };
         let name = ObjectName::new("forebay", "config");
         let prefixes = Prefixes::with("nginx.ingress.kubernetes.io");
-        let (base, problems) = super::read(prefixes, Some((&name, &item)));
+        let (base, problems) = super::read(prefixes, Some((&name, &item)), last_good);
         (base, problems.iter().map(ToString::to_string).collect())
     }
 
@@ -204,6 +223,27 @@ mod tests {
                  unit; the default applies",
             ]
         );
+    }
+
+    #[test]
+    fn a_bad_value_leaves_the_last_good_one_until_its_key_is_gone() {
+        let key = "proxy-read-timeout";
+        let mut last_good = LastGood::default();
+        for (pairs, seconds, stays) in [
+            (&[(key, "7")][..], 7, false),
+            (&[(key, "7s")], 7, true),
+            (&[(key, "8s")], 7, true),
+            (&[(key, "9")], 9, false),
+            (&[(key, "x")], 9, true),
+            (&[], 60, false),
+            (&[(key, "x")], 60, false),
+        ] {
+            let (base, problems) = read_after(pairs, &mut last_good);
+            let timeout = base.policy.upstream.read_timeout;
+            assert_eq!(timeout, Duration::from_secs(seconds), "{pairs:?}");
+            let says = problems.concat().contains("stays in force");
+            assert_eq!(says, stays, "{pairs:?}: {problems:?}");
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(super) use book::Book;
 pub(super) struct State {
     settings: Settings,
     base: Base,
+    /// Of the controller's ConfigMap.
+    last_good_globals: globals::LastGood,
     epoch: u64,
     /// Ours, by name.
     claims: BTreeMap<ObjectName, Arc<Claim>>,
@@ -106,7 +108,13 @@ impl State {
     /// Nothing is served yet.
     pub(super) fn new(settings: Settings) -> Self {
         let mut state = Self {
-            base: globals::read(Prefixes::with(&settings.annotations_prefix), None).0,
+            base: globals::read(
+                Prefixes::with(&settings.annotations_prefix),
+                None,
+                &mut globals::LastGood::default(),
+            )
+            .0,
+            last_good_globals: globals::LastGood::default(),
             settings,
             epoch: 0,
             claims: BTreeMap::new(),
@@ -213,7 +221,7 @@ impl State {
         let name = self.settings.configmap.as_ref();
         let found = name.and_then(|name| Some((name, index.objects.configmaps.find(name)?)));
         let prefixes = self.base.prefixes.clone();
-        let (base, problems) = globals::read(prefixes, found);
+        let (base, problems) = globals::read(prefixes, found, &mut self.last_good_globals);
         self.note(Topic::Globals, problems);
         std::mem::replace(&mut self.base, base) != self.base
     }
