@@ -11,7 +11,10 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, Ruleset,
     RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope, path_beneath_rules,
 };
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::{
+    process::DumpableBehavior,
+    thread::{CapabilitySet, CapabilitySets},
+};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen as Length, SeccompCmpOp as Is,
     SeccompCondition, SeccompFilter, SeccompRule,
@@ -73,6 +76,8 @@ pub(crate) fn confine(
 
 fn drop_privileges() -> io::Result<()> {
     rustix::thread::set_no_new_privs(true)?;
+    // Private keys must not reach a disk with the memory of a process that has crashed.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::clear_ambient_capability_set()?;
     for capability in CapabilitySet::all().iter() {
         // Whoever has no right to do so has little to lose: what it may regain is nothing, since
@@ -435,6 +440,23 @@ mod tests {
         for (number, (attempt, worked)) in confined.iter().enumerate() {
             assert_eq!(*worked, number < works, "confined, it tries to {attempt}");
         }
+    }
+
+    #[test]
+    fn a_crash_of_a_process_without_rights_leaves_no_key_behind() {
+        if std::env::var_os(CONFINED).is_some() {
+            drop_privileges().unwrap();
+            println!("{MARK}{:?}", rustix::process::dumpable_behavior().unwrap());
+            return;
+        }
+        let test = "confine::tests::a_crash_of_a_process_without_rights_leaves_no_key_behind";
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(CONFINED, "yes")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(&format!("{MARK}NotDumpable")), "{text}");
     }
 
     /// The answers of a process of its own, with one thread that is confined.
