@@ -418,3 +418,48 @@ fn serves_by_sockets(lab: &Lab, manifests: &Path, wrapper: &[&str], reason: &str
         CLIENT.to_string()
     );
 }
+
+/// Its workers have ordinary sockets only, since the agent of their beginning could not steer.
+#[test]
+fn virtual_ips_that_a_running_proxy_cannot_serve_make_its_agent_unready_until_it_is_restarted() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let lab = Lab::new(NextHop::Single).unwrap();
+    let folder = TempDir::new().unwrap();
+    lab.write_manifests(folder.path()).unwrap();
+    let node = &lab.nodes[0];
+    let link = folder.path().join("link.sock");
+    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
+    let this_node = format!("{}={}", node.name, node.address);
+    let agent = || {
+        Launch::of("agent", &at)
+            .args(&["--manifests", folder.path().to_str().unwrap()])
+            .args(&["--http", "0.0.0.0:8080", "--https", "0.0.0.0:8443"])
+            .args(&["--vip", &VIP.to_string(), "--xdp-interface", "eth0"])
+            .args(&["--node-name", &node.name, "--node", &this_node])
+            .within(&node.namespace)
+    };
+    let bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+    let mut first = agent().wrapped_by(&bare).start_unready().unwrap();
+    let proxy = Launch::of("proxy", &at).args(&["--workers", "2"]);
+    let mut proxy = proxy.within(&node.namespace).start().unwrap();
+    assert_eq!(first.ask("/readyz").unwrap().0, 503);
+    first.kill();
+    let second = agent().start_unready().unwrap();
+    second.wait_for("a proxy is there").unwrap();
+    eventually("the agent says that the proxy must be restarted", || {
+        let (code, answer) = second.ask("/readyz").unwrap();
+        code == 503 && answer.contains("restart it")
+    });
+    let degraded = &second.status().unwrap()["data_plane"]["degraded"];
+    assert!(degraded.to_string().contains("restart it"), "{degraded}");
+    proxy.kill();
+    proxy.restart().unwrap();
+    eventually("the agent is ready", || {
+        second.ask("/readyz").unwrap().0 == 200
+    });
+    let (host, url) = (format!("Host: {PLAIN_HOST}"), format!("http://{VIP}/"));
+    let answer = curl_in(&lab.client, &["-H", &host, &url]).unwrap();
+    assert_eq!(answer.status, 200);
+}

@@ -15,6 +15,10 @@ use std::{
 };
 
 use ingress_model::wire::{self, Place};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use zeroize::Zeroizing;
 
 /// Begins a file of this format.
@@ -22,6 +26,8 @@ const MAGIC: &[u8; 8] = b"forebay\0";
 /// Kinds of file systems that are memory (linux/magic.h).
 const TMPFS: i64 = 0x0102_1994;
 const RAMFS: i64 = 0x8584_58f6;
+/// Longer files were not written by a proxy.
+const LONGEST: u64 = 1 << 31;
 /// Changes may take this much beside twice the whole state, until a whole state is asked for.
 const SLACK: u64 = 1 << 20;
 
@@ -31,6 +37,9 @@ pub(crate) enum LastGoodError {
     /// The keys would be written to a disk.
     #[error("{} is not in memory, and private keys must not reach a disk; mount a tmpfs there, or choose another folder with --state-dir", .0.display())]
     OnDisk(PathBuf),
+    /// Another proxy keeps its state there.
+    #[error("another proxy uses {}; choose another folder with --state-dir", .0.display())]
+    InUse(PathBuf),
     /// The file system refuses.
     #[error("cannot use {} for the last good state; choose another folder with --state-dir", path.display())]
     Io {
@@ -45,6 +54,8 @@ pub(crate) enum LastGoodError {
 #[derive(Debug)]
 pub(crate) struct LastGood {
     folder: PathBuf,
+    /// Locked as long as this process lives.
+    _lock: File,
     /// Where updates are appended; `None` until a whole state comes.
     state: Option<File>,
     /// Bytes of the whole state, and of what follows it.
@@ -75,8 +86,15 @@ impl LastGood {
         if !matches!(kind as i64 & 0xffff_ffff, TMPFS | RAMFS) {
             return Err(LastGoodError::OnDisk(folder.to_owned()));
         }
+        let lock = own(&folder.join("lock")).map_err(failed)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(LastGoodError::InUse(folder.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+        }
         Ok(Self {
             folder: folder.to_owned(),
+            _lock: lock,
             state: None,
             whole: 0,
             changes: 0,
@@ -89,8 +107,12 @@ impl LastGood {
         let read = || {
             let mut file = File::open(self.path("state"))?;
             // A buffer that grows leaves copies of keys behind.
-            let size = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-            let mut bytes = Zeroizing::new(vec![0; size]);
+            let size = file.metadata()?.len();
+            if size > LONGEST {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            let mut bytes =
+                Zeroizing::new(vec![0; usize::try_from(size).map_err(io::Error::other)?]);
             file.read_exact(&mut bytes)?;
             Ok::<_, io::Error>(bytes)
         };
@@ -106,9 +128,15 @@ impl LastGood {
 
     /// What was listened on.
     pub(crate) fn places(&self) -> Vec<Place> {
-        let places = std::fs::read(self.path("places")).ok();
-        let places = places.and_then(|bytes| wire::read(&bytes).ok());
-        places.unwrap_or_default()
+        let read = || {
+            let mut bytes = Vec::new();
+            // One byte more than a message can have makes it none.
+            let limit = wire::MESSAGE_LIMIT as u64 + 1;
+            let file = File::open(self.path("places")).ok()?;
+            file.take(limit).read_to_end(&mut bytes).ok()?;
+            wire::read(&bytes).ok()
+        };
+        read().unwrap_or_default()
     }
 
     /// Keeps an update that is in force by now. If that fails, no state is kept until the next whole
@@ -164,12 +192,7 @@ impl LastGood {
     /// Puts a file of these parts in the place of another, whole.
     fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<File> {
         let new = self.path(&format!("{name}.new"));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut file = own(&new)?;
         for part in parts {
             file.write_all(part)?;
         }
@@ -180,6 +203,13 @@ impl LastGood {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
+}
+
+/// An empty file that nobody else may read.
+fn own(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)
 }
 
 fn length(update: &[u8]) -> io::Result<[u8; 4]> {
@@ -217,8 +247,19 @@ mod tests {
         tempfile::tempdir_in("/dev/shm").unwrap()
     }
 
+    /// The next process, while this one lives.
+    fn reader(folder: &Path) -> LastGood {
+        LastGood {
+            folder: folder.to_owned(),
+            _lock: File::open("/dev/null").unwrap(),
+            state: None,
+            whole: 0,
+            changes: 0,
+        }
+    }
+
     fn read(folder: &Path) -> Vec<Vec<u8>> {
-        let updates = LastGood::open(folder).unwrap().updates();
+        let updates = reader(folder).updates();
         updates.iter().map(|update| update.to_vec()).collect()
     }
 
@@ -245,7 +286,24 @@ mod tests {
             is_steered: false,
         }];
         state.keep_places(&places);
-        assert_eq!(LastGood::open(folder.path()).unwrap().places(), places);
+        assert_eq!(reader(folder.path()).places(), places);
+        // Longer than any list of places, and than memory, but sparse.
+        for name in ["places", "state"] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_len(LONGEST + 1).unwrap();
+        }
+        assert_eq!(reader(folder.path()).places(), []);
+        assert_eq!(read(folder.path()).len(), 0);
+    }
+
+    #[test]
+    fn a_folder_is_of_one_proxy_at_a_time() {
+        let folder = folder();
+        let first = LastGood::open(folder.path()).unwrap();
+        let error = LastGood::open(folder.path()).unwrap_err();
+        assert!(matches!(error, LastGoodError::InUse(_)), "{error}");
+        drop(first);
+        LastGood::open(folder.path()).unwrap();
     }
 
     #[test]

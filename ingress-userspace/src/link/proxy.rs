@@ -145,6 +145,11 @@ impl End {
     /// Runs until the rest of the proxy is gone.
     async fn run(mut self) {
         loop {
+            if self.stage == Stage::Closed {
+                // An agent would bind for it, and send it every key: it needs neither any more.
+                while self.commands.recv().await.is_some() {}
+                return;
+            }
             let error = tokio::select! {
                 connected = connect(&self.path, self.workers, &self.held) => match connected {
                     Ok((channel, welcome)) => match self.talk(channel, welcome).await {

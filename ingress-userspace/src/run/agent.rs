@@ -98,6 +98,7 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
         resync: feed.resync,
         proxy: None,
         hold: None,
+        closed: None,
         status,
         readiness,
         admin,
@@ -151,6 +152,8 @@ struct Agent<'a> {
     proxy: Option<Proxy>,
     /// Until when the sockets of a lost proxy are held.
     hold: Option<Instant>,
+    /// Why connections for the virtual IPs do not reach the proxy.
+    closed: Option<String>,
     status: watch::Sender<Arc<Status>>,
     readiness: watch::Sender<Readiness>,
     admin: Answering,
@@ -256,6 +259,7 @@ impl Agent<'_> {
             Some(reason) => Err(reason),
         };
         self.show();
+        self.judge();
         let sent = match offer {
             Ok(offer) => {
                 let new = offer.sockets.get(if has_sockets { known } else { 0 }..);
@@ -299,13 +303,25 @@ impl Agent<'_> {
 
     /// The first state is whole.
     fn begin(&mut self) -> anyhow::Result<()> {
-        self.readiness
-            .send_replace(match self.data_plane.refusal() {
-                None => Readiness::Ready,
-                Some(reason) => Readiness::Refused(reason.to_owned()),
-            });
+        self.readiness.send_replace(Readiness::Ready);
+        self.judge();
         self.scrapes = self.admin.serve_metrics()?;
         Ok(())
+    }
+
+    /// Is ready as long as all is steered as asked, and between its beginning and its end.
+    fn judge(&self) {
+        let refusal = self.data_plane.refusal().or(self.closed.as_deref());
+        self.readiness.send_if_modified(|readiness| {
+            let now = match (&*readiness, refusal) {
+                (Readiness::Starting | Readiness::ShuttingDown, _) => return false,
+                (_, Some(reason)) => Readiness::Refused(reason.to_owned()),
+                (_, None) => Readiness::Ready,
+            };
+            let differs = *readiness != now;
+            *readiness = now;
+            differs
+        });
     }
 
     /// Passes an update on.
@@ -333,14 +349,13 @@ impl Agent<'_> {
             }
             FromProxy::Resync => self.ask_for_whole(),
             FromProxy::Serving => {
-                if let Err(error) = self.data_plane.open() {
-                    tracing::error!(
-                        error = format!("{error:#}"),
-                        "connections for the virtual IPs do not reach the proxy"
-                    );
-                    self.readiness
-                        .send_replace(Readiness::Refused(format!("{error:#}")));
+                let opened = self.data_plane.open();
+                self.closed = opened.err().map(|error| format!("{error:#}"));
+                if let Some(error) = &self.closed {
+                    let what = "connections for the virtual IPs do not reach the proxy";
+                    tracing::error!(error, "{what}");
                 }
+                self.judge();
                 self.turn(SERVING);
                 self.tell(&FromAgent::Opened).await;
             }

@@ -48,6 +48,8 @@ pub(super) struct DataPlane {
     degraded: Option<String>,
     /// Why the virtual IPs that were asked for are not served here.
     refusal: Option<String>,
+    /// The same, as long as this proxy runs.
+    lacking: Option<String>,
 }
 
 impl DataPlane {
@@ -76,6 +78,7 @@ impl DataPlane {
             mode: "sockets".to_owned(),
             degraded: None,
             refusal: None,
+            lacking: None,
         };
         if let Some(reason) = config.takes_no_part(node_name) {
             tracing::warn!(reason, "serving ordinary sockets, no virtual IPs");
@@ -122,22 +125,42 @@ impl DataPlane {
         workers: usize,
         served: Vec<(Place, TcpListener)>,
     ) -> anyhow::Result<()> {
-        if served.is_empty() {
-            self.renew(workers).await;
-        } else {
+        let is_served = !served.is_empty();
+        if is_served {
             self.held = served;
+        } else {
+            self.renew(workers).await;
         }
-        if let Some(dataplane) = self.kernel.clone()
-            && let Err(error) = self.bind_steered(&dataplane, workers)
-        {
-            self.refuse(&error);
+        self.lacking = None;
+        if let Some(dataplane) = self.kernel.clone() {
+            // Workers take no more sockets than they began with. What nobody accepts from must not be
+            // steered to: clients would wait there.
+            let bound = if is_served {
+                self.see_steered()
+            } else {
+                self.bind_steered(&dataplane, workers)
+            };
+            if let Err(error) = bound {
+                self.refuse(&error);
+            }
         }
         let (http, https) = self.plain_addresses(config);
+        if is_served {
+            let held = |role: Role, address: &SocketAddr| {
+                let mut held = self.held.iter();
+                held.any(|(place, _)| serves(place, role, *address))
+            };
+            let missing = http.iter().filter(|address| !held(Role::Http, address));
+            let missing = missing.chain(https.iter().filter(|address| !held(Role::Https, address)));
+            for address in missing {
+                tracing::warn!(%address, "the proxy does not listen there; restart it for it");
+            }
+        }
         for address in http {
-            self.listen(Role::Http, Transport::Plain, address, workers)?;
+            self.listen(Role::Http, Transport::Plain, address, workers, is_served)?;
         }
         for address in https {
-            self.listen(Role::Https, Transport::Tls, address, workers)?;
+            self.listen(Role::Https, Transport::Tls, address, workers, is_served)?;
         }
         Ok(())
     }
@@ -190,7 +213,8 @@ impl DataPlane {
 
     /// How connections reach the workers, and why this is not as asked.
     pub(super) fn steering(&self) -> Steering {
-        let degraded = self.degraded.as_ref().or(self.doorless.values().next());
+        let degraded = self.degraded.as_ref().or(self.lacking.as_ref());
+        let degraded = degraded.or(self.doorless.values().next());
         Steering {
             mode: self.mode.clone(),
             degraded: degraded.cloned(),
@@ -201,11 +225,8 @@ impl DataPlane {
     /// ended. For a process that holds its sockets.
     pub(super) fn open_doors(&mut self) {
         for (role, address) in self.doorless.keys().copied().collect::<Vec<_>>() {
-            let of_address = |(place, _): &&(Place, TcpListener)| {
-                let is_same = place.address == address && Role::of(place.transport) == role;
-                !place.is_steered && is_same
-            };
-            let held = self.held.iter().filter(of_address);
+            let held = self.held.iter();
+            let held = held.filter(|(place, _)| serves(place, role, address));
             let held = held.map(|(_, socket)| socket.try_clone());
             let Ok(sockets) = held.collect::<std::io::Result<Vec<_>>>() else {
                 return;
@@ -242,21 +263,22 @@ impl DataPlane {
         transport: Transport,
         address: SocketAddr,
         workers: usize,
+        is_served: bool,
     ) -> anyhow::Result<()> {
         // A flag may name it twice, and a new proxy finds it bound: this process would ask itself for
         // its sockets.
         if self.asked.contains(&(role, address)) {
             return Ok(());
         }
-        let of_address = |(place, _): &&(Place, TcpListener)| {
-            let is_same = place.address == address
-                || (address.port() == 0 && place.address.ip() == address.ip());
-            !place.is_steered && place.transport == transport && is_same
-        };
-        let held = self.held.iter().filter(of_address);
+        let held = self.held.iter();
+        let held = held.filter(|(place, _)| serves(place, role, address));
         let held = held.map(|(_, socket)| socket.try_clone());
         let mut sockets = held.collect::<std::io::Result<Vec<_>>>()?;
         let already = sockets.len();
+        let workers = if is_served { already } else { workers };
+        if workers == 0 {
+            return Ok(());
+        }
         let mut link = None;
         if sockets.is_empty()
             && let Some(from) = inherit(role, address)
@@ -293,6 +315,16 @@ impl DataPlane {
         };
         let new = sockets.into_iter().skip(already);
         self.held.extend(new.map(|socket| (place, socket)));
+        Ok(())
+    }
+
+    /// Notes it where the proxy that serves has no pairs for the kernel to hand connections to.
+    fn see_steered(&mut self) -> anyhow::Result<()> {
+        if self.steered()?.is_empty() {
+            let reason = "the proxy began without sockets for the virtual IPs; restart it";
+            tracing::error!(reason, "the virtual IPs are not served");
+            self.lacking = Some(reason.to_owned());
+        }
         Ok(())
     }
 
@@ -343,7 +375,9 @@ impl DataPlane {
         for door in std::mem::take(&mut self.doors) {
             self.wait(door);
         }
-        if let Some(dataplane) = &self.kernel {
+        if let Some(dataplane) = &self.kernel
+            && self.lacking.is_none()
+        {
             dataplane.register(&self.steered()?)?;
         }
         Ok(())
@@ -425,7 +459,7 @@ impl Front for DataPlane {
     }
 
     fn refusal(&self) -> Option<&str> {
-        self.refusal.as_deref()
+        self.refusal.as_deref().or(self.lacking.as_deref())
     }
 
     async fn follow(&self) {
@@ -447,6 +481,13 @@ impl Front for DataPlane {
     fn close_doors(&mut self) {
         self.waiting.abort_all();
     }
+}
+
+/// Whether a socket is one for `address`; port 0 is any.
+fn serves(place: &Place, role: Role, address: SocketAddr) -> bool {
+    let is_same =
+        place.address == address || (address.port() == 0 && place.address.ip() == address.ip());
+    !place.is_steered && Role::of(place.transport) == role && is_same
 }
 
 /// The sockets of the process that serves `address` now, if there is one.

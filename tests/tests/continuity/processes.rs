@@ -227,7 +227,7 @@ fn a_proxy_runs_as_anybody_and_has_no_right_in_any_thread() {
         let mode = rustix::fs::Mode::from_raw_mode(0o770);
         rustix::fs::chmod(path, mode).unwrap();
     }
-    for file in ["state", "places"] {
+    for file in ["state", "places", "lock"] {
         std::fs::remove_file(pair.state().join(file)).unwrap();
     }
     let user = [
