@@ -52,6 +52,16 @@ impl<'i> Room<'i> for Space<'i> {
             end,
         } = self.0;
         let storage = storage.get_or_insert_with(take_inbound);
+        if storage.len() < INBOUND_SIZE {
+            let settled = std::mem::replace(storage, take_inbound());
+            if let (Some(front), Some(bytes)) =
+                (storage.get_mut(..*end - *start), settled.get(*start..*end))
+            {
+                front.copy_from_slice(bytes);
+            }
+            *end -= *start;
+            *start = 0;
+        }
         if *end == storage.len() && *start > 0 {
             storage.copy_within(*start..*end, 0);
             *end -= *start;
@@ -123,14 +133,34 @@ impl Inbound {
         Poll::Ready(ready!(received))
     }
 
+    /// The bytes, to be worked on in place.
+    pub(crate) fn data_mut(&mut self) -> &mut [u8] {
+        let storage = self.storage.as_deref_mut().unwrap_or_default();
+        storage.get_mut(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Holds no more memory than the bytes need, until more are received: for what has to wait.
+    pub(crate) fn settle(&mut self) {
+        if self.is_empty()
+            || self
+                .storage
+                .as_ref()
+                .is_none_or(|all| all.len() < INBOUND_SIZE)
+        {
+            return;
+        }
+        let settled: Box<[u8]> = self.data().into();
+        self.release();
+        self.end = settled.len();
+        self.storage = Some(settled);
+    }
+
     /// Appends bytes that came by another way; `false` where they do not fit.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn extend(&mut self, bytes: &[u8]) -> bool {
         if bytes.is_empty() {
             return true;
         }
-        let storage = self.storage.get_or_insert_with(take_inbound);
-        let Some(space) = storage.get_mut(self.end..self.end + bytes.len()) else {
+        let Some(space) = Space(self).take().get_mut(..bytes.len()) else {
             return false;
         };
         space.copy_from_slice(bytes);
@@ -140,7 +170,9 @@ impl Inbound {
 
     fn release(&mut self) {
         (self.start, self.end) = (0, 0);
-        if let Some(storage) = self.storage.take() {
+        if let Some(storage) = self.storage.take()
+            && storage.len() == INBOUND_SIZE
+        {
             // Fails only while the thread ends: then the memory goes with it.
             let _ = FREE.try_with(|free| {
                 let free = &mut free.borrow_mut().inbound;
@@ -255,6 +287,32 @@ mod tests {
         assert_eq!(inbound.data(), b"bc");
         inbound.consume(2);
         assert!(inbound.storage.is_none());
+    }
+
+    #[test]
+    fn bytes_that_wait_hold_no_more_than_their_own_memory() {
+        let mut inbound = Inbound::default();
+        inbound.settle();
+        assert!(inbound.storage.is_none());
+        assert!(fill(&mut inbound, b"abcd").is_ready());
+        inbound.consume(1);
+        for _ in 0..2 {
+            inbound.settle();
+            assert_eq!(inbound.storage.as_ref().map(|all| all.len()), Some(3));
+            assert_eq!(inbound.data(), b"bcd");
+        }
+        inbound.consume(1);
+        assert!(fill(&mut inbound, &vec![1; INBOUND_SIZE]).is_ready());
+        assert!(inbound.is_full());
+        assert_eq!(inbound.data()[..3], [b'c', b'd', 1]);
+        // The small piece of memory is not given to another.
+        inbound.settle();
+        inbound.consume(INBOUND_SIZE);
+        assert_eq!(take_inbound().len(), INBOUND_SIZE);
+        assert!(fill(&mut inbound, b"ab").is_ready());
+        inbound.settle();
+        inbound.consume(2);
+        assert_eq!(take_inbound().len(), INBOUND_SIZE);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::{
     io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -24,7 +23,7 @@ use rustix::{
     },
 };
 use tokio::io::{
-    AsyncRead, AsyncWrite, Interest, ReadBuf,
+    Interest,
     unix::{AsyncFd, AsyncFdReadyGuard},
 };
 
@@ -176,49 +175,5 @@ impl Socket {
             .local_addr()?
             .as_socket()
             .map_or(0, |own| own.port()))
-    }
-}
-
-/// For TLS and HTTP/2, whose libraries read and write through tokio's traits.
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let count = ready!(self.poll_recv(cx, buf.initialize_unfilled()))?;
-        buf.advance(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_send_pieces(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shut_down();
-        Poll::Ready(Ok(()))
     }
 }

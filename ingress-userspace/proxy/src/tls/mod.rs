@@ -1,11 +1,13 @@
 //! Certificates by SNI, and the one TLS policy of the listeners.
 //!
 //! `certificate` reads one Secret → `certificates` follows the updates → `resolver` serves them,
-//! hot-swapped.
+//! hot-swapped. `stream` is a client's connection.
 
 mod certificate;
 mod certificates;
 mod resolver;
+
+mod stream;
 
 mod error;
 mod provider;
@@ -24,7 +26,7 @@ pub use error::TlsError;
 pub use resolver::Resolver;
 // What the workers accept connections with; they name no TLS library.
 pub use rustls::ServerConfig;
-pub(crate) use tokio_rustls::{TlsAcceptor, server::TlsStream};
+pub(crate) use stream::TlsStream;
 
 /// TLS 1.2 and 1.3, HTTP/2 before HTTP/1.1, certificates from `resolver`, no client certificates.
 ///

@@ -15,7 +15,6 @@ use super::{Inputs, Listener, Shutdown, connection, state::Worker};
 use crate::{
     net::{self, Socket},
     table::RouteTable,
-    tls::TlsAcceptor,
 };
 
 /// How long to wait before the next accept when the process is out of files.
@@ -44,13 +43,7 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
         settings,
     } = inputs;
     let table = Arc::clone(&tables.borrow_and_update());
-    let worker = Rc::new(Worker::new(
-        id,
-        table,
-        metrics,
-        settings,
-        TlsAcceptor::from(tls),
-    ));
+    let worker = Rc::new(Worker::new(id, table, metrics, settings, tls));
     let (close, closing) = watch::channel(false);
     let mut accepting = JoinSet::new();
     for Listener { socket, transport } in listeners {

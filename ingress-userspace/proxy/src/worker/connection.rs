@@ -66,7 +66,7 @@ async fn begin(
         Transport::Plain => (Stream::Plain(socket), None),
         Transport::Tls => {
             let stream = Box::pin(handshake(&worker, socket)).await?;
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let is_http2 = stream.is_http2();
             (Stream::Tls(Box::new(stream.into())), Some(is_http2))
         }
     };
@@ -93,8 +93,9 @@ async fn begin(
     .await?)
 }
 
-async fn handshake(worker: &Worker, socket: Socket) -> io::Result<TlsStream<Socket>> {
-    let handshake = timeout(worker.settings.handshake_timeout, worker.tls.accept(socket)).await;
+async fn handshake(worker: &Worker, socket: Socket) -> io::Result<TlsStream> {
+    let handshake = TlsStream::accept(&worker.tls, socket);
+    let handshake = timeout(worker.settings.handshake_timeout, handshake).await;
     let stream = handshake.map_err(io::Error::from).flatten();
     if stream.is_err() {
         worker.counters().handshakes_failed.increment();

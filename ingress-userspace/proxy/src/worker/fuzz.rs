@@ -26,7 +26,7 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, Far},
     table::RouteTable,
-    tls::{ServerConfig, TlsAcceptor},
+    tls::ServerConfig,
 };
 
 thread_local! {
@@ -71,7 +71,7 @@ impl Site {
             table,
             metrics,
             Arc::new(Settings::default()),
-            TlsAcceptor::from(tls),
+            tls,
         )))
     }
 

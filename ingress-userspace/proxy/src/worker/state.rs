@@ -18,7 +18,7 @@ use crate::{
     http1::Field,
     metrics::{WorkerCounters, WorkerMetrics},
     table::{CanonicalHost, CanonicalPath, Request, RouteTable},
-    tls::TlsAcceptor,
+    tls::ServerConfig,
     upstream::{Balancer, Balancers, Pool, RetryBudget, Upstream},
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Worker {
     pub(super) retry_budget: RetryBudget,
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) settings: Arc<Settings>,
-    pub(super) tls: TlsAcceptor,
+    pub(super) tls: Arc<ServerConfig>,
     pub(super) drain: Drain,
     /// For the fields of the head that is being parsed; kept for its memory.
     pub(super) fields: Cell<Vec<Field>>,
@@ -55,7 +55,7 @@ impl Worker {
         table: Arc<RouteTable>,
         metrics: Arc<WorkerMetrics>,
         settings: Arc<Settings>,
-        tls: TlsAcceptor,
+        tls: Arc<ServerConfig>,
     ) -> Self {
         let now = Instant::now();
         let clock = Clock {

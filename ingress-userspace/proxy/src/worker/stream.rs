@@ -5,11 +5,8 @@
 use std::{
     cell::RefCell,
     io::{self, IoSlice},
-    pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     net::{Room, Socket},
@@ -19,7 +16,7 @@ use crate::{
 /// A client's connection.
 pub(super) enum Stream {
     Plain(Socket),
-    Tls(Box<RefCell<TlsStream<Socket>>>),
+    Tls(Box<RefCell<TlsStream>>),
 }
 
 impl Stream {
@@ -32,11 +29,7 @@ impl Stream {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_recv(cx, room),
-            Self::Tls(stream) => {
-                let mut buffer = ReadBuf::new(room.take());
-                ready!(Pin::new(&mut *stream.borrow_mut()).poll_read(cx, &mut buffer))?;
-                Poll::Ready(Ok(buffer.filled().len()))
-            }
+            Self::Tls(stream) => stream.borrow_mut().poll_recv(cx, room),
         }
     }
 
@@ -50,12 +43,7 @@ impl Stream {
         match (self, pieces) {
             (Self::Plain(socket), [piece]) => socket.poll_send(cx, piece),
             (Self::Plain(socket), pieces) => socket.poll_send_pieces(cx, pieces),
-            (Self::Tls(stream), [piece]) => {
-                Pin::new(&mut *stream.borrow_mut()).poll_write(cx, piece)
-            }
-            (Self::Tls(stream), pieces) => {
-                Pin::new(&mut *stream.borrow_mut()).poll_write_vectored(cx, pieces)
-            }
+            (Self::Tls(stream), pieces) => stream.borrow_mut().poll_send(cx, pieces),
         }
     }
 
@@ -64,7 +52,7 @@ impl Stream {
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_flush(cx),
+            Self::Tls(stream) => stream.borrow_mut().poll_flush(cx),
         }
     }
 
@@ -72,7 +60,7 @@ impl Stream {
     pub(super) fn unacknowledged(&self) -> u32 {
         match self {
             Self::Plain(socket) => socket.unacknowledged(),
-            Self::Tls(stream) => stream.borrow().get_ref().0.unacknowledged(),
+            Self::Tls(stream) => stream.borrow().socket().unacknowledged(),
         }
     }
 
@@ -83,7 +71,7 @@ impl Stream {
                 socket.shut_down();
                 Poll::Ready(Ok(()))
             }
-            Self::Tls(stream) => Pin::new(&mut *stream.borrow_mut()).poll_shutdown(cx),
+            Self::Tls(stream) => stream.borrow_mut().poll_shut_down(cx),
         }
     }
 
