@@ -155,6 +155,28 @@ impl Inbound {
         self.storage = Some(settled);
     }
 
+    /// Appends what `write` writes into the room that it gets, which is `least` bytes or more.
+    pub(crate) fn put<E>(
+        &mut self,
+        least: usize,
+        write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> Result<(), E> {
+        if Space(self).take().len() < least {
+            // Rare: this memory is not kept for later.
+            let mut larger = self.data().to_vec();
+            larger.resize(larger.len() + least, 0);
+            self.release();
+            self.end = larger.len() - least;
+            self.storage = Some(larger.into());
+        }
+        let written = write(Space(self).take());
+        self.end += *written.as_ref().unwrap_or(&0);
+        if self.is_empty() {
+            self.release();
+        }
+        written.map(|_| ())
+    }
+
     /// Appends bytes that came by another way; `false` where they do not fit.
     pub(crate) fn extend(&mut self, bytes: &[u8]) -> bool {
         if bytes.is_empty() {
@@ -312,6 +334,28 @@ mod tests {
         assert!(fill(&mut inbound, b"ab").is_ready());
         inbound.settle();
         inbound.consume(2);
+        assert_eq!(take_inbound().len(), INBOUND_SIZE);
+    }
+
+    #[test]
+    fn what_is_put_has_the_room_that_it_asks_for() {
+        let mut inbound = Inbound::default();
+        let mut put = |least: usize, count: usize| {
+            let written = inbound.put(least, |room| {
+                assert!(room.len() >= least, "{} of {least}", room.len());
+                room[..count].fill(7);
+                if count == 0 { Err(()) } else { Ok(count) }
+            });
+            assert_eq!(written.is_ok(), count > 0);
+            (inbound.data().len(), inbound.storage.is_some())
+        };
+        assert_eq!(put(1, 0), (0, false));
+        assert_eq!(put(INBOUND_SIZE, 1), (1, true));
+        assert_eq!(put(INBOUND_SIZE, INBOUND_SIZE), (INBOUND_SIZE + 1, true));
+        assert_eq!(put(1, 0), (INBOUND_SIZE + 1, true));
+        assert!(inbound.data().iter().all(|byte| *byte == 7));
+        // Memory of another size is not kept.
+        inbound.consume(INBOUND_SIZE + 1);
         assert_eq!(take_inbound().len(), INBOUND_SIZE);
     }
 

@@ -20,10 +20,10 @@ use crate::net::{Inbound, Outbound, Room, Socket};
 
 /// What one record says at the most (RFC 8446 section 5.1).
 const RECORD: usize = 16 * 1024;
-/// Most bytes that are encrypted at a time: their records fit into memory that the thread keeps.
+/// About how much is encrypted at a time: its records fit into memory that the thread keeps.
 const BATCH: usize = 3 * RECORD;
-/// By how much a record is longer than what it says, in bytes; no suite needs more.
-const OVERHEAD: usize = 64;
+/// Up to this size, a piece is copied together with others: a copy costs less than a record does.
+const GATHER_LIMIT: usize = 8 * 1024;
 
 /// A client's connection after its handshake.
 pub(crate) struct TlsStream {
@@ -34,10 +34,8 @@ pub(crate) struct TlsStream {
     /// What they said and nobody has read. No more is received until it is empty, so that all that
     /// `arrived` can hold has room here.
     unread: Inbound,
-    /// Records that are to be sent.
-    leaving: Option<Outbound>,
-    /// How much of them is sent, in bytes.
-    sent: usize,
+    /// Records that are to be sent. The session writes into memory of a given size, as `recv` does.
+    leaving: Inbound,
     /// The client has said that it sends no more.
     ended: bool,
     /// We have said so.
@@ -50,13 +48,13 @@ pub(crate) struct TlsStream {
 enum Wish<'w> {
     /// Give out what the records say.
     Read(&'w mut [u8]),
-    /// Encrypt this.
-    Write(&'w [u8]),
+    /// Encrypt the beginning of these in a row.
+    Write(&'w [IoSlice<'w>]),
     /// Say that nothing follows.
     End,
 }
 
-/// Why the session has not written a record.
+/// Why the session has not written records.
 enum Unwritten {
     /// It takes so many bytes.
     Needs(usize),
@@ -78,8 +76,7 @@ impl TlsStream {
             session: session.map_err(io::Error::other)?,
             arrived: Inbound::default(),
             unread: Inbound::default(),
-            leaving: None,
-            sent: 0,
+            leaving: Inbound::default(),
             ended: false,
             shut: false,
             broken: false,
@@ -130,22 +127,7 @@ impl TlsStream {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_flush(cx))?;
-        let mut filled = pieces.iter().filter(|piece| !piece.is_empty());
-        let Some(first) = filled.next() else {
-            return Poll::Ready(Ok(0));
-        };
-        let taken = if first.len() >= RECORD || filled.next().is_none() {
-            let batch = first.get(..BATCH).unwrap_or(first);
-            self.turn(cx, Wish::Write(batch))?
-        } else {
-            // The session encrypts only what lies together. A copy costs less than another record.
-            let mut together = Outbound::new();
-            for piece in pieces {
-                let room = BATCH - together.len();
-                together.put(&[piece.get(..room).unwrap_or(piece)]);
-            }
-            self.turn(cx, Wish::Write(&together))?
-        };
+        let taken = self.turn(cx, Wish::Write(pieces))?;
         // What does not go now is kept.
         let _ = self.poll_flush(cx)?;
         Poll::Ready(Ok(taken))
@@ -153,15 +135,10 @@ impl TlsStream {
 
     /// Ready once all that was taken has gone to the socket.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(leaving) = &self.leaving {
-            let records = leaving.get(self.sent..).unwrap_or_default();
-            if records.is_empty() {
-                (self.leaving, self.sent) = (None, 0);
-                break;
-            }
-            match ready!(self.socket.poll_send(cx, records))? {
+        while !self.leaving.is_empty() {
+            match ready!(self.socket.poll_send(cx, self.leaving.data()))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.sent += count,
+                count => self.leaving.consume(count),
             }
         }
         Poll::Ready(Ok(()))
@@ -213,6 +190,7 @@ impl TlsStream {
         let turned = self.see(wish);
         if turned.is_err() {
             self.broken = true;
+            self.arrived.consume(self.arrived.data().len());
             self.tell();
             // As far as the client takes it now: what broke the session matters more.
             let _ = self.poll_flush(cx);
@@ -268,15 +246,15 @@ impl TlsStream {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     match wish {
                         Wish::Read(_) => {}
-                        Wish::Write(bytes) => {
-                            let room = bytes.len() + (bytes.len() / RECORD + 1) * OVERHEAD;
-                            put(leaving, room, |space| Ok(traffic.encrypt(bytes, space)?))?;
-                            moved = bytes.len();
+                        Wish::Write(pieces) => {
+                            moved = batch(pieces, |bytes| {
+                                put(leaving, bytes.len(), |space| {
+                                    Ok(traffic.encrypt(bytes, space)?)
+                                })
+                            })?;
                         }
                         Wish::End => {
-                            put(leaving, OVERHEAD, |space| {
-                                Ok(traffic.queue_close_notify(space)?)
-                            })?;
+                            put(leaving, 0, |space| Ok(traffic.queue_close_notify(space)?))?;
                         }
                     }
                     true
@@ -309,25 +287,60 @@ fn invalid(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// Appends what `write` writes to `leaving`, which is likely to be `room` bytes at the most.
-fn put(
-    leaving: &mut Option<Outbound>,
-    mut room: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Unwritten>,
-) -> io::Result<()> {
-    let leaving = leaving.get_or_insert_with(Outbound::new);
-    let start = leaving.len();
-    for _ in 0..2 {
-        leaving.resize(start + room, 0);
-        let written = write(leaving.get_mut(start..).unwrap_or_default());
-        leaving.truncate(start + *written.as_ref().unwrap_or(&0));
-        match written {
-            Ok(_) => return Ok(()),
-            Err(Unwritten::Needs(bytes)) => room = bytes,
-            Err(Unwritten::Failed(error)) => return Err(error),
+/// Gives the beginning of `pieces` to `encrypt`, in runs as long as it pays; how many bytes.
+fn batch(
+    pieces: &[IoSlice<'_>],
+    mut encrypt: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<usize> {
+    if let [piece] = pieces {
+        let piece = piece.get(..BATCH).unwrap_or(piece);
+        encrypt(piece)?;
+        return Ok(piece.len());
+    }
+    let mut encrypt = |bytes: &[u8]| match bytes {
+        [] => Ok(()),
+        bytes => encrypt(bytes),
+    };
+    let mut taken = 0;
+    let mut together = Outbound::new();
+    for piece in pieces {
+        if taken >= BATCH {
+            break;
+        }
+        if piece.len() <= GATHER_LIMIT {
+            together.put(&[piece]);
+            taken += piece.len();
+            continue;
+        }
+        encrypt(&together)?;
+        together.clear();
+        // Whole records, where it is not the end.
+        let room = (BATCH - taken).next_multiple_of(RECORD);
+        let begun = piece.get(..room).unwrap_or(piece);
+        encrypt(begun)?;
+        taken += begun.len();
+        if begun.len() < piece.len() {
+            break;
         }
     }
-    Err(io::ErrorKind::WriteZero.into())
+    encrypt(&together)?;
+    Ok(taken)
+}
+
+/// Puts what `write` writes behind the records that are leaving; that is likely to need `room` bytes.
+fn put(
+    leaving: &mut Inbound,
+    room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, Unwritten>,
+) -> io::Result<()> {
+    let written = match leaving.put(room, &mut write) {
+        Err(Unwritten::Needs(room)) => leaving.put(room, write),
+        written => written,
+    };
+    written.map_err(|unwritten| match unwritten {
+        Unwritten::Needs(_) => io::ErrorKind::WriteZero.into(),
+        Unwritten::Failed(error) => error,
+    })
 }
 
 impl From<EncodeError> for Unwritten {
@@ -347,3 +360,7 @@ impl From<EncryptError> for Unwritten {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(fuzzing))]
+mod tests;
