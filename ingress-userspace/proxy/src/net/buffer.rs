@@ -13,6 +13,8 @@ use std::{
 
 /// Size of a buffer for received bytes: the largest head, and what one read of a body takes.
 pub(crate) const INBOUND_SIZE: usize = 64 * 1024;
+/// What such a buffer has behind that: as many bytes take a little more once they are encrypted.
+const SLACK: usize = 1024;
 /// Most buffers of a kind that a thread keeps for later use.
 const FREE_LIMIT: usize = 64;
 /// A buffer that grew beyond this is not kept.
@@ -62,12 +64,12 @@ impl<'i> Room<'i> for Space<'i> {
             *end -= *start;
             *start = 0;
         }
-        if *end == storage.len() && *start > 0 {
+        if *end >= INBOUND_SIZE && *start > 0 {
             storage.copy_within(*start..*end, 0);
             *end -= *start;
             *start = 0;
         }
-        storage.get_mut(*end..).unwrap_or_default()
+        storage.get_mut(*end..INBOUND_SIZE).unwrap_or_default()
     }
 }
 
@@ -161,7 +163,10 @@ impl Inbound {
         least: usize,
         write: impl FnOnce(&mut [u8]) -> Result<usize, E>,
     ) -> Result<(), E> {
-        if Space(self).take().len() < least {
+        Space(self).take();
+        let room =
+            |inbound: &Self| inbound.storage.as_ref().map_or(0, |all| all.len()) - inbound.end;
+        if room(self) < least {
             // Rare: this memory is not kept for later.
             let mut larger = self.data().to_vec();
             larger.resize(larger.len() + least, 0);
@@ -169,7 +174,8 @@ impl Inbound {
             self.end = larger.len() - least;
             self.storage = Some(larger.into());
         }
-        let written = write(Space(self).take());
+        let storage = self.storage.as_deref_mut().unwrap_or_default();
+        let written = write(storage.get_mut(self.end..).unwrap_or_default());
         self.end += *written.as_ref().unwrap_or(&0);
         if self.is_empty() {
             self.release();
@@ -193,7 +199,7 @@ impl Inbound {
     fn release(&mut self) {
         (self.start, self.end) = (0, 0);
         if let Some(storage) = self.storage.take()
-            && storage.len() == INBOUND_SIZE
+            && storage.len() == INBOUND_SIZE + SLACK
         {
             // Fails only while the thread ends: then the memory goes with it.
             let _ = FREE.try_with(|free| {
@@ -211,7 +217,7 @@ fn take_inbound() -> Box<[u8]> {
         .try_with(|free| free.borrow_mut().inbound.pop())
         .ok()
         .flatten();
-    free.unwrap_or_else(|| vec![0; INBOUND_SIZE].into_boxed_slice())
+    free.unwrap_or_else(|| vec![0; INBOUND_SIZE + SLACK].into_boxed_slice())
 }
 
 impl Drop for Inbound {
@@ -330,11 +336,11 @@ mod tests {
         // The small piece of memory is not given to another.
         inbound.settle();
         inbound.consume(INBOUND_SIZE);
-        assert_eq!(take_inbound().len(), INBOUND_SIZE);
+        assert_eq!(take_inbound().len(), INBOUND_SIZE + SLACK);
         assert!(fill(&mut inbound, b"ab").is_ready());
         inbound.settle();
         inbound.consume(2);
-        assert_eq!(take_inbound().len(), INBOUND_SIZE);
+        assert_eq!(take_inbound().len(), INBOUND_SIZE + SLACK);
     }
 
     #[test]
@@ -350,13 +356,14 @@ mod tests {
             (inbound.data().len(), inbound.storage.is_some())
         };
         assert_eq!(put(1, 0), (0, false));
-        assert_eq!(put(INBOUND_SIZE, 1), (1, true));
-        assert_eq!(put(INBOUND_SIZE, INBOUND_SIZE), (INBOUND_SIZE + 1, true));
-        assert_eq!(put(1, 0), (INBOUND_SIZE + 1, true));
+        const WHOLE: usize = INBOUND_SIZE + SLACK;
+        assert_eq!(put(WHOLE, 1), (1, true));
+        assert_eq!(put(WHOLE, WHOLE), (WHOLE + 1, true));
+        assert_eq!(put(1, 0), (WHOLE + 1, true));
         assert!(inbound.data().iter().all(|byte| *byte == 7));
         // Memory of another size is not kept.
-        inbound.consume(INBOUND_SIZE + 1);
-        assert_eq!(take_inbound().len(), INBOUND_SIZE);
+        inbound.consume(WHOLE + 1);
+        assert_eq!(take_inbound().len(), INBOUND_SIZE + SLACK);
     }
 
     #[test]

@@ -16,12 +16,13 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 
-use crate::net::{Inbound, Outbound, Room, Socket};
+use crate::net::{INBOUND_SIZE, Inbound, Outbound, Room, Socket};
 
 /// What one record says at the most (RFC 8446 section 5.1).
 const RECORD: usize = 16 * 1024;
-/// About how much is encrypted at a time: its records fit into memory that the thread keeps.
-const BATCH: usize = 3 * RECORD;
+/// Most bytes that are encrypted at a time: what one read of a body takes, and what frames it. Their
+/// records fit into memory that the thread keeps.
+const BATCH: usize = INBOUND_SIZE + 512;
 /// Up to this size, a piece is copied together with others: a copy costs less than a record does.
 const GATHER_LIMIT: usize = 8 * 1024;
 
@@ -304,10 +305,10 @@ fn batch(
     let mut taken = 0;
     let mut together = Outbound::new();
     for piece in pieces {
-        if taken >= BATCH {
-            break;
-        }
         if piece.len() <= GATHER_LIMIT {
+            if taken + piece.len() > BATCH {
+                break;
+            }
             together.put(&[piece]);
             taken += piece.len();
             continue;
@@ -315,7 +316,7 @@ fn batch(
         encrypt(&together)?;
         together.clear();
         // Whole records, where it is not the end.
-        let room = (BATCH - taken).next_multiple_of(RECORD);
+        let room = (BATCH - taken) / RECORD * RECORD;
         let begun = piece.get(..room).unwrap_or(piece);
         encrypt(begun)?;
         taken += begun.len();
