@@ -15,7 +15,7 @@ use ingress_model::HostPattern;
 pub(crate) use self::{
     data_plane::{ConfigError, DataPlaneArgs},
     listen::{AGENT_METRICS_PORT, ListenArgs, METRICS_PORT, MetricsArgs},
-    serve::ServeArgs,
+    serve::{MOST_WORKERS, ServeArgs},
     source::SourceArgs,
 };
 use crate::log::LogFormat;

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
+/// Most workers of a process.
+pub(crate) const MOST_WORKERS: u16 = 256;
+
 /// The workers, and what they add to responses.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeArgs {
     /// Number of worker threads [default: one per core]
-    #[arg(long, value_name = "N", env = "FOREBAY_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Process")]
+    #[arg(long, value_name = "N", env = "FOREBAY_WORKERS", value_parser = clap::value_parser!(u16).range(1..=i64::from(MOST_WORKERS)), help_heading = "Process")]
     pub(crate) workers: Option<u16>,
 
     /// How long requests in flight may take after SIGTERM, as in 30, 500ms, 30s or 2m

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     admin::{DataPlaneStatus, ListenerStatus, Readiness, Status},
-    config::{AGENT_ADMIN_SOCKET, AGENT_METRICS_PORT, AgentConfig, ListenArgs},
+    config::{AGENT_ADMIN_SOCKET, AGENT_METRICS_PORT, AgentConfig, ListenArgs, MOST_WORKERS},
     link::{Channel, Frame, HEARTBEAT, LinkError, join},
     socket_file::{Purpose, SocketFile},
 };
@@ -40,7 +40,7 @@ const HELLO: Duration = Duration::from_secs(2);
 /// Most of them at a time.
 const KNOCKING: usize = 8;
 /// Workers that a proxy may have, as its flag says.
-const WORKERS: RangeInclusive<u16> = 1..=256;
+const WORKERS: RangeInclusive<u16> = 1..=MOST_WORKERS;
 /// Longest wait for a proxy that takes nothing: it is stopped, or starved.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the sockets of a lost proxy are held. Clients wait meanwhile; with no proxy in sight, they

@@ -21,7 +21,7 @@ use ingress_agent::kernel::{self, Dataplane, WorkerSockets};
 use ingress_proxy::metrics::{Kind, Registry};
 
 use crate::{
-    config::{DataPlaneArgs, ListenArgs},
+    config::{DataPlaneArgs, ListenArgs, MOST_WORKERS},
     sockets::{Sockets, Steering},
 };
 
@@ -127,7 +127,7 @@ impl DataPlane {
     ) -> anyhow::Result<()> {
         let is_served = !served.is_empty();
         if is_served {
-            self.held = served;
+            self.held = self.of_ours(config, served);
         } else {
             self.renew(workers).await;
         }
@@ -163,6 +163,38 @@ impl DataPlane {
             self.listen(Role::Https, Transport::Tls, address, workers, is_served)?;
         }
         Ok(())
+    }
+
+    /// Those of a proxy's sockets that this process could have given to it. One that was taken over
+    /// must not have others held here, and handed to the next one.
+    fn of_ours(
+        &self,
+        config: &ListenArgs,
+        served: Vec<(Place, TcpListener)>,
+    ) -> Vec<(Place, TcpListener)> {
+        let (http, https) = self.plain_addresses(config);
+        let mut steered: usize = 0;
+        let mut is_ours = |place: &Place| {
+            if place.is_steered {
+                steered += 1;
+                let is_local = place.address.ip() == Ipv4Addr::LOCALHOST;
+                return self.kernel.is_some()
+                    && is_local
+                    && steered <= 2 * usize::from(MOST_WORKERS);
+            }
+            let role = Role::of(place.transport);
+            let addresses = if role == Role::Https { &https } else { &http };
+            addresses
+                .iter()
+                .any(|address| serves(place, role, *address))
+        };
+        let (ours, others): (Vec<_>, Vec<_>) =
+            served.into_iter().partition(|(place, _)| is_ours(place));
+        if let Some((place, _)) = others.first() {
+            let (address, count) = (place.address, others.len());
+            tracing::warn!(%address, count, "the proxy serves what it was not asked to; it keeps that to itself");
+        }
+        ours
     }
 
     /// Sees to it that a proxy can use what is held of the one before.

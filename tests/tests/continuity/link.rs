@@ -153,6 +153,31 @@ fn a_proxy_that_comes_back_with_more_workers_has_a_socket_for_each() {
 }
 
 #[test]
+fn an_agent_holds_no_socket_that_it_was_not_to_bind() {
+    let pods = pods();
+    let site = site(&pods);
+    let [http, https] = {
+        let pair = Pair::serve(site.path());
+        [pair.proxy.http_addr(), pair.proxy.https_addr()]
+    };
+    let mut pair = Pair::start(site.path(), http, https);
+    loses_its_proxy(&mut pair);
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let mut hostile = Hostile::connect(&pair);
+    hostile.pass(&[other.as_fd(), other.as_fd()]);
+    let place = |is_steered| Place {
+        transport: Transport::Plain,
+        address,
+        is_steered,
+    };
+    hostile.hello(2, vec![place(false), place(true)]);
+    assert!(!hostile.hear().is_empty(), "it is welcome");
+    drop(other);
+    eventually("nobody holds the socket", || listeners(address) == 0);
+}
+
+#[test]
 fn sockets_that_a_proxy_hands_over_harm_no_proxy_after_it() {
     let pods = pods();
     let site = site(&pods);
