@@ -289,7 +289,7 @@ fn strangers_at_the_link_get_nothing_and_harm_nobody() {
         (&[1, 0, 0, 0, 0, 1], None),
         // One socket, and no descriptor.
         (
-            &[12, 0, 0, 0, 0, 0, 1, 2, 1, 0, 0, 127, 0, 0, 1, 80, 0, 0],
+            &[13, 0, 0, 0, 0, 0, 1, 2, 1, 0, 0, 127, 0, 0, 1, 80, 0, 0],
             None,
         ),
         (&hello(1), Some("it has another proxy")),
