@@ -369,9 +369,9 @@ impl End {
     }
 
     fn lost(&self, error: &LinkError) {
-        let (path, error) = (self.path.display(), error.to_string());
-        let reason = match &*error {
-            "the other end is gone" => format!("the agent at {path} is gone"),
+        let path = self.path.display();
+        let reason = match error {
+            LinkError::Gone => format!("the agent at {path} is gone"),
             error => format!("the agent at {path} cannot be followed: {error}"),
         };
         self.turn(SourceState::Degraded { reason });

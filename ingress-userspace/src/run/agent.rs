@@ -245,7 +245,6 @@ impl Agent<'_> {
         } else {
             None
         };
-        let has_sockets = !caller.sockets.is_empty();
         let known = caller.sockets.len();
         let offer = match refusal {
             None => {
@@ -262,7 +261,8 @@ impl Agent<'_> {
         self.judge();
         let sent = match offer {
             Ok(offer) => {
-                let new = offer.sockets.get(if has_sockets { known } else { 0 }..);
+                // One that serves has what it needs: its workers take no more.
+                let new = Some(&*offer.sockets).filter(|_| known == 0);
                 let new = new.unwrap_or_default();
                 let welcome = FromAgent::Welcome {
                     sockets: new.iter().map(|(place, _)| *place).collect(),
