@@ -11,7 +11,10 @@ use tokio::{
 
 use ingress_model::Transport;
 
-use super::{Inputs, Listener, Shutdown, connection, state::Worker};
+use super::{
+    Inputs, Listener, Shutdown, connection,
+    state::{Freshness, Worker},
+};
 use crate::{
     net::{self, Socket},
     table::RouteTable,
@@ -27,13 +30,21 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs a worker until it has drained.
 pub(super) fn run(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<()> {
+    let freshness = Freshness::default();
+    let of_runtime = freshness.clone();
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_unpark(move || of_runtime.end())
         .build_local(LocalOptions::default())?;
-    runtime.block_on(work(id, listeners, inputs))
+    runtime.block_on(work(id, listeners, inputs, freshness))
 }
 
-async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<()> {
+async fn work(
+    id: usize,
+    listeners: Vec<Listener>,
+    inputs: Inputs,
+    freshness: Freshness,
+) -> io::Result<()> {
     let Inputs {
         mut tables,
         tls,
@@ -43,7 +54,7 @@ async fn work(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result
         settings,
     } = inputs;
     let table = Arc::clone(&tables.borrow_and_update());
-    let worker = Rc::new(Worker::new(id, table, metrics, settings, tls));
+    let worker = Rc::new(Worker::new(id, table, metrics, settings, tls, freshness));
     let (close, closing) = watch::channel(false);
     let mut accepting = JoinSet::new();
     for Listener { socket, transport } in listeners {

@@ -21,7 +21,10 @@ use tokio::{
 
 use ingress_model::Transport;
 
-use super::{Settings, connection, phases, state::Worker};
+use super::{
+    Settings, connection, phases,
+    state::{Freshness, Worker},
+};
 use crate::{
     metrics::WorkerMetrics,
     net::{self, Far},
@@ -72,6 +75,7 @@ impl Site {
             metrics,
             Arc::new(Settings::default()),
             tls,
+            Freshness::default(),
         )))
     }
 

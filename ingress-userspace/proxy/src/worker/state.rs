@@ -3,7 +3,10 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    },
     time::SystemTime,
 };
 
@@ -40,9 +43,36 @@ pub(super) struct Worker {
     clock: Clock,
 }
 
-/// One reading of the clock for each time a task runs, not one for each who asks.
+/// How many tasks run by one reading of the clock, at most. A handshake takes a millisecond.
+const TASKS_PER_READING: u8 = 8;
+
+/// How many more tasks may run by the clock's last reading: none once the runtime has waited.
+#[derive(Clone, Default)]
+pub(super) struct Freshness(Arc<AtomicU8>);
+
+impl Freshness {
+    /// Notes that the runtime has waited.
+    pub(super) fn end(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// Whether another task may run. Two threads never do this at once, so that it costs what a
+    /// plain load and store do.
+    fn take(&self) -> bool {
+        let left = self.0.load(Relaxed);
+        self.0.store(left.saturating_sub(1), Relaxed);
+        left > 0
+    }
+
+    fn begin(&self) {
+        self.0.store(TASKS_PER_READING - 1, Relaxed);
+    }
+}
+
+/// One reading of the clock for the tasks that run in a row, not one for each who asks.
 struct Clock {
     now: Cell<Instant>,
+    freshness: Freshness,
     /// Two readings at one moment: what time of day an instant is.
     anchor: Cell<(Instant, SystemTime)>,
     /// The second that `date` says, counted from the anchor.
@@ -56,10 +86,12 @@ impl Worker {
         metrics: Arc<WorkerMetrics>,
         settings: Arc<Settings>,
         tls: Arc<ServerConfig>,
+        freshness: Freshness,
     ) -> Self {
         let now = Instant::now();
         let clock = Clock {
             now: Cell::new(now),
+            freshness,
             anchor: Cell::new((now, SystemTime::now())),
             date: RefCell::new((u64::MAX, [b' '; 29])),
         };
@@ -106,14 +138,21 @@ impl Worker {
         &self.metrics.counters
     }
 
-    /// When the running task was woken.
+    /// When the running task was woken, or one shortly before it.
     pub(super) fn now(&self) -> Instant {
         self.clock.now.get()
     }
 
-    /// Reads the clock; called first when a task runs.
+    /// Reads the clock where its last reading is old; called first when a task runs.
     pub(super) fn tick(&self) {
+        if !self.clock.freshness.take() {
+            self.read_clock();
+        }
+    }
+
+    fn read_clock(&self) {
         self.clock.now.set(Instant::now());
+        self.clock.freshness.begin();
     }
 
     /// The time of day as a `Date` field says it (RFC 9110 section 5.6.7).
@@ -132,7 +171,7 @@ impl Worker {
 
     /// What has to be done now and then.
     pub(super) fn sweep(&self) {
-        self.tick();
+        self.read_clock();
         // The time of day may have been set.
         self.clock.anchor.set((self.now(), SystemTime::now()));
         self.clock.date.borrow_mut().0 = u64::MAX;
