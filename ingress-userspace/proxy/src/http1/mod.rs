@@ -18,4 +18,4 @@ pub(crate) use head::{
     parse_request, parse_response,
 };
 pub(crate) use name::{Name, Named, is_barred_from_trailers, is_keep_alive, options};
-pub(crate) use sender::{SendError, Sender, Source, Step};
+pub(crate) use sender::{GATHER_LIMIT, SendError, Sender, Source, Step};

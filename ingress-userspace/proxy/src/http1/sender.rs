@@ -10,7 +10,7 @@ use super::{Announced, chunk_line};
 use crate::net::Outbound;
 
 /// Up to this size, a piece of a body is copied behind its head: a copy costs less than `writev`.
-const GATHER_LIMIT: usize = 4 * 1024;
+pub(crate) const GATHER_LIMIT: usize = 4 * 1024;
 
 /// Where the bytes of a body come from. They are looked at in place and stay until consumed.
 pub(crate) trait Source {

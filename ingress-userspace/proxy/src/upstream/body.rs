@@ -5,7 +5,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::http1::{BodyError, Fields};
+use crate::{
+    http1::{BodyError, Fields},
+    net::Deadline,
+};
 
 /// A request body that is looked at in place: bytes stay with it until they are consumed, so that a
 /// request of which nothing was sent can be sent again.
@@ -22,6 +25,13 @@ pub(crate) trait RequestBody {
     /// Ready once the client has gone away, where nothing else would tell. Polled while the request
     /// waits for its endpoint.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The timer of the task that forwards the request, where it has one that is free meanwhile.
+    /// It knows whom to wake; a timer that stays with the endpoint's connection has to be told by
+    /// each request anew.
+    fn deadline(&mut self) -> Option<&mut Deadline> {
+        None
+    }
 
     /// Passes an interim response (1xx) on to the client, where it can take one.
     fn interim(&mut self, status: u16, reason: &[u8], fields: Fields<'_>);

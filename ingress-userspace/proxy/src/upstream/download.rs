@@ -152,7 +152,8 @@ impl<B: RequestBody> Download<B> {
         }
         if progress {
             let limit = self.timeouts.of(self.waiting);
-            lease.connection.wait(now, limit);
+            let own = self.request.deadline();
+            lease.connection.wait(own, now, limit);
         }
         Ok(())
     }
@@ -176,7 +177,7 @@ impl<B: RequestBody> Download<B> {
                 }),
             }),
             Poll::Ready(Ok(_)) => {
-                connection.deadline.set(now + self.timeouts.read);
+                connection.wait(self.request.deadline(), now, self.timeouts.read);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(ForwardError::Truncated {
@@ -187,10 +188,10 @@ impl<B: RequestBody> Download<B> {
                 let limit = self.timeouts.of(self.waiting);
                 if !self.starved {
                     self.starved = true;
-                    connection.wait(now, limit);
+                    connection.wait(self.request.deadline(), now, limit);
                 }
                 if connection
-                    .poll_over(self.waiting, now, limit, cx)
+                    .poll_over(self.request.deadline(), self.waiting, now, limit, cx)
                     .is_ready()
                 {
                     return Poll::Ready(Err(timeout(endpoint, self.waiting)));

@@ -14,8 +14,8 @@ use super::{
     response::{self, read_head},
 };
 use crate::{
-    http1::{Body, Fields, HeadError},
-    net::{Inbound, Socket},
+    http1::{Body, Fields, Framing, GATHER_LIMIT, HeadError},
+    net::{Inbound, Outbound, Socket},
 };
 
 /// Most bytes of interim responses (1xx) to one request. Their number has no limit of its own, and an
@@ -52,6 +52,8 @@ pub(crate) struct Exchange<B> {
     request: Outgoing<B>,
     ask: Ask,
     waiting: Waiting,
+    /// There is a deadline for that.
+    waits: bool,
     /// All of the request is sent, or the endpoint wants no more of it.
     sent: bool,
     /// Sending failed: the connection carries no other request. Boxed, for it is rare and large.
@@ -69,6 +71,7 @@ impl<B: RequestBody> Exchange<B> {
             request,
             ask,
             waiting: Waiting::Socket,
+            waits: false,
             sent: false,
             failure: None,
             interim: 0,
@@ -137,11 +140,12 @@ impl<B: RequestBody> Exchange<B> {
         }
         let connection = &mut self.lease.connection;
         let limit = self.ask.timeouts.of(self.waiting);
-        if progress || before != self.waiting || !connection.deadline.is_set() {
-            connection.wait(now, limit);
+        if progress || before != self.waiting || !self.waits {
+            self.waits = true;
+            connection.wait(self.request.deadline(), now, limit);
         }
         if connection
-            .poll_over(self.waiting, now, limit, cx)
+            .poll_over(self.request.deadline(), self.waiting, now, limit, cx)
             .is_ready()
         {
             return Poll::Ready(Err(timeout(endpoint, self.waiting)));
@@ -234,6 +238,35 @@ impl<B: RequestBody> Exchange<B> {
         }
     }
 
+    /// Appends the body of the response whose final `head` was read to `out`, and gives the
+    /// connection back: where all of it has arrived, the request is sent, and the whole of `out` is
+    /// small enough for a copy to cost less than a piece of its own. Otherwise nothing has changed.
+    pub(crate) fn gather(
+        mut self: Box<Self>,
+        head: &Head,
+        now: Instant,
+        out: &mut Outbound,
+    ) -> Result<(), Box<Self>> {
+        let inbound = &mut self.lease.connection.inbound;
+        let arrived = inbound.data().get(head.length..).unwrap_or_default();
+        let body = match head.framing {
+            Framing::Length(length) => usize::try_from(length)
+                .ok()
+                .and_then(|length| arrived.get(..length)),
+            Framing::Chunked | Framing::Close => None,
+        };
+        let is_over = self.sent && self.failure.is_none();
+        let Some(body) = body.filter(|body| is_over && out.len() + body.len() <= GATHER_LIMIT)
+        else {
+            return Err(self);
+        };
+        out.put(&[body]);
+        let length = head.length + body.len();
+        inbound.consume(length);
+        self.lease.give_back(now, head.idle_time);
+        Ok(())
+    }
+
     /// Goes on to the body of the response whose final `head` was read.
     pub(crate) fn into_download(mut self, head: &Head, now: Instant) -> Download<B> {
         self.lease.connection.inbound.consume(head.length);
@@ -301,7 +334,7 @@ mod tests {
         },
         *,
     };
-    use crate::{http1::Announced, net::Outbound};
+    use crate::http1::Announced;
 
     /// A body of so many bytes, all there.
     struct Whole(Vec<u8>);
@@ -406,9 +439,9 @@ mod tests {
     }
 
     /// An endpoint on a thread of its own, and a connection to it.
-    async fn connected() -> (Lease, std::net::TcpStream) {
+    async fn connected(pool: &Pool) -> (Lease, std::net::TcpStream) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = Pool::default().endpoint(Peer {
+        let endpoint = pool.endpoint(Peer {
             address: listener.local_addr().unwrap(),
             protocol: Protocol::Http1,
         });
@@ -430,7 +463,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_came_before_a_reset_is_not_lost() {
-        let (lease, mut server) = connected().await;
+        let (lease, mut server) = connected(&Pool::default()).await;
         let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
         server.write_all(answer).unwrap();
         SockRef::from(&server)
@@ -446,9 +479,83 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_response_that_is_all_there_frees_its_connection_at_once() {
+        let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n{:4096}", "");
+        let get = b"GET / HTTP/1.1\r\n\r\n";
+        let whole = |body: &str| Some(format!("HEAD\r\n\r\n{body}"));
+        for (response, unsent, gathered, kept) in [
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                None,
+                whole("ok"),
+                1,
+            ),
+            ("HTTP/1.1 204 No Content\r\n\r\n", None, whole(""), 1),
+            // What follows belongs to no request.
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok?",
+                None,
+                whole("ok"),
+                0,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+                None,
+                whole("ok"),
+                0,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok",
+                None,
+                None,
+                0,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                None,
+                None,
+                0,
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\n", None, None, 0),
+            (&large, None, None, 0),
+            // The endpoint would take the next request for the rest of this one.
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+                Some(4 << 20),
+                None,
+                0,
+            ),
+        ] {
+            let pool = Pool::default();
+            let (lease, mut server) = connected(&pool).await;
+            let endpoint = lease.address();
+            server.write_all(response.as_bytes()).unwrap();
+            let asked = ask(Duration::from_secs(5));
+            let mut exchange = Box::new(Exchange::new(lease, request(get, unsent), asked));
+            let now = Instant::now();
+            let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+            let mut out = Outbound::new();
+            out.put(&[b"HEAD\r\n\r\n"]);
+            let left = exchange.gather(&head, now, &mut out).err();
+            let shown = response.get(..60).unwrap_or(response);
+            assert_eq!(left.is_none(), gathered.is_some(), "{shown:?}");
+            assert_eq!(pool.idle(), kept, "{shown:?}");
+            let out = String::from_utf8_lossy(&out).into_owned();
+            match (left, gathered) {
+                (Some(left), _) => {
+                    assert_eq!(out, "HEAD\r\n\r\n", "{shown:?}");
+                    assert_eq!(left.address(), endpoint);
+                    assert!(left.fields(&head).head.ends_with(b"\r\n\r\n"), "{shown:?}");
+                }
+                (None, gathered) => assert_eq!(Some(out), gathered, "{shown:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn the_time_that_a_client_takes_is_not_the_endpoints() {
         let limit = Duration::from_secs(1);
-        let (lease, mut server) = connected().await;
+        let (lease, mut server) = connected(&Pool::default()).await;
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok";
         server.write_all(answer).unwrap();
         let request = request(b"GET / HTTP/1.1\r\n\r\n", None);

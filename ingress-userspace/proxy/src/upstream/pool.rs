@@ -33,6 +33,7 @@ pub(crate) struct Connection {
     pub(super) finder: HeadFinder,
     /// Of the head that was parsed last; kept for its memory.
     pub(super) fields: Vec<Field>,
+    /// For requests whose client's side has no timer of its own.
     pub(super) deadline: Deadline,
     /// Of the deadline, where the endpoint's socket takes no more.
     stall: Stall,
@@ -41,27 +42,29 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Gives whoever is waited for `limit` from now on.
-    pub(super) fn wait(&mut self, now: Instant, limit: Duration) {
-        self.deadline.set(now + limit);
+    /// Gives whoever is waited for `limit` from now on, by the timer of the client's side if there is
+    /// one.
+    pub(super) fn wait(&mut self, own: Option<&mut Deadline>, now: Instant, limit: Duration) {
+        own.unwrap_or(&mut self.deadline).set(now + limit);
         self.stall.clear();
     }
 
     /// Ready once that time is over. An endpoint that takes little at a time gets it again.
     pub(super) fn poll_over(
         &mut self,
+        own: Option<&mut Deadline>,
         waiting: Waiting,
         now: Instant,
         limit: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
+        let deadline = own.unwrap_or(&mut self.deadline);
         if waiting != Waiting::Socket {
-            return self.deadline.poll(cx);
+            return deadline.poll(cx);
         }
         let socket = &self.socket;
         let unacknowledged = || socket.unacknowledged();
-        self.stall
-            .poll(unacknowledged, &mut self.deadline, now, limit, cx)
+        self.stall.poll(unacknowledged, deadline, now, limit, cx)
     }
 }
 

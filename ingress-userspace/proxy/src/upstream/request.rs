@@ -8,7 +8,7 @@ use std::{
 use super::{ForwardError, RequestBody};
 use crate::{
     http1::{Announced, SendError, Sender, Source, Step},
-    net::{Outbound, Socket},
+    net::{Deadline, Outbound, Socket},
 };
 
 /// A request that is ready to be sent, and again until a byte of its body has left for good.
@@ -59,6 +59,11 @@ impl<B: RequestBody> Outgoing<B> {
     /// The client's side.
     pub(super) fn client(&mut self) -> &mut B {
         &mut self.body.body
+    }
+
+    /// The timer of the client's side, where it has one.
+    pub(super) fn deadline(&mut self) -> Option<&mut Deadline> {
+        self.body.body.deadline()
     }
 
     /// Ready once the client is gone, while the request waits for its endpoint.

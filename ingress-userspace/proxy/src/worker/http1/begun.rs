@@ -104,11 +104,18 @@ impl<'w, B: RequestBody> Begun<'w, B> {
         };
         let keeps = terms.keep_alive && !is_ending && !ends_with_connection;
         end_head(&mut out, terms.version, keeps, head.status == 426);
+        // Most responses are small and all there: then they go out in one piece, and the endpoint's
+        // connection is free before the client has them.
+        let now = client.worker.now();
+        let (announced, download) = match exchange.gather(&head, now, &mut out) {
+            Ok(()) => (Announced::Nothing, None),
+            Err(exchange) => (announced, Some(exchange.into_download(&head, now))),
+        };
         Self::Response {
             sender: Sender::response(out, announced),
             source: Response {
                 worker: &client.worker,
-                download: exchange.into_download(&head, client.worker.now()),
+                download,
                 takes_trailers: plan.trailers,
             },
             keeps,

@@ -9,7 +9,7 @@ use std::{
 use super::{head::HEAD_LIMIT, source::write_trailers, writer::Http1Head};
 use crate::{
     http1::{Body, Fields, Next},
-    net::{Inbound, Outbound},
+    net::{Deadline, Inbound, Outbound},
     upstream::{RequestBody, RequestBodyError},
     worker::{phases, stream::Stream},
 };
@@ -19,6 +19,7 @@ pub(super) struct ClientBody<'c> {
     pub(super) stream: &'c Stream,
     pub(super) inbound: &'c mut Inbound,
     pub(super) body: &'c mut Body,
+    pub(super) deadline: &'c mut Deadline,
     /// Interim responses that are not sent yet; what is left of them goes before the final one.
     pub(super) notice: &'c RefCell<Vec<u8>>,
     /// The client waits for 100 before it sends its body.
@@ -100,6 +101,10 @@ impl RequestBody for ClientBody<'_> {
             }
         }
         Poll::Pending
+    }
+
+    fn deadline(&mut self) -> Option<&mut Deadline> {
+        Some(self.deadline)
     }
 
     fn interim(&mut self, status: u16, reason: &[u8], fields: Fields<'_>) {

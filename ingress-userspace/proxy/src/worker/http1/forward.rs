@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     http1::{Body, Next},
+    net::Deadline,
     worker::{
         phases::{self, Plan},
         record::Record,
@@ -32,6 +33,7 @@ impl Connection {
             stream: &self.stream,
             inbound: &mut self.inbound,
             body: &mut *body,
+            deadline: &mut self.deadline,
             notice: &self.client.notice,
             expects_continue: terms.expects_continue,
             takes_interim: terms.version == Version::HTTP_11,
@@ -41,10 +43,12 @@ impl Connection {
         let forwarded = phases::forward(&client, plan, client_body, record).await;
         let is_ending = self.member.is_ending();
         let mut begun = Begun::new(forwarded, &client, plan, terms, is_ending, record);
+        // For a client that takes nothing: that of the connection may be waiting for the endpoint.
+        let mut deadline = Deadline::default();
         let relayed = match &mut begun {
             Begun::Response { sender, source, .. } => {
                 let (worker, stream) = (&client.worker, &self.stream);
-                relay(worker, stream, &mut self.deadline, sender, source, record).await
+                relay(worker, stream, &mut deadline, sender, source, record).await
             }
             Begun::Switched { .. } | Begun::Failed(_) => Ok(()),
         };

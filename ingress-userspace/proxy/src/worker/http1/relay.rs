@@ -1,6 +1,10 @@
 //! Sends a message to the client, at the pace at which it takes it.
 
-use std::{future::poll_fn, io, task::Poll};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    task::Poll,
+};
 
 use super::connection::Connection;
 use crate::{
@@ -30,16 +34,16 @@ impl Connection {
 }
 
 /// Sends a message to the client; fails if the client takes nothing for too long.
-pub(super) async fn relay<S: Source>(
+pub(super) fn relay<S: Source>(
     worker: &Worker,
     stream: &Stream,
     deadline: &mut Deadline,
     sender: &mut Sender,
     source: &mut S,
     record: &mut Record,
-) -> Result<(), SendError<S::Error>> {
+) -> impl Future<Output = Result<(), SendError<S::Error>>> {
     let mut stall = Stall::default();
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         let mut moved = 0;
         let step = sender.poll(source, &mut moved, cx, |cx, pieces| {
             stream.poll_send(cx, pieces)
@@ -74,5 +78,4 @@ pub(super) async fn relay<S: Source>(
             )
             .map(|()| Err(SendError::Socket(io::ErrorKind::TimedOut.into())))
     })
-    .await
 }

@@ -11,7 +11,8 @@ use crate::{
 /// The body of an endpoint's response.
 pub(super) struct Response<'w, B> {
     pub(super) worker: &'w Worker,
-    pub(super) download: Download<B>,
+    /// `None` where all of it is with the sender.
+    pub(super) download: Option<Download<B>>,
     pub(super) takes_trailers: bool,
 }
 
@@ -19,16 +20,21 @@ impl<B: RequestBody> Source for Response<'_, B> {
     type Error = ForwardError;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, ForwardError>> {
-        self.download.poll_data(self.worker.now(), cx)
+        match &mut self.download {
+            Some(download) => download.poll_data(self.worker.now(), cx),
+            None => Poll::Ready(Ok(None)),
+        }
     }
 
     fn consume(&mut self, count: usize) {
-        self.download.consume(count);
+        if let Some(download) = &mut self.download {
+            download.consume(count);
+        }
     }
 
     fn write_trailers(&self, out: &mut Vec<u8>) {
-        if self.takes_trailers {
-            write_trailers(self.download.trailers(), out);
+        if let Some(download) = self.download.as_ref().filter(|_| self.takes_trailers) {
+            write_trailers(download.trailers(), out);
         }
     }
 }

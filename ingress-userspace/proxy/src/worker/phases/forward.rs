@@ -1,6 +1,11 @@
 //! Sends a routed request to an endpoint of its upstream, and retries on another if that is safe.
 
-use std::{future::poll_fn, io::Write, rc::Rc, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    io::Write,
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::{
     request_id::RequestId,
@@ -206,72 +211,79 @@ fn join(
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection to the endpoint, which tells it to stop.
-pub(in crate::worker) async fn forward<B: RequestBody>(
+pub(in crate::worker) fn forward<B: RequestBody>(
     client: &Rc<Client>,
     plan: &mut Plan,
     body: B,
     record: &mut Record,
-) -> Result<Forwarded<B>, ForwardError> {
-    let worker = &client.worker;
+) -> impl Future<Output = Result<Forwarded<B>, ForwardError>> {
     let announced = match plan.framing {
         Framing::Length(0) => Announced::Nothing,
         Framing::Length(_) => Announced::Length,
         Framing::Chunked | Framing::Close => Announced::Chunks,
     };
     let head = plan.head.take().unwrap_or_else(Outbound::new);
-    let mut request = Outgoing::new(head, body, announced, plan.entry.rule.policy.body_limit);
-    let balancer = worker.balancer(plan.upstream());
-    let retry = &plan.upstream().policy().retry;
-    let mut attempts = Attempts::new(&worker.retry_budget, retry);
-    let mut failed = None;
-    loop {
-        let Some(choice) = balancer.pick(None, attempts.tried(), worker.now()) else {
-            return Err(failed.unwrap_or(ForwardError::NoEndpoint));
-        };
-        attempts.begin();
-        record.attempts = attempts.made();
-        record.endpoint = choice.endpoint().map(|endpoint| endpoint.address);
-        let (error, reused) = match lease(client, choice, plan.upstream(), attempts.fresh()).await {
-            Err(error) => (error, false),
-            Ok(lease) => {
-                let mut exchange = Box::new(Exchange::new(lease, request, ask(client, plan)));
-                match poll_fn(|cx| exchange.poll_head(worker.now(), cx)).await {
-                    Ok(head) => {
-                        let others = balancer.endpoints() > attempts.tried().len() + 1;
-                        let again = others
-                            && attempts.again_after(
-                                head.status,
-                                choice.index(),
-                                plan.repeatable(exchange.is_replayable()),
-                                record.elapsed(),
-                            );
-                        if !again {
-                            return Ok(Forwarded { exchange, head });
+    let limit = plan.entry.rule.policy.body_limit;
+    // Made outside, for an `async fn` has space for its arguments besides that for what it makes of
+    // them.
+    let mut request = Outgoing::new(head, body, announced, limit);
+    async move {
+        let worker = &client.worker;
+        let balancer = worker.balancer(plan.upstream());
+        let retry = &plan.upstream().policy().retry;
+        let mut attempts = Attempts::new(&worker.retry_budget, retry);
+        let mut failed = None;
+        loop {
+            let Some(choice) = balancer.pick(None, attempts.tried(), worker.now()) else {
+                return Err(failed.unwrap_or(ForwardError::NoEndpoint));
+            };
+            attempts.begin();
+            record.attempts = attempts.made();
+            record.endpoint = choice.endpoint().map(|endpoint| endpoint.address);
+            let (error, reused) = match lease(client, choice, plan.upstream(), attempts.fresh())
+                .await
+            {
+                Err(error) => (error, false),
+                Ok(lease) => {
+                    let mut exchange = Box::new(Exchange::new(lease, request, ask(client, plan)));
+                    match poll_fn(|cx| exchange.poll_head(worker.now(), cx)).await {
+                        Ok(head) => {
+                            let others = balancer.endpoints() > attempts.tried().len() + 1;
+                            let again = others
+                                && attempts.again_after(
+                                    head.status,
+                                    choice.index(),
+                                    plan.repeatable(exchange.is_replayable()),
+                                    record.elapsed(),
+                                );
+                            if !again {
+                                return Ok(Forwarded { exchange, head });
+                            }
+                            request = exchange.into_request();
+                            request.rewind();
+                            continue;
                         }
-                        request = exchange.into_request();
-                        request.rewind();
-                        continue;
-                    }
-                    Err(error) => {
-                        let reused = exchange.reused();
-                        request = exchange.into_request();
-                        (error, reused)
+                        Err(error) => {
+                            let reused = exchange.reused();
+                            request = exchange.into_request();
+                            (error, reused)
+                        }
                     }
                 }
+            };
+            let failure = Failure {
+                error: &error,
+                index: choice.index(),
+                reused,
+            };
+            let repeatable = plan.repeatable(request.is_replayable());
+            if !attempts.again(&failure, repeatable, record.elapsed()) {
+                return Err(error);
             }
-        };
-        let failure = Failure {
-            error: &error,
-            index: choice.index(),
-            reused,
-        };
-        let repeatable = plan.repeatable(request.is_replayable());
-        if !attempts.again(&failure, repeatable, record.elapsed()) {
-            return Err(error);
+            tracing::debug!(error = &error as &dyn std::error::Error, "retrying");
+            request.rewind();
+            failed = Some(error);
         }
-        tracing::debug!(error = &error as &dyn std::error::Error, "retrying");
-        request.rewind();
-        failed = Some(error);
     }
 }
 

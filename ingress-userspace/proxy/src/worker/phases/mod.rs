@@ -32,7 +32,7 @@ pub(super) enum Decision {
     /// is not known to end counts as [`Framing::Close`].
     Answer(Reply, Framing),
     /// Send it to an endpoint.
-    Forward(Box<Plan>),
+    Forward(Plan),
 }
 
 /// Takes a request through the phases that need no endpoint.
@@ -59,6 +59,6 @@ pub(super) fn decide(client: &Rc<Client>, head: &RequestHead<'_>, record: &mut R
         .or_else(|| answer::answer(client, &entry, &request, &id));
     match answer {
         Some(reply) => Decision::Answer(reply, request.framing),
-        None => Decision::Forward(Box::new(forward::plan(client, entry, head, request, id))),
+        None => Decision::Forward(forward::plan(client, entry, head, request, id)),
     }
 }
