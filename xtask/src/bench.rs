@@ -1,10 +1,10 @@
-//! `bench`: builds the optimised binaries and becomes the benchmark.
+//! `bench`: builds the binary of the image and becomes the benchmark.
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    build_ebpf,
+    build_ebpf, build_release,
     setup::{self, Piece, kubernetes, python},
     shell::{self, cargo, command},
     test::WORKSPACE,
@@ -29,6 +29,9 @@ pub(crate) struct Options {
     /// What to measure
     #[arg(value_enum)]
     subject: Subject,
+    /// Measure a binary that is compiled once, without a profile
+    #[arg(long)]
+    unprofiled: bool,
     /// Options of the benchmark; see `cargo xtask bench http -- --help`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -48,8 +51,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Subject::Steer => "steer",
     };
     build_ebpf::build()?;
-    println!("building the optimised binaries; the first time this takes some minutes");
-    let bins = ["--bin", "forebay", "--bin", "bench"];
+    println!("building the benchmark; the first time this takes some minutes");
+    // Packets are counted by a bench that loads the kernel programs itself.
+    let serves = !matches!(options.subject, Subject::Steer);
+    let bins: &[&str] = if serves && options.unprofiled {
+        &["--bin", "bench", "--bin", "forebay"]
+    } else {
+        &["--bin", "bench"]
+    };
     shell::run(
         cargo()
             .args(["build", "--release"])
@@ -58,7 +67,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     )?;
     let built = workspace::target().join("release");
     let mut bench = command(built.join("bench"));
-    bench.env("FOREBAY_BIN", built.join("forebay"));
+    if serves {
+        let forebay = if options.unprofiled {
+            built.join("forebay")
+        } else {
+            build_release::build(false)?
+        };
+        bench.env("FOREBAY_BIN", forebay);
+    }
     if let Some(folder) = kubernetes::find()? {
         bench.env(kubernetes::VARIABLE, folder);
     }

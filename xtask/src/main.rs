@@ -15,6 +15,7 @@ mod workspace;
 
 mod bench;
 mod build_ebpf;
+mod build_release;
 mod ci;
 mod demo;
 mod fuzz;
@@ -30,6 +31,9 @@ enum Command {
     Setup(setup::Options),
     /// Build the kernel object, target/ebpf/forebay.bpf.o
     BuildEbpf(build_ebpf::Options),
+    /// Build the binary as the image ships it: compiled, put under load, and compiled again with
+    /// what was learned
+    BuildRelease(build_release::Options),
     /// Run the tests and count them by group
     Test(test::Options),
     /// Show the path of requests for a virtual IP through three nodes
@@ -59,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Setup(options) => setup::run(&options),
         Command::BuildEbpf(options) => build_ebpf::run(&options),
+        Command::BuildRelease(options) => build_release::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),

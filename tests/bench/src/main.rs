@@ -23,6 +23,8 @@ enum Command {
     Converge(converge::Options),
     /// Nanoseconds per packet of each verdict, as a ratio to `return XDP_PASS`
     Steer(steer::Options),
+    /// Puts every kind of load on Forebay for a build that is optimised by a profile
+    Train,
     /// What `http` starts beside the proxies
     #[command(subcommand, hide = true)]
     Program(program::Program),
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         Command::Http(options) => http::run(&options),
         Command::Converge(options) => converge::run(&options),
         Command::Steer(options) => steer::run(&options),
+        Command::Train => http::train(),
         Command::Program(program) => program::run(&program),
     }
 }

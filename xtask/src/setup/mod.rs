@@ -17,6 +17,7 @@ pub(crate) mod h2spec;
 pub(crate) mod kubernetes;
 mod packages;
 mod pieces;
+pub(crate) mod profdata;
 pub(crate) mod python;
 mod step;
 
@@ -29,6 +30,8 @@ use step::Step;
 pub(crate) enum Purpose {
     /// Compile the kernel object and the binary
     Build,
+    /// Compile the binary as the image ships it
+    Release,
     /// Run all tests, and `cargo xtask demo`
     Test,
     /// Run the benchmarks

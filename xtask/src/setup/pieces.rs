@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Purpose, cargo_fuzz, ebpf, go, h2spec, kubernetes, python, step::Step};
+use super::{Purpose, cargo_fuzz, ebpf, go, h2spec, kubernetes, profdata, python, step::Step};
 use crate::shell::{self, cargo};
 
 /// One thing that building, testing or measuring needs.
@@ -18,6 +18,8 @@ pub(crate) enum Piece {
     EbpfCompiler,
     /// The linker of BPF objects.
     BpfLinker,
+    /// What turns counts into a profile.
+    Profdata,
     /// rustfmt and clippy for the compiler that builds userspace.
     Lints,
     /// clippy beside the compiler that builds the kernel object.
@@ -116,8 +118,19 @@ impl Piece {
     /// What fuzzing needs.
     pub(crate) const FUZZ: [Piece; 3] = [Piece::CCompiler, Piece::CxxCompiler, Piece::CargoFuzz];
 
+    /// What the binary of the image needs besides.
+    pub(crate) const RELEASE: [Piece; 6] = [
+        Piece::Profdata,
+        Piece::Program(&TASKSET),
+        Piece::Program(&SETPRIV),
+        Piece::Program(&WRK),
+        Piece::Program(&H2LOAD),
+        Piece::Program(&NGINX),
+    ];
+
     /// What the benchmarks start.
-    pub(crate) const BENCH: [Piece; 8] = [
+    pub(crate) const BENCH: [Piece; 9] = [
+        Piece::Profdata,
         Piece::Program(&CURL),
         Piece::Program(&TASKSET),
         Piece::Program(&SETPRIV),
@@ -133,6 +146,7 @@ impl Piece {
         let test = [Piece::Program(&H2LOAD), Piece::H2spec, Piece::Kubernetes];
         let parts: &[&[Piece]] = match purpose {
             Purpose::Build => &[&Self::BUILD],
+            Purpose::Release => &[&Self::BUILD, &Self::RELEASE],
             Purpose::Test => &[&Self::BUILD, &Self::NAMESPACES, &test],
             Purpose::Bench => &[&Self::BUILD, &Self::BENCH],
             Purpose::Ci => &[
@@ -168,6 +182,7 @@ impl Piece {
             Self::CargoFuzz => "cargo-fuzz",
             Self::EbpfCompiler => "eBPF compiler",
             Self::BpfLinker => "bpf-linker",
+            Self::Profdata => "llvm-profdata",
             Self::Lints => "rustfmt, clippy",
             Self::EbpfClippy => "eBPF clippy",
             Self::Program(program) => program.name,
@@ -185,6 +200,7 @@ impl Piece {
             Self::CargoFuzz => "cargo xtask fuzz",
             Self::EbpfCompiler => "compiling the kernel programs",
             Self::BpfLinker => "linking the kernel programs",
+            Self::Profdata => "the binary that is optimised by a profile",
             Self::Lints => "cargo xtask ci",
             Self::EbpfClippy => "lints of the kernel programs",
             Self::Program(program) => program.reason,
@@ -204,6 +220,7 @@ impl Piece {
             Self::BpfLinker => ebpf::linkers()?
                 .first()
                 .map(|path| path.display().to_string()),
+            Self::Profdata => profdata::find().map(|path| path.display().to_string()),
             Self::Lints => lints(),
             Self::EbpfClippy => ebpf_clippy(),
             Self::Program(program) => {
@@ -226,6 +243,7 @@ impl Piece {
             Self::CargoFuzz => vec![Step::CargoFuzz],
             Self::EbpfCompiler => vec![Step::packages(&ebpf::COMPILER_PACKAGES)],
             Self::BpfLinker => vec![Step::packages(&ebpf::LINKER_PACKAGES), Step::BpfLinker],
+            Self::Profdata => vec![Step::packages(&[profdata::PACKAGE])],
             Self::Lints if cargo().get_program() == "/usr/bin/cargo" => {
                 vec![Step::packages(&["rustfmt-web", "rust-web-clippy"])]
             }

@@ -96,12 +96,45 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             }
         }
     }
+    end(fleet)?;
     let figures = summary::summarise(&cells);
     print!("{}", report::table(&figures));
     if !options.nginx_buffering {
         println!("\nnginx as ingress-nginx sets it: proxy_buffering off, proxy_buffer_size 4k");
     }
     report::write(&options.output, &figures)
+}
+
+/// Puts every kind of load on Forebay, a second each, and measures nothing: what it does meanwhile
+/// tells a compiler which code is hot.
+///
+/// # Errors
+/// As [`run`], or a request fails.
+pub(crate) fn train() -> Result<()> {
+    const CONNECTIONS: usize = 64;
+    child::raise_descriptor_limit()?;
+    let version = Proxy::Forebay.version().context("there is no Forebay")?;
+    let cell = |row| Cell {
+        row,
+        proxy: Proxy::Forebay,
+        version: version.clone(),
+        samples: Vec::new(),
+    };
+    let rows = Row::ALL.into_iter().filter(|row| !row.wants_fresh_proxy());
+    let cells: Vec<_> = rows.map(cell).collect();
+    let cores = std::thread::available_parallelism()?.get();
+    let stand = Stand::start(cores > 1, false)?;
+    let fleet = fleet(&cells, &stand)?;
+    for cell in &cells {
+        let sample = sample(cell, &fleet, &stand, CONNECTIONS, 1)?;
+        ensure!(
+            sample.failed == 0,
+            "{} failed in {}",
+            sample.failed,
+            cell.row
+        );
+    }
+    end(fleet)
 }
 
 /// What will be measured, row by row; says which proxy is left out.
@@ -148,6 +181,10 @@ fn fleet(cells: &[Cell], stand: &Stand) -> Result<Fleet> {
         }
     }
     Ok(fleet)
+}
+
+fn end(fleet: Fleet) -> Result<()> {
+    fleet.into_values().try_for_each(Peer::end)
 }
 
 fn sample(

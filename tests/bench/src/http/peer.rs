@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ingress_lab::forebay::{Forebay, Launch};
 use tempfile::TempDir;
 
@@ -78,6 +78,19 @@ impl Peer {
             process: Process::Other(running),
             _folder: folder,
         })
+    }
+
+    /// Ends it. Forebay by SIGTERM, at which a binary that counts what it does writes that down.
+    ///
+    /// # Errors
+    /// Forebay does not end, or says that it failed.
+    pub(super) fn end(self) -> Result<()> {
+        if let Process::Forebay(mut forebay) = self.process {
+            forebay.terminate()?;
+            let status = forebay.wait()?;
+            ensure!(status.success(), "forebay ended with {status}");
+        }
+        Ok(())
     }
 
     /// Process id; its children do the work with nginx.

@@ -15,6 +15,12 @@ pub(crate) enum Row {
     /// HTTP/1.1, kept connections, 1 MiB
     #[value(name = "http1-1m")]
     Http1Large,
+    /// HTTP/1.1, kept connections, 16 KiB in chunks
+    #[value(name = "http1-chunked")]
+    Http1Chunked,
+    /// HTTP/1.1, kept connections, 4 KiB sent and 90 bytes received
+    #[value(name = "http1-post")]
+    Http1Post,
     /// HTTP/1.1 over TLS 1.3, kept connections, 90 bytes
     Https1,
     /// One request per connection by TLS 1.3, full handshakes
@@ -49,6 +55,8 @@ pub(super) enum Routes {
 pub(super) enum Load {
     /// wrk, to one path.
     Wrk { tls: bool, path: &'static str },
+    /// wrk, with a body in each request.
+    WrkPost,
     /// wrk, to the hosts in turn.
     WrkHosts,
     /// h2load.
@@ -66,10 +74,12 @@ pub(super) const SMALL: &str = "/a/path?of=some&length";
 
 impl Row {
     /// All rows, which is the default.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Http1,
         Self::Http1Middle,
         Self::Http1Large,
+        Self::Http1Chunked,
+        Self::Http1Post,
         Self::Https1,
         Self::Handshakes,
         Self::Resumptions,
@@ -87,7 +97,7 @@ impl Row {
             Load::Handshakes { .. } => "CPU µs/connection",
             Load::Websocket => "CPU µs/message",
             Load::Idle { .. } => "KiB/connection",
-            Load::Wrk { .. } | Load::WrkHosts | Load::H2load => "CPU µs/request",
+            Load::Wrk { .. } | Load::WrkPost | Load::WrkHosts | Load::H2load => "CPU µs/request",
         }
     }
 
@@ -97,6 +107,8 @@ impl Row {
             Self::Http1 => wrk(SMALL),
             Self::Http1Middle => wrk("/16k"),
             Self::Http1Large => wrk("/1m"),
+            Self::Http1Chunked => wrk("/chunked"),
+            Self::Http1Post => Load::WrkPost,
             Self::Https1 => Load::Wrk {
                 tls: true,
                 path: SMALL,
@@ -129,7 +141,7 @@ impl Row {
     pub(super) fn can_be_copied(self) -> bool {
         match self.load() {
             Load::Wrk { tls, .. } => !tls,
-            Load::WrkHosts | Load::Websocket => true,
+            Load::WrkPost | Load::WrkHosts | Load::Websocket => true,
             Load::H2load | Load::Handshakes { .. } | Load::Idle { .. } => false,
         }
     }

@@ -23,6 +23,9 @@ const BODY: &str = "{\"id\":\"0123456789\",\"name\":\"a small answer, as most ar
 /// Makes wrk ask the hosts in turn; names them as [`host`] does.
 const HOSTS_LUA: &str = include_str!("hosts.lua");
 
+/// Makes wrk send a body of 4 KiB with each request.
+const POST_LUA: &str = "wrk.method = 'POST'\nwrk.body = string.rep('x', 4096)\n";
+
 /// How many hosts [`Routes::Many`] are.
 const MANY: usize = 10_000;
 
@@ -61,6 +64,7 @@ impl Stand {
             ("tls.key", &key),
             ("tls.pem", &format!("{chain}{key}")),
             ("hosts.lua", HOSTS_LUA),
+            ("post.lua", POST_LUA),
         ] {
             write(folder.path(), name, text.as_bytes())?;
         }
@@ -93,6 +97,11 @@ impl Stand {
     /// The script that makes wrk ask the hosts in turn.
     pub(super) fn hosts_script(&self) -> PathBuf {
         self.folder().join("hosts.lua")
+    }
+
+    /// The script that makes wrk send bodies.
+    pub(super) fn post_script(&self) -> PathBuf {
+        self.folder().join("post.lua")
     }
 
     /// The hosts that a proxy has a route for.

@@ -26,7 +26,8 @@ keepalive_timeout 75s;
     )
 }
 
-/// The origin: small answers from memory, large ones from the page cache by sendfile.
+/// The origin: small answers from memory, large ones from the page cache by sendfile. What its
+/// filter for includes may change has no length, and goes out in chunks.
 pub(in super::super) fn origin(
     folder: &Path,
     address: SocketAddr,
@@ -44,6 +45,7 @@ listen {address} backlog=4096;
 location / {{ default_type application/json; return 200 '{small}'; }}
 location = /16k {{ root {large}; }}
 location = /1m {{ root {large}; }}
+location = /chunked {{ ssi on; ssi_types *; alias {large}/16k; }}
 }}
 "
     );

@@ -35,6 +35,7 @@ impl Turn<'_> {
         let mut command = match row.load() {
             Load::Idle { tls } => return idle::measure(self.peer, self.stand, tls),
             Load::Wrk { tls, path } => self.wrk(tls, path)?,
+            Load::WrkPost => self.wrk_post()?,
             Load::WrkHosts => self.wrk_hosts(row)?,
             Load::H2load => self.h2load()?,
             Load::Handshakes { resume } => self.handshakes(resume)?,
@@ -72,6 +73,12 @@ impl Turn<'_> {
             .arg(format!("-d{}s", self.seconds))
             .args(["-H", &format!("Host: {}", crate::HOST)])
             .arg(format!("{scheme}://{address}{path}"));
+        Ok(wrk)
+    }
+
+    fn wrk_post(&self) -> Result<Command> {
+        let mut wrk = self.wrk(false, SMALL)?;
+        wrk.arg("-s").arg(self.stand.post_script());
         Ok(wrk)
     }
 
