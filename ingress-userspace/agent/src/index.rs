@@ -155,7 +155,7 @@ pub(super) fn external_name(service: &Service) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use super::super::slice::EndpointSlice;
 
     use super::{
         super::{

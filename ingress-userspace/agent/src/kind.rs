@@ -7,13 +7,15 @@ use k8s_openapi::{
     ClusterResourceScope,
     api::{
         core::v1::{ConfigMap, Secret, Service},
-        discovery::v1::EndpointSlice,
         networking::v1::{Ingress, IngressClass},
     },
 };
 use serde::de::DeserializeOwned;
 
-use super::kept::{Change, Item, Kept};
+use super::{
+    kept::{Change, Item, Kept},
+    slice::EndpointSlice,
+};
 use ingress_model::ObjectName;
 
 /// A type whose objects are read.

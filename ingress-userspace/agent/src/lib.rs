@@ -1,6 +1,6 @@
 //! EVENT: turns the objects of a cluster, or of a folder of manifests, into updates.
 //!
-//! `watch` → `index` (`kind`, `kept`) → `annotation` (`globals`), `translate` → `publish`; [`kernel`] loads the
+//! `watch` → `index` (`kind`, `slice`, `kept`) → `annotation` (`globals`), `translate` → `publish`; [`kernel`] loads the
 //! BPF programs and updates their maps. This package never reads bytes from clients.
 
 pub mod kernel;
@@ -10,6 +10,7 @@ mod watch;
 mod index;
 mod kept;
 mod kind;
+mod slice;
 
 mod annotation;
 mod globals;

@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::{
     api::{
         core::v1::{Service, ServicePort as Port, ServiceSpec},
-        discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice},
+        discovery::v1::EndpointPort,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -18,6 +18,7 @@ use super::super::{
     index::{Index, external_name},
     kept::Item,
     settings::Settings,
+    slice::{Conditions, EndpointSlice},
 };
 use ingress_model::{BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
@@ -227,7 +228,7 @@ fn endpoints(
     let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
     for (name, item) in slices {
         let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
-        if !matches!(item.object.address_type.as_str(), "IPv4" | "IPv6") {
+        if !matches!(&*item.object.address_type, "IPv4" | "IPv6") {
             let message = format!(
                 "{:?} is neither IPv4 nor IPv6; the slice is ignored",
                 item.object.address_type
@@ -238,8 +239,8 @@ fn endpoints(
         let Some(port) = port(&item.object, target) else {
             continue;
         };
-        for (number, endpoint) in item.object.endpoints.iter().flatten().enumerate() {
-            let set = match Condition::of(endpoint) {
+        for (number, endpoint) in item.object.endpoints.iter().enumerate() {
+            let set = match Condition::of(endpoint.conditions) {
                 Condition::Ready => &mut ready,
                 Condition::LastResort => &mut last_resort,
                 Condition::Unfit => continue,
@@ -247,13 +248,9 @@ fn endpoints(
             for text in &endpoint.addresses {
                 match address(text, loopback) {
                     Ok(ip) => {
-                        let pod = endpoint
-                            .target_ref
-                            .as_ref()
-                            .and_then(|target| target.name.as_deref());
                         set.insert(Endpoint {
                             address: SocketAddr::new(ip, port),
-                            pod: pod.map(Into::into),
+                            pod: endpoint.pod.as_deref().map(Into::into),
                         });
                     }
                     Err(message) => {
@@ -285,7 +282,7 @@ fn port(slice: &EndpointSlice, target: &Target) -> Option<u16> {
             .as_deref()
             .is_none_or(|protocol| protocol == "TCP")
     };
-    let ports = || slice.ports.iter().flatten().filter(fits);
+    let ports = || slice.ports.iter().filter(fits);
     let named = |port: &&EndpointPort| port.name.as_deref().unwrap_or_default() == name;
     let found = ports()
         .find(named)
@@ -308,17 +305,10 @@ enum Condition {
 
 impl Condition {
     /// `ready` unset means yes, `serving` unset means as `ready`, `terminating` unset means no.
-    fn of(endpoint: &SliceEndpoint) -> Self {
-        let conditions = endpoint.conditions.as_ref();
-        let ready = conditions
-            .and_then(|conditions| conditions.ready)
-            .unwrap_or(true);
-        let serving = conditions
-            .and_then(|conditions| conditions.serving)
-            .unwrap_or(ready);
-        let terminating = conditions
-            .and_then(|conditions| conditions.terminating)
-            .unwrap_or(false);
+    fn of(conditions: Conditions) -> Self {
+        let ready = conditions.ready.unwrap_or(true);
+        let serving = conditions.serving.unwrap_or(ready);
+        let terminating = conditions.terminating.unwrap_or(false);
         match (ready || serving, terminating) {
             // Ready while terminating is what `publishNotReadyAddresses` asks for.
             (true, false) => Self::Ready,
