@@ -3,15 +3,14 @@
 //! A Unix socket of the process's own answers everything; a TCP port, where one is wanted, answers
 //! what Prometheus asks and nothing that names objects.
 
+mod page;
 mod readiness;
 mod routes;
 mod status;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -20,6 +19,7 @@ use tokio::{
     sync::watch,
 };
 
+use self::page::Page;
 pub(crate) use self::{
     readiness::Readiness,
     status::{DataPlaneStatus, ListenerStatus, SourceStatus, Status},
@@ -107,7 +107,7 @@ where
     }
 }
 
-fn answer<B>(request: &Request<B>, asker: Asker, state: &State) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, asker: Asker, state: &State) -> Response<Page> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -119,7 +119,7 @@ fn answer<B>(request: &Request<B>, asker: Asker, state: &State) -> Response<Full
         ("/metrics", _) => typed(
             StatusCode::OK,
             "text/plain; version=0.0.4",
-            state.metrics.expose(),
+            Page::Pieces(Box::new(state.metrics.expose())),
         ),
         ("/readyz", Asker::Operator) => match state.readiness.borrow().reason() {
             None => text(StatusCode::OK, "ready\n"),
@@ -150,9 +150,9 @@ fn answer<B>(request: &Request<B>, asker: Asker, state: &State) -> Response<Full
     }
 }
 
-fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
+fn json(value: &impl serde::Serialize) -> Response<Page> {
     match serde_json::to_string_pretty(value) {
-        Ok(body) => typed(StatusCode::OK, "application/json", body + "\n"),
+        Ok(body) => typed(StatusCode::OK, "application/json", Page::from(body + "\n")),
         Err(error) => text(
             StatusCode::INTERNAL_SERVER_ERROR,
             &format!("cannot write JSON: {error}\n"),
@@ -160,12 +160,16 @@ fn json(value: &impl serde::Serialize) -> Response<Full<Bytes>> {
     }
 }
 
-fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
-    typed(status, "text/plain; charset=utf-8", body.to_owned())
+fn text(status: StatusCode, body: &str) -> Response<Page> {
+    typed(
+        status,
+        "text/plain; charset=utf-8",
+        Page::from(body.to_owned()),
+    )
 }
 
-fn typed(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn typed(status: StatusCode, content_type: &'static str, body: Page) -> Response<Page> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -112,7 +112,7 @@ impl Proxy {
 
     /// Value of the sample that begins with `sample`, or 0.
     pub(crate) fn metric(&self, sample: &str) -> u64 {
-        let text = self.registry.expose();
+        let text: String = self.registry.expose().collect();
         let line = text.lines().find_map(|line| line.strip_prefix(sample));
         line.and_then(|value| value.trim().parse().ok())
             .unwrap_or(0)

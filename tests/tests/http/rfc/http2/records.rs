@@ -106,7 +106,7 @@ fn every_request_counts_once_however_its_stream_ends() {
             }
         }
         let requests = || -> Vec<String> {
-            let text = proxy.registry.expose();
+            let text: String = proxy.registry.expose().collect();
             let lines = text.lines();
             lines
                 .filter(|line| line.starts_with("forebay_requests_total{"))
