@@ -26,22 +26,37 @@ const AT_ONCE: usize = 8;
 
 /// Looks up `wanted` names until the sources or whoever wants them are gone.
 pub(crate) async fn follow(
-    mut wanted: channel::Receiver<BTreeSet<Box<str>>>,
+    wanted: channel::Receiver<BTreeSet<Box<str>>>,
     events: mpsc::WeakSender<Event>,
 ) {
+    follow_by(look_up, wanted, events).await;
+}
+
+async fn follow_by<F>(
+    look_up: impl Fn(Box<str>) -> F,
+    mut wanted: channel::Receiver<BTreeSet<Box<str>>>,
+    events: mpsc::WeakSender<Event>,
+) where
+    F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
+{
     let mut names: BTreeMap<Box<str>, Known> = BTreeMap::new();
     let mut lookups = JoinSet::new();
     loop {
         let now = Instant::now();
-        for (name, known) in &mut names {
-            if lookups.len() < AT_ONCE && known.due.is_some_and(|due| due <= now) {
-                known.due = None;
-                let name = name.clone();
-                lookups.spawn(async move {
-                    let found = look_up(&name).await;
-                    (name, found)
-                });
-            }
+        while lookups.len() < AT_ONCE {
+            // Whoever waits longest comes first: names that are not answered are due again so soon that
+            // they would keep all others out.
+            let due = names.iter_mut().filter_map(|(name, known)| {
+                let due = known.due.filter(|due| *due <= now)?;
+                Some((due, name, known))
+            });
+            let Some((_, name, known)) = due.min_by_key(|(due, ..)| *due) else {
+                break;
+            };
+            known.due = None;
+            let name = name.clone();
+            let found = look_up(name.clone());
+            lookups.spawn(async move { (name, found.await) });
         }
         let next = names.values().filter_map(|known| known.due).min();
         let is_free = lookups.len() < AT_ONCE;
@@ -100,10 +115,10 @@ impl Known {
 
 /// The addresses of a name, sorted. It is a whole one (a dot is at its end), so that no search domain
 /// makes another of it; only `/etc/hosts` writes names without the dot.
-async fn look_up(name: &str) -> Result<Vec<IpAddr>, String> {
+async fn look_up(name: Box<str>) -> Result<Vec<IpAddr>, String> {
     let whole = format!("{name}.");
     let found = match resolve(&whole).await {
-        Err(_) if !name.contains('.') => resolve(name).await,
+        Err(_) if !name.contains('.') => resolve(&name).await,
         found => found,
     };
     let mut found = found?;
@@ -147,6 +162,29 @@ mod tests {
         let (name, addresses) = next(&mut inbox).await;
         assert_eq!((&*name, addresses.found.len()), ("nothing.invalid", 0));
         assert!(addresses.failure.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_gets_its_turn_however_many_others_are_not_answered() {
+        let silent = |at: usize| format!("a{at:03}.test").into();
+        let names: BTreeSet<Box<str>> = (0..3 * AT_ONCE).map(silent).collect();
+        let good: Box<str> = "z.test".into();
+        let (want, wanted) = channel::channel(BTreeSet::new());
+        let (events, mut inbox) = mpsc::channel(4);
+        let look_up = |name: Box<str>| async move {
+            if *name == *"z.test" {
+                return Ok(vec![[192, 0, 2, 1].into()]);
+            }
+            tokio::time::sleep(PATIENCE).await;
+            Err("DNS does not answer".to_owned())
+        };
+        tokio::spawn(follow_by(look_up, wanted, events.downgrade()));
+        want.send_replace(names.into_iter().chain([good.clone()]).collect());
+        let all_others = 3 * PATIENCE;
+        let heard = timeout(all_others + RETRY, async {
+            while next(&mut inbox).await.0 != good {}
+        });
+        heard.await.expect("the last name is looked up");
     }
 
     #[test]
