@@ -20,8 +20,9 @@ pub(super) enum Event {
     Changed(Changed),
     /// A folder was read: everything at once.
     Whole(Box<Index>),
-    /// A name that was asked for was looked up; sent when the result differs from the last.
-    Addresses(Box<str>, Addresses),
+    /// A name that was asked for was looked up, or is looked up no longer; sent when the result differs
+    /// from the last.
+    Addresses(Box<str>, Option<Addresses>),
 }
 
 /// What DNS says of the name of an ExternalName Service.
@@ -60,7 +61,10 @@ impl Index {
         let changed = match event {
             Event::Addresses(name, addresses) => {
                 let changed = self.services_named(&name);
-                self.addresses.insert(name, addresses);
+                match addresses {
+                    Some(addresses) => drop(self.addresses.insert(name, addresses)),
+                    None => drop(self.addresses.remove(&name)),
+                }
                 changed
             }
             Event::Changed(changed) => self.objects.apply(changed),
@@ -93,11 +97,6 @@ impl Index {
     /// What is known of an external name; `None` before it was looked up.
     pub(super) fn addresses(&self, name: &str) -> Option<&Addresses> {
         self.addresses.get(name)
-    }
-
-    /// Forgets what no `name` asks for any more.
-    pub(super) fn keep_addresses(&mut self, names: &BTreeSet<Box<str>>) {
-        self.addresses.retain(|name, _| names.contains(name));
     }
 
     /// The Services that stand for an external name.

@@ -111,7 +111,6 @@ impl Publisher {
             .state
             .apply(&self.index, std::mem::take(&mut self.dirty));
         if let Some(names) = self.state.take_externals() {
-            self.index.keep_addresses(&names);
             self.names.send_replace(names);
         }
         let mut skipped = self.index.skipped.clone();

@@ -855,7 +855,7 @@ fn an_external_name_is_asked_for_and_its_addresses_are_endpoints() {
             assert_eq!(externals, Some(["a.test".into()].into()), "{spec}");
         }
         assert_eq!(state.take_externals(), None, "{spec}");
-        let keys = index.apply(Event::Addresses("a.test".into(), addresses));
+        let keys = index.apply(Event::Addresses("a.test".into(), Some(addresses)));
         state.apply(&index, keys);
         let view = View {
             update: state.whole(),

@@ -65,11 +65,17 @@ async fn follow_by<F>(
                 if changed.is_err() {
                     return;
                 }
-                let wanted = wanted.borrow_and_update();
-                names.retain(|name, _| wanted.contains(name));
-                for name in wanted.iter() {
+                let wanted = wanted.borrow_and_update().clone();
+                let gone = names.extract_if(.., |name, _| !wanted.contains(name));
+                let gone: Vec<_> = gone.filter(|(_, known)| known.said.is_some()).collect();
+                for name in wanted {
                     let known = Known { due: Some(now), said: None };
-                    names.entry(name.clone()).or_insert(known);
+                    names.entry(name).or_insert(known);
+                }
+                for (name, _) in gone {
+                    if say(&events, name, None).await.is_err() {
+                        return;
+                    }
                 }
             }
             Some(Ok((name, found))) = lookups.join_next(), if !lookups.is_empty() => {
@@ -77,8 +83,7 @@ async fn follow_by<F>(
                 let addresses = known.hear(found);
                 if known.said.as_ref() != Some(&addresses) {
                     known.said = Some(addresses.clone());
-                    let Some(events) = events.upgrade() else { return };
-                    if events.send(Event::Addresses(name, addresses)).await.is_err() {
+                    if say(&events, name, Some(addresses)).await.is_err() {
                         return;
                     }
                 }
@@ -87,6 +92,20 @@ async fn follow_by<F>(
         }
     }
 }
+
+/// Fails once nobody listens any more.
+async fn say(
+    events: &mpsc::WeakSender<Event>,
+    name: Box<str>,
+    addresses: Option<Addresses>,
+) -> Result<(), Gone> {
+    let events = events.upgrade().ok_or(Gone)?;
+    let said = events.send(Event::Addresses(name, addresses)).await;
+    said.map_err(|_| Gone)
+}
+
+/// The sources or the index are gone.
+struct Gone;
 
 /// What is known of a name.
 struct Known {
@@ -137,12 +156,12 @@ async fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::index_of, *};
 
     async fn next(inbox: &mut mpsc::Receiver<Event>) -> (Box<str>, Addresses) {
         let event = timeout(3 * PATIENCE, inbox.recv()).await.unwrap().unwrap();
         match event {
-            Event::Addresses(name, addresses) => (name, addresses),
+            Event::Addresses(name, Some(addresses)) => (name, addresses),
             other => panic!("{other:?}"),
         }
     }
@@ -159,6 +178,11 @@ mod tests {
         assert!(!addresses.found.is_empty());
         // RFC 6761: there is no such name.
         want.send_replace(["nothing.invalid".into()].into());
+        let forgotten = timeout(PATIENCE, inbox.recv()).await.unwrap();
+        assert!(
+            matches!(&forgotten, Some(Event::Addresses(name, None)) if **name == *"localhost"),
+            "{forgotten:?}"
+        );
         let (name, addresses) = next(&mut inbox).await;
         assert_eq!((&*name, addresses.found.len()), ("nothing.invalid", 0));
         assert!(addresses.failure.is_some());
@@ -185,6 +209,34 @@ mod tests {
             while next(&mut inbox).await.0 != good {}
         });
         heard.await.expect("the last name is looked up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_keeps_its_addresses_until_it_is_seen_that_nobody_wants_it() {
+        let name: Box<str> = "a.test".into();
+        let names: BTreeSet<_> = [name.clone()].into();
+        let (want, wanted) = channel::channel(BTreeSet::new());
+        let (events, mut inbox) = mpsc::channel(4);
+        let ip: IpAddr = [192, 0, 2, 1].into();
+        let look_up = move |_| async move { Ok(vec![ip]) };
+        tokio::spawn(follow_by(look_up, wanted, events.downgrade()));
+        let service = "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {type: ExternalName, externalName: a.test}}";
+        let mut index = index_of(service);
+        want.send_replace(names.clone());
+        index.apply(timeout(REFRESH, inbox.recv()).await.unwrap().unwrap());
+        // The Service is deleted and made again, sooner than it is seen here.
+        want.send_replace(BTreeSet::new());
+        want.send_replace(names);
+        for _ in 0..2 {
+            while let Ok(event) = timeout(2 * REFRESH, inbox.recv()).await {
+                index.apply(event.unwrap());
+            }
+            let known = index.addresses(&name).map(|known| known.found.clone());
+            let expected = (!want.borrow().is_empty()).then(|| vec![ip]);
+            assert_eq!(known, expected, "{:?}", want.borrow());
+            // Now it stays away.
+            want.send_replace(BTreeSet::new());
+        }
     }
 
     #[test]
