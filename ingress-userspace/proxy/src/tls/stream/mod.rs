@@ -265,6 +265,10 @@ impl TlsStream {
                 _ => return Err(io::ErrorKind::Unsupported.into()),
             };
             arrived.consume(discard);
+            if *ended {
+                // Nobody reads what else comes.
+                arrived.consume(arrived.data().len());
+            }
             if seen {
                 return Ok(moved);
             }

@@ -321,3 +321,27 @@ async fn a_client_that_does_not_listen_is_heard_all_the_same() {
     let expected: Vec<u8> = piece.iter().copied().cycle().take(sent).collect();
     assert!(answered == expected, "{} of {sent}", answered.len());
 }
+
+#[tokio::test]
+async fn what_follows_the_end_is_not_kept() {
+    for version in [&TLS12, &TLS13] {
+        let (mut stream, client) = accept(configs(version, 0), usize::MAX, |mut client| {
+            client.write_all(b"last").unwrap();
+            client.conn.send_close_notify();
+            let mut records = Vec::new();
+            while client.conn.wants_write() {
+                client.conn.write_tls(&mut records).unwrap();
+            }
+            records.extend([23; 1000]);
+            client.sock.write_all(&records).unwrap();
+            client
+        })
+        .await;
+        let client = client.join().unwrap();
+        let mut room = [0; 100];
+        assert_eq!(recv(&mut stream, &mut room).await.unwrap(), 4);
+        assert_eq!(recv(&mut stream, &mut room).await.unwrap(), 0);
+        assert!(is_idle(&stream), "{version:?}: {:?}", stream.arrived);
+        drop(client);
+    }
+}
