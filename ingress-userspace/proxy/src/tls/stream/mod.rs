@@ -113,6 +113,9 @@ impl TlsStream {
         let room = room.take();
         loop {
             let count = self.turn(cx, Wish::Read(room))?;
+            // The session may have an answer, while nobody has anything to send. A failure shows at
+            // the next send: what has come is good.
+            let _ = self.poll_flush(cx);
             if count > 0 || self.ended {
                 return Poll::Ready(Ok(count));
             }

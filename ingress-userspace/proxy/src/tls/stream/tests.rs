@@ -3,7 +3,9 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    process::{Command, Stdio},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use rustls::{
@@ -12,6 +14,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::timeout;
 
 use super::*;
 use crate::tls::provider::provider;
@@ -344,4 +347,33 @@ async fn what_follows_the_end_is_not_kept() {
         assert!(is_idle(&stream), "{version:?}: {:?}", stream.arrived);
         drop(client);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_wants_to_shake_hands_again_hears_no_at_once() {
+    let (server, _) = configs(&TLS12, 0);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-connect", &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (accepted, _) = listener.accept().unwrap();
+    accepted.set_nonblocking(true).unwrap();
+    let socket = Socket::adopt(accepted.into()).unwrap();
+    let mut stream = TlsStream::accept(&server, socket).await.unwrap();
+    // A line of its own that begins with R asks for it.
+    client.stdin.as_mut().unwrap().write_all(b"R\n").unwrap();
+    // It gives up once it has heard.
+    let ended = timeout(Duration::from_secs(5), recv(&mut stream, &mut [0; 100])).await;
+    if ended.is_err() {
+        client.kill().unwrap();
+    }
+    let heard = client.wait_with_output().unwrap();
+    let heard = String::from_utf8_lossy(&heard.stderr);
+    assert!(ended.is_ok(), "{heard}");
+    assert!(heard.contains("no renegotiation"), "{heard}");
 }
