@@ -108,6 +108,9 @@ impl TlsStream {
         if self.ended {
             return Poll::Ready(Ok(0));
         }
+        if self.broken {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
         // Most often there is nothing: memory is taken only once there is.
         ready!(self.poll_arrive(cx))?;
         let room = room.take();
@@ -195,6 +198,8 @@ impl TlsStream {
         if turned.is_err() {
             self.broken = true;
             self.arrived.consume(self.arrived.data().len());
+            // What came before it is lost with the turn.
+            self.unread.consume(self.unread.data().len());
             self.tell();
             // As far as the client takes it now: what broke the session matters more.
             let _ = self.poll_flush(cx);

@@ -377,3 +377,36 @@ async fn a_client_that_wants_to_shake_hands_again_hears_no_at_once() {
     assert!(ended.is_ok(), "{heard}");
     assert!(heard.contains("no renegotiation"), "{heard}");
 }
+
+#[tokio::test]
+async fn nothing_comes_after_a_failure() {
+    let (mut stream, client) = accept(configs(&TLS13, 0), usize::MAX, |mut client| {
+        client.read_exact(&mut [0; 2]).unwrap();
+        client.conn.writer().write_all(&text(3000)).unwrap();
+        let mut records = Vec::new();
+        while client.conn.wants_write() {
+            client.conn.write_tls(&mut records).unwrap();
+        }
+        records.extend([23, 3, 3, 0, 20]);
+        records.extend([0; 20]);
+        client.sock.stream.write_all(&records).unwrap();
+        client
+    })
+    .await;
+    send(&mut stream, &mut [IoSlice::new(b"go")]).await.unwrap();
+    let client = client.join().unwrap();
+    let mut room = [0; 100];
+    let mut heard = Vec::new();
+    while let Ok(count @ 1..) = recv(&mut stream, &mut room).await {
+        heard.extend_from_slice(&room[..count]);
+    }
+    assert!(text(3000).starts_with(&heard), "{}", heard.len());
+    // The client is there and silent: it is not waited for.
+    for _ in 0..2 {
+        let again = timeout(Duration::from_secs(5), recv(&mut stream, &mut room)).await;
+        let again = again.expect("an answer at once");
+        assert!(again.is_err(), "{again:?}");
+    }
+    assert!(is_idle(&stream));
+    drop(client);
+}
