@@ -133,6 +133,9 @@ impl TlsStream {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.shut {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         ready!(self.poll_flush(cx))?;
         let taken = self.turn(cx, Wish::Write(pieces))?;
         // What does not go now is kept.

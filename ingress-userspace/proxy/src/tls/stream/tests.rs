@@ -410,3 +410,29 @@ async fn nothing_comes_after_a_failure() {
     assert!(is_idle(&stream));
     drop(client);
 }
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_end() {
+    for ends in [false, true] {
+        let (mut stream, client) = accept(configs(&TLS13, 0), usize::MAX, move |mut client| {
+            if ends {
+                client.conn.send_close_notify();
+                client.flush().unwrap();
+            }
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).map(|_| heard)
+        })
+        .await;
+        if ends {
+            assert_eq!(recv(&mut stream, &mut [0; 9]).await.unwrap(), 0);
+        }
+        poll_fn(|cx| stream.poll_shut_down(cx)).await.unwrap();
+        let late = [IoSlice::new(b"late")];
+        let sent = poll_fn(|cx| stream.poll_send(cx, &late)).await;
+        // As of a socket.
+        let error = sent.map_err(|error| error.kind());
+        assert_eq!(error, Err(io::ErrorKind::BrokenPipe), "{ends}");
+        assert!(is_idle(&stream), "{ends}");
+        assert_eq!(client.join().unwrap().unwrap(), b"", "{ends}");
+    }
+}
