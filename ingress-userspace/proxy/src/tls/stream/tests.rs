@@ -436,3 +436,27 @@ async fn nothing_is_sent_after_the_end() {
         assert_eq!(client.join().unwrap().unwrap(), b"", "{ends}");
     }
 }
+
+#[tokio::test]
+async fn a_hello_may_come_in_records_of_one_byte() {
+    for version in [&TLS12, &TLS13] {
+        let (server, client) = configs(version, 0);
+        let (socket, client) = connect(move |mut stream| {
+            let mut session = ClientConnection::new(client, NAME.try_into().unwrap()).unwrap();
+            let mut hello = Vec::new();
+            session.write_tls(&mut hello).unwrap();
+            for byte in &hello[5..] {
+                stream.write_all(&[22, 3, 1, 0, 1, *byte]).unwrap();
+            }
+            let most = usize::MAX;
+            let mut client = StreamOwned::new(session, Paced { stream, most });
+            client.write_all(b"x").unwrap();
+            client
+        });
+        let mut stream = TlsStream::accept(&server, socket).await.unwrap();
+        let heard = recv(&mut stream, &mut [0; 9]).await.unwrap();
+        assert_eq!(heard, 1, "{version:?}");
+        assert!(is_idle(&stream), "{version:?}");
+        drop(client.join().unwrap());
+    }
+}
