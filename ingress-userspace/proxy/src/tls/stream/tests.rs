@@ -460,3 +460,42 @@ async fn a_hello_may_come_in_records_of_one_byte() {
         drop(client.join().unwrap());
     }
 }
+
+#[tokio::test]
+async fn early_data_is_dropped_and_asked_for_again() {
+    let (server, client) = configs(&TLS13, 0);
+    let mut early = (*server).clone();
+    early.max_early_data_size = 16 * 1024;
+    let mut client = (*client).clone();
+    client.enable_early_data = true;
+    let client = Arc::new(client);
+    // A server that takes early data gives out a ticket for it; ours shares its sessions.
+    let (mut stream, first) = {
+        let configs = (Arc::new(early), Arc::clone(&client));
+        accept(configs, usize::MAX, |mut client| {
+            client.read_exact(&mut [0; 2]).unwrap();
+        })
+        .await
+    };
+    send(&mut stream, &mut [IoSlice::new(b"go")]).await.unwrap();
+    first.join().unwrap();
+    let (socket, second) = connect(move |stream| {
+        let mut session = ClientConnection::new(client, NAME.try_into().unwrap()).unwrap();
+        let mut data = session.early_data().expect("a ticket for early data");
+        for _ in 0..5 {
+            data.write_all(&text(1000)).unwrap();
+        }
+        let most = 100;
+        let mut client = StreamOwned::new(session, Paced { stream, most });
+        client.flush().unwrap();
+        assert!(!client.conn.is_early_data_accepted());
+        client.write_all(b"late").unwrap();
+        client
+    });
+    let mut stream = TlsStream::accept(&server, socket).await.unwrap();
+    let mut room = [0; 100];
+    assert_eq!(recv(&mut stream, &mut room).await.unwrap(), 4);
+    assert_eq!(room[..4], *b"late");
+    assert!(is_idle(&stream));
+    drop(second.join().unwrap());
+}
