@@ -305,3 +305,24 @@ fn a_preface_that_comes_byte_by_byte_is_still_http2() {
     }
     assert_eq!(plain.answer().status, 503);
 }
+
+#[tokio::test]
+async fn an_idle_connection_that_the_proxy_ends_hears_a_goodbye() {
+    let origin = origin();
+    let mut cluster = Cluster::default().route(
+        "shop.example",
+        "/",
+        "web",
+        &[origin.address()],
+        Policy::default(),
+    );
+    let certificate = cluster.certificate("shop.example");
+    let proxy = Proxy::start(&cluster.0);
+    let mut idle = tls(&connector(&certificate, &[]), proxy.https, "shop.example")
+        .await
+        .unwrap();
+    ask(&mut idle).await;
+    proxy.shut_down();
+    let ended = timeout(LIMIT, idle.read(&mut [0; 9])).await.unwrap();
+    assert_eq!(ended.expect("close_notify (RFC 8446 section 6.1)"), 0);
+}

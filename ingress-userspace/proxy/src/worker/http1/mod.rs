@@ -36,7 +36,7 @@ impl Connection {
                 // Apart, since it is large: the task of an idle client would hold the space for it.
                 Awaited::Head(head) => Box::pin(self.request(head)).await?,
                 Awaited::Bad(status) => Box::pin(self.refuse(status)).await?,
-                Awaited::End => return Ok(()),
+                Awaited::End => After::Done,
             };
             match after {
                 After::Next => {}
