@@ -64,6 +64,8 @@ pub(super) struct Figures {
     /// From the start of the process to ready.
     pub(super) cold_start_ms: f64,
     pub(super) memory_mib: f64,
+    /// After all edits, scrapes and requests.
+    pub(super) memory_after_mib: f64,
     /// From the answer to a write to the first request that sees it, ascending.
     pub(super) edit_ms: Vec<f64>,
     /// The same for a change of endpoints.
@@ -119,7 +121,7 @@ pub(super) fn measure<S: Source>(
     let forebay = &running.proxy;
     let writer = source.writer()?;
     bench.settle()?;
-    let memory_mib = bench.processes.sum(account::pss_kib)? as f64 / 1024.0;
+    let memory_mib = bench.memory_mib()?;
 
     println!("  {} edits and as many changes of endpoints", plan.edits);
     let load = bench.light_load(&namespace);
@@ -152,6 +154,7 @@ pub(super) fn measure<S: Source>(
         ingresses: plan.ingresses,
         cold_start_ms,
         memory_mib,
+        memory_after_mib: bench.memory_mib()?,
         edit_ms: ascending(edit_ms),
         endpoint_ms: ascending(endpoint_ms),
         edit_cpu_us,
@@ -201,6 +204,10 @@ impl Bench {
             }
             ensure!(Instant::now() < until, "Forebay does not come to rest");
         }
+    }
+
+    fn memory_mib(&self) -> Result<f64> {
+        Ok(self.processes.sum(account::pss_kib)? as f64 / 1024.0)
     }
 
     fn edits(&self, mut writer: Writer) -> Measured {

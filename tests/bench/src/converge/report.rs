@@ -90,8 +90,12 @@ impl fmt::Display for Report {
         for figures in &self.0 {
             writeln!(
                 f,
-                "\n{} Ingresses, {}\n  cold start to ready      {:8.0} ms\n  memory                   {:8.1} MiB",
-                figures.ingresses, figures.source, figures.cold_start_ms, figures.memory_mib
+                "\n{} Ingresses, {}\n  cold start to ready      {:8.0} ms\n  memory at rest           {:8.1} MiB\n  memory after the edits   {:8.1} MiB",
+                figures.ingresses,
+                figures.source,
+                figures.cold_start_ms,
+                figures.memory_mib,
+                figures.memory_after_mib
             )?;
             for (name, values) in [
                 ("edit to effect", &figures.edit_ms),
