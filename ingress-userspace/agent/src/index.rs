@@ -3,11 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Secret, Service};
 
-use super::kind::{Changed, Key, Objects};
+use super::{
+    kept::Item,
+    kind::{Changed, Key, Objects},
+};
 use ingress_model::{ObjectName, Problem};
 
 /// The label by which an EndpointSlice belongs to a Service.
@@ -23,6 +27,8 @@ pub(super) enum Event {
     /// A name that was asked for was looked up, or is looked up no longer; sent when the result differs
     /// from the last.
     Addresses(Box<str>, Option<Addresses>),
+    /// A Secret that is followed by name, or that there is none.
+    Secret(ObjectName, Option<Arc<Secret>>),
 }
 
 /// What DNS says of the name of an ExternalName Service.
@@ -45,6 +51,8 @@ pub(super) struct Index {
     pub(super) skipped: BTreeMap<String, u64>,
     slices: Slices,
     addresses: BTreeMap<Box<str>, Addresses>,
+    /// Those that are followed by name and were asked for.
+    secrets: BTreeMap<ObjectName, Option<Item<Secret>>>,
 }
 
 /// Which EndpointSlices belong to which Service.
@@ -66,6 +74,11 @@ impl Index {
                     None => drop(self.addresses.remove(&name)),
                 }
                 changed
+            }
+            Event::Secret(name, secret) => {
+                let item = secret.map(|object| Item { object, file: None });
+                self.secrets.insert(name.clone(), item);
+                vec![Key::Secret(name)]
             }
             Event::Changed(changed) => self.objects.apply(changed),
             Event::Whole(index) => {
@@ -97,6 +110,21 @@ impl Index {
     /// What is known of an external name; `None` before it was looked up.
     pub(super) fn addresses(&self, name: &str) -> Option<&Addresses> {
         self.addresses.get(name)
+    }
+
+    /// A Secret that is followed by name.
+    pub(super) fn named_secret(&self, name: &ObjectName) -> Option<&Item<Secret>> {
+        self.secrets.get(name)?.as_ref()
+    }
+
+    /// Tells whether the first answer is there for a Secret that is followed by name.
+    pub(super) fn has_asked_for(&self, secret: &ObjectName) -> bool {
+        self.secrets.contains_key(secret)
+    }
+
+    /// Forgets Secrets that are no longer followed by name.
+    pub(super) fn keep_secrets(&mut self, names: &BTreeSet<ObjectName>) {
+        self.secrets.retain(|name, _| names.contains(name));
     }
 
     /// The Services that stand for an external name.

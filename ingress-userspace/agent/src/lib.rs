@@ -93,14 +93,20 @@ async fn begin(
     let (names, wanted) = channel::channel(BTreeSet::new());
     tokio::spawn(watch::names::follow(wanted, events.downgrade()));
     let (state, state_feed) = channel::channel(SourceStatus::starting());
-    match source {
-        Source::Folder(path) => watch::folder::start(path, events, state)?,
+    let secrets = match source {
+        Source::Folder(path) => {
+            watch::folder::start(path, events, state)?;
+            None
+        }
         Source::Cluster { kubeconfig } => {
             let configmap = settings.configmap.clone();
-            watch::cluster::start(kubeconfig, configmap, events, state).await?
+            let (secrets, wanted) = channel::channel(BTreeSet::new());
+            watch::cluster::start(kubeconfig, configmap, wanted, events, state).await?;
+            Some(secrets)
         }
-    }
-    let (publisher, updates, resync, report) = publish::Publisher::new(inbox, names, settings);
+    };
+    let (publisher, updates, resync, report) =
+        publish::Publisher::new(inbox, names, secrets, settings);
     let feed = Feed {
         updates,
         resync,

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch as channel},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -14,11 +14,17 @@ use super::{
     settings::Settings,
     translate::State,
 };
-use ingress_model::Update;
+use ingress_model::{ObjectName, Update};
 
 /// Two updates are at least this far apart: what comes in between becomes one. Nothing waits after
 /// a pause.
 const GAP: Duration = Duration::from_millis(5);
+
+/// The first update waits this long for Secrets that are followed by name: which ones is known only
+/// once everything else is. They come within milliseconds, and without them their hosts would show
+/// the default certificate for a moment at each start. A server that keeps one of them back must
+/// not keep everything back.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Events that one update takes at most, so that a flood does not keep it back.
 const BURST: usize = 4096;
@@ -35,8 +41,12 @@ pub(super) struct Publisher {
     report: Report,
     /// External names to be looked up.
     names: channel::Sender<BTreeSet<Box<str>>>,
+    /// Secrets to be followed by name; `None` where the source has all of them.
+    secrets: Option<channel::Sender<BTreeSet<ObjectName>>>,
     /// When the last update began.
     last: Option<Instant>,
+    /// Until when the first update waits for Secrets; `None` once it was sent.
+    held: Option<Instant>,
 }
 
 impl Publisher {
@@ -44,12 +54,16 @@ impl Publisher {
     pub(super) fn new(
         events: mpsc::Receiver<Event>,
         names: channel::Sender<BTreeSet<Box<str>>>,
+        secrets: Option<channel::Sender<BTreeSet<ObjectName>>>,
         settings: Settings,
     ) -> (Self, mpsc::Receiver<Arc<Update>>, mpsc::Sender<()>, Report) {
         // A proxy that lags takes fewer and larger updates: events wait in their channel meanwhile.
         let (updates, update_feed) = mpsc::channel(4);
         let (resync, resync_requests) = mpsc::channel(1);
-        let state = State::new(settings);
+        let mut state = State::new(settings);
+        if secrets.is_some() {
+            state.follow_secrets_by_name();
+        }
         let report = Report::new(state.book());
         let publisher = Self {
             events,
@@ -60,7 +74,9 @@ impl Publisher {
             state,
             report: report.clone(),
             names,
+            secrets,
             last: None,
+            held: None,
         };
         (publisher, update_feed, resync, report)
     }
@@ -77,8 +93,15 @@ impl Publisher {
                         return;
                     }
                 }
+                () = sleep_until(self.held.unwrap_or_else(Instant::now)), if self.held.is_some() => {
+                    self.held = None;
+                    if self.send(self.state.whole()).await.is_err() {
+                        return;
+                    }
+                }
                 Some(()) = self.resync.recv() => {
-                    if self.last.is_some() && self.send(self.state.whole()).await.is_err() {
+                    let is_published = self.last.is_some() && self.held.is_none();
+                    if is_published && self.send(self.state.whole()).await.is_err() {
                         return;
                     }
                 }
@@ -106,12 +129,19 @@ impl Publisher {
         if !self.index.complete() {
             return Ok(());
         }
-        self.last = Some(Instant::now());
+        let now = Instant::now();
+        let is_first = self.last.replace(now).is_none();
         let update = self
             .state
             .apply(&self.index, std::mem::take(&mut self.dirty));
         if let Some(names) = self.state.take_externals() {
             self.names.send_replace(names);
+        }
+        if let Some(secrets) = self.state.take_named_secrets()
+            && let Some(follow) = &self.secrets
+        {
+            self.index.keep_secrets(&secrets);
+            follow.send_replace(secrets);
         }
         let mut skipped = self.index.skipped.clone();
         if let foreign @ 1.. = self.state.foreign() {
@@ -119,6 +149,17 @@ impl Publisher {
             *skipped.entry(kind).or_default() += u64::try_from(foreign).unwrap_or(u64::MAX);
         }
         self.report.set_skipped(skipped);
+        if is_first || self.held.is_some() {
+            let mut named = self.state.named_secrets();
+            if !named.all(|secret| self.index.has_asked_for(secret)) {
+                self.held.get_or_insert(now + PATIENCE);
+                return Ok(());
+            }
+        }
+        if self.held.take().is_some() {
+            // Whatever was held back is part of it.
+            return self.send(self.state.whole()).await;
+        }
         if update.is_empty() {
             return Ok(());
         }
@@ -148,8 +189,6 @@ mod tests {
         },
         *,
     };
-    use ingress_model::ObjectName;
-
     fn settings() -> Settings {
         Settings {
             classes: Vec::new(),
@@ -208,7 +247,7 @@ mod tests {
     fn start() -> Run {
         let (events, inbox) = mpsc::channel(1000);
         let (publisher, updates, resync, _) =
-            Publisher::new(inbox, channel::channel(BTreeSet::new()).0, settings());
+            Publisher::new(inbox, channel::channel(BTreeSet::new()).0, None, settings());
         tokio::spawn(publisher.run());
         Run {
             events,

@@ -12,7 +12,7 @@ use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-use super::{super::kept::Item, claim::Claim};
+use super::{super::kept::Item, claim::Claim, named::LIMIT};
 use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem, Subject};
 
 /// Largest chain, in bytes of PEM: a Secret may be 1 MiB, a sensible chain is a few KiB.
@@ -24,6 +24,9 @@ pub(super) enum CertificateError {
     /// There is no such Secret, or it may not be read.
     #[error("does not exist")]
     Absent,
+    /// It may exist: nobody looks.
+    #[error("is not of type kubernetes.io/tls, and Forebay already follows {LIMIT} such Secrets")]
+    Unfollowed,
     /// A part is missing.
     #[error("has no {0}")]
     Part(&'static str),
@@ -161,6 +164,14 @@ impl Known {
                 good: before.and_then(|before| before.good),
                 error: Some(error),
             },
+        }
+    }
+
+    /// One that there was no room to follow.
+    pub(super) fn unfollowed() -> Self {
+        Self {
+            good: None,
+            error: Some(CertificateError::Unfollowed),
         }
     }
 

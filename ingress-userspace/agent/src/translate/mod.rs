@@ -2,7 +2,7 @@
 //! stands alone.
 //!
 //! `class` (whose is it?) → `ingress` (one `claim`) → `host`, with `patterns` and `certificates`;
-//! `backends` apart. `State` knows what depends on what, so that a change costs what it touches;
+//! `backends` apart, and `named` for Secrets to be followed. `State` knows what depends on what, so that a change costs what it touches;
 //! `book` keeps what is wrong.
 
 mod backends;
@@ -13,6 +13,7 @@ mod class;
 mod few;
 mod host;
 mod ingress;
+mod named;
 mod patterns;
 
 use std::{
@@ -26,6 +27,7 @@ use self::{
     book::Topic,
     certificates::Known,
     claim::{Claim, Translated},
+    named::Named,
     patterns::Patterns,
 };
 use super::{
@@ -58,6 +60,8 @@ pub(super) struct State {
     backends: BTreeMap<BackendKey, Used<Resolved>>,
     /// Every Secret that a claim names, and who does.
     secrets: BTreeMap<ObjectName, Used<Known>>,
+    /// Those of them to be followed by name; `None` where the source has all Secrets.
+    named: Option<Named>,
     patterns: Patterns,
     /// Hosts with a rule whose regex found no room.
     cramped: BTreeSet<HostPattern>,
@@ -122,6 +126,7 @@ impl State {
             hosts: BTreeMap::new(),
             backends: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            named: None,
             patterns: Patterns::default(),
             cramped: BTreeSet::new(),
             foreign: BTreeSet::new(),
@@ -133,6 +138,11 @@ impl State {
             state.secrets.entry(secret.clone()).or_default();
         }
         state
+    }
+
+    /// Chooses Secrets to be followed by name: the source has only those of one type.
+    pub(super) fn follow_secrets_by_name(&mut self) {
+        self.named = Some(Named::default());
     }
 
     /// What is wrong with the objects, for whoever asks.
@@ -415,7 +425,33 @@ impl State {
             .then(|| self.externals.keys().cloned().collect())
     }
 
+    /// The Secrets to be followed by name.
+    pub(super) fn named_secrets(&self) -> impl Iterator<Item = &ObjectName> {
+        self.named.iter().flat_map(Named::followed)
+    }
+
+    /// The Secrets to be followed by name, if they are others than when this was asked last.
+    pub(super) fn take_named_secrets(&mut self) -> Option<BTreeSet<ObjectName>> {
+        self.named.as_mut()?.take()
+    }
+
+    /// Chooses again which Secrets are followed by name; what is known of those that differ is to
+    /// be looked at.
+    fn choose_named(&mut self, index: &Index, dirty: &mut Dirty) {
+        let Some(named) = &mut self.named else {
+            return;
+        };
+        let default = self.settings.default_certificate.as_ref();
+        for name in &dirty.secrets {
+            let used = self.secrets.get(name);
+            let is_used = used.is_some_and(|used| !used.by.is_empty()) || default == Some(name);
+            named.want(name, is_used && index.objects.secrets.find(name).is_none());
+        }
+        dirty.secrets.extend(named.choose(default));
+    }
+
     fn look_up_secrets(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {
+        self.choose_named(index, dirty);
         for name in std::mem::take(&mut dirty.secrets) {
             let topic = Topic::Certificate(name.clone());
             let is_default = self.settings.default_certificate.as_ref() == Some(&name);
@@ -435,8 +471,14 @@ impl State {
                 self.note(topic, Vec::new());
                 continue;
             }
-            let item = index.objects.secrets.find(&name);
-            let known = Known::read(&name, item, used.found.clone());
+            let named = self.named.as_ref();
+            let is_followed = named.is_some_and(|named| named.follows(&name));
+            let by_name = || index.named_secret(&name).filter(|_| is_followed);
+            let item = index.objects.secrets.find(&name).or_else(by_name);
+            let known = match item {
+                None if named.is_some_and(|named| named.lacks_room(&name)) => Known::unfollowed(),
+                item => Known::read(&name, item, used.found.clone()),
+            };
             let problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
             let known = Some(known);
             // Whatever it says now may change who serves a host, or what is said of it. Often

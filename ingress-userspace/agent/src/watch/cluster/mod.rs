@@ -1,6 +1,7 @@
-//! An API server as a source: one watch per kind, restarted for ever.
+//! An API server as a source: one watch per kind, restarted for ever; and one for each Secret that is
+//! wanted by name.
 //!
-//! `pace`, `failure`, `server`, `health` → `follow`.
+//! `pace`, `failure`, `server`, `health` → `follow` → `secrets`.
 
 mod failure;
 mod pace;
@@ -9,13 +10,15 @@ mod server;
 mod health;
 
 mod follow;
+mod secrets;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, Resource as _,
     config::{Config, KubeConfigOptions, Kubeconfig},
+    core::NamespaceResourceScope,
 };
 use tokio::sync::{mpsc, watch as channel};
 
@@ -35,13 +38,15 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// A connection that brings nothing for this long is closed; longer than any watch lasts.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// Starts to follow the API server.
+/// Starts to follow the API server; of Secrets of other types than the table of kinds selects, those that
+/// are `wanted`.
 ///
 /// # Errors
 /// There is no usable configuration. A server that cannot be reached is no error: it is waited for.
 pub(crate) async fn start(
     kubeconfig: Option<PathBuf>,
     configmap: Option<ObjectName>,
+    wanted: channel::Receiver<BTreeSet<ObjectName>>,
     events: mpsc::Sender<Event>,
     state: channel::Sender<SourceStatus>,
 ) -> Result<(), AgentError> {
@@ -61,6 +66,13 @@ pub(crate) async fn start(
     };
     kind::visit_all(&mut watch);
     watch.configmap(configmap).await;
+    let Watch {
+        client,
+        events,
+        state,
+    } = watch;
+    let serve = move |name: &ObjectName| named::<Secret>(&client, name);
+    tokio::spawn(secrets::follow_named(serve, wanted, events, state));
     Ok(())
 }
 
@@ -94,22 +106,29 @@ struct Watch {
 impl Watch {
     /// Follows one ConfigMap; without one, there is none to wait for.
     async fn configmap(&self, name: Option<ObjectName>) {
-        let Some(ObjectName { namespace, name }) = name else {
+        let Some(name) = name else {
             let none = ConfigMap::changed(Change::Listed(Vec::new()));
             // The agent is about to stop.
             let _ = self.events.send(Event::Changed(none)).await;
             return;
         };
-        let api = Api::<ConfigMap>::namespaced(self.client.clone(), &namespace);
-        self.start(Scope {
-            api,
-            selector: Some(format!("metadata.name={name}")),
-        });
+        self.start(named::<ConfigMap>(&self.client, &name));
     }
 
     fn start<K: Kind>(&self, scope: Scope<K>) {
         let health = Health::new(K::kind(&()).into_owned(), self.state.clone());
         tokio::spawn(follow(scope, self.events.clone(), health));
+    }
+}
+
+/// One object.
+fn named<K: Kind + kube::Resource<Scope = NamespaceResourceScope>>(
+    client: &Client,
+    name: &ObjectName,
+) -> Scope<K> {
+    Scope {
+        api: Api::namespaced(client.clone(), &name.namespace),
+        selector: Some(format!("metadata.name={}", name.name)),
     }
 }
 
