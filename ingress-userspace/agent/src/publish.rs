@@ -245,9 +245,16 @@ mod tests {
     }
 
     fn start() -> Run {
+        start_with(None, settings())
+    }
+
+    fn start_with(
+        secrets: Option<channel::Sender<BTreeSet<ObjectName>>>,
+        settings: Settings,
+    ) -> Run {
         let (events, inbox) = mpsc::channel(1000);
-        let (publisher, updates, resync, _) =
-            Publisher::new(inbox, channel::channel(BTreeSet::new()).0, None, settings());
+        let names = channel::channel(BTreeSet::new()).0;
+        let (publisher, updates, resync, _) = Publisher::new(inbox, names, secrets, settings);
         tokio::spawn(publisher.run());
         Run {
             events,
@@ -279,6 +286,49 @@ mod tests {
         run.events.send(last).await.unwrap();
         let update = run.updates.recv().await.unwrap();
         assert_eq!((update.base, fallbacks(&update)), (None, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_update_waits_for_secrets_that_are_followed_by_name_but_not_for_ever() {
+        for (default, answers, waits) in [
+            (None, false, Duration::ZERO),
+            (Some("d"), true, Duration::from_secs(1)),
+            (Some("d"), false, PATIENCE),
+        ] {
+            let default = default.map(|name| ObjectName::new("default", name));
+            let settings = Settings {
+                default_certificate: default.clone(),
+                ..settings()
+            };
+            let (wish, mut wanted) = channel::channel(BTreeSet::new());
+            let mut run = start_with(Some(wish), settings);
+            let since = Instant::now();
+            run.events.send(Event::Whole(Box::default())).await.unwrap();
+            run.resync.send(()).await.unwrap();
+            if let Some(default) = default {
+                wanted.changed().await.unwrap();
+                assert_eq!(*wanted.borrow(), [default.clone()].into());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                run.events.send(applied("a")).await.unwrap();
+                if answers {
+                    run.events.send(Event::Secret(default, None)).await.unwrap();
+                }
+            }
+            let update = run.updates.recv().await.unwrap();
+            let took = since.elapsed();
+            let fallbacks = fallbacks(&update);
+            assert_eq!(update.base, None, "{waits:?}");
+            assert!(
+                took >= waits && took <= waits + 2 * GAP,
+                "{waits:?}: {took:?}"
+            );
+            assert_eq!(fallbacks, usize::from(!waits.is_zero()), "{waits:?}");
+            // Later ones wait for nothing.
+            let since = Instant::now();
+            run.events.send(applied("b")).await.unwrap();
+            while run.updates.recv().await.unwrap().base.is_none() {}
+            assert!(since.elapsed() <= 2 * GAP, "{waits:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,10 +1,13 @@
 //! Golden tables: manifests in, rules, endpoints, certificates and problems out.
 
+use k8s_openapi::api::core::v1::Secret;
 use proptest::prelude::*;
 
 use super::{
     super::{
         index::{Addresses, Event},
+        kept::Change,
+        kind::Kind,
         watch::index_of,
     },
     *,
@@ -1298,6 +1301,108 @@ fn a_secret_of_any_type_is_taken() {
         tls(&translate(&format!("{web}{opaque}{SERVICE}"))),
         ["a.test: one"]
     );
+}
+
+#[test]
+fn a_secret_that_is_not_of_the_watched_type_is_followed_by_name_until_it_is() {
+    let one = ObjectName::new("default", "one");
+    let made = index_of(&secret("one", "default", &["a.test"]));
+    let made = Arc::clone(&made.objects.secrets.find(&one).unwrap().object);
+    let web = |tls: &str| {
+        let web = dated("web", 2026, &["a.test"], tls);
+        Event::Whole(Box::new(index_of(&format!("{web}{SERVICE}"))))
+    };
+    let typed = |secret: Option<Secret>| {
+        let change = match secret {
+            Some(secret) => Change::Applied(one.clone(), Box::new(secret)),
+            None => Change::Deleted(one.clone()),
+        };
+        Event::Changed(Secret::changed(change))
+    };
+    let by_name = |secret: Option<&Arc<Secret>>| Event::Secret(one.clone(), secret.cloned());
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    state.follow_secrets_by_name();
+    // What happens; how many Secrets are followed then, if others than before; what the update says
+    // of the certificate.
+    for (event, followed, served) in [
+        (web("[{hosts: [a.test], secretName: one}]"), Some(1), None),
+        (by_name(None), None, None),
+        (by_name(Some(&made)), None, Some(true)),
+        (by_name(None), None, Some(false)),
+        // It was made again, of the watched type.
+        (typed(Some((*made).clone())), Some(0), Some(true)),
+        // Said before the watch by name has ended.
+        (by_name(None), None, None),
+        (typed(None), Some(1), Some(false)),
+        (by_name(Some(&made)), None, Some(true)),
+        // Both watches have it for a moment.
+        (typed(Some((*made).clone())), Some(0), None),
+        (typed(None), Some(1), Some(false)),
+        (by_name(Some(&made)), None, Some(true)),
+        (web("[]"), Some(0), Some(false)),
+    ] {
+        let said = format!("{event:?}");
+        let keys = index.apply(event);
+        let update = state.apply(&index, keys);
+        let named = state.take_named_secrets();
+        if let Some(named) = &named {
+            index.keep_secrets(named);
+        }
+        assert_eq!(named.map(|named| named.len()), followed, "{said}");
+        let certificates: Vec<_> = update
+            .certificates
+            .iter()
+            .map(|(_, is)| is.is_some())
+            .collect();
+        assert_eq!(certificates, Vec::from_iter(served), "{said}");
+    }
+}
+
+#[test]
+fn an_ingress_says_which_secret_there_was_no_room_to_follow() {
+    let of = |namespace: &str, name: &str, count: usize| {
+        let entry =
+            |number| format!("{{hosts: [h{number}.{name}.test], secretName: s{number:04}}}");
+        let entries: Vec<_> = (0..count).map(entry).collect();
+        let host = format!("h{}.{name}.test", count - 1);
+        let web = dated(name, 2026, &[&*host], &format!("[{}]", entries.join(", ")));
+        web.replace(
+            "metadata: {",
+            &format!("metadata: {{namespace: {namespace}, "),
+        )
+    };
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    state.follow_secrets_by_name();
+    let mut problems = |text: String| {
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let problems = state.book().lock().unwrap().all();
+        let problems = problems.iter().map(ToString::to_string);
+        problems
+            .filter(|problem| problem.contains("Secret"))
+            .collect::<Vec<_>>()
+    };
+    let full = "is not of type kubernetes.io/tls, and Forebay already follows 256 such Secrets";
+    let last = |problems: &[String]| {
+        let [problem] = problems else {
+            panic!("{problems:?}")
+        };
+        assert!(problem.contains("Secret greedy/s0255"), "{problem}");
+        problem.contains(full)
+    };
+    let greedy = of("greedy", "greedy", 256);
+    assert!(!last(&problems(greedy.clone())));
+    // Another namespace has its turn.
+    let both = problems(format!("{greedy}{}", of("modest", "modest", 1)));
+    let (theirs, own): (Vec<_>, Vec<_>) = both.into_iter().partition(|it| it.contains("greedy"));
+    assert!(last(&theirs));
+    assert!(
+        own[0].contains("Secret modest/s0000: does not exist"),
+        "{own:?}"
+    );
+    assert!(!last(&problems(greedy)));
 }
 
 #[test]

@@ -136,3 +136,194 @@ impl<S: Server<Secret>> Server<Secret> for Paced<S> {
         self.server.open(since, listing, length).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{
+        StreamExt,
+        stream::{self, BoxStream},
+    };
+    use k8s_openapi::ByteString;
+    use kube::{
+        api::TypeMeta,
+        core::{
+            Status, WatchEvent,
+            watch::{Bookmark, BookmarkMeta},
+        },
+    };
+
+    use super::{
+        super::super::super::source::{Condition, SourceState},
+        *,
+    };
+
+    /// Has every Secret whose name begins with `there`, unless it refuses.
+    struct Fake {
+        name: ObjectName,
+        refuses: bool,
+        asked: Arc<std::sync::Mutex<Vec<Instant>>>,
+    }
+
+    impl Server<Secret> for Fake {
+        type Stream = BoxStream<'static, kube::Result<WatchEvent<Secret>>>;
+
+        async fn page(&self, _: &str, _: Option<String>) -> kube::Result<ObjectList<Secret>> {
+            std::future::pending().await
+        }
+
+        async fn open(&self, _: &str, listing: bool, _: Duration) -> kube::Result<Self::Stream> {
+            self.asked.lock().unwrap().push(Instant::now());
+            if self.refuses {
+                let status = Status::failure("no", "Reason").with_code(500);
+                return Err(kube::Error::Api(Box::new(status)));
+            }
+            let mut secret = Secret::default();
+            secret.metadata.namespace = Some(self.name.namespace.clone());
+            secret.metadata.name = Some(self.name.name.clone());
+            let entry = |key: &str| (key.to_owned(), ByteString(vec![1]));
+            secret.data = Some(["tls.crt", "tls.key", "password"].map(entry).into());
+            let is_there = listing && self.name.name.starts_with("there");
+            let mut said: Vec<_> = is_there
+                .then(|| Ok(WatchEvent::Added(secret)))
+                .into_iter()
+                .collect();
+            let mark = ("k8s.io/initial-events-end".to_owned(), "true".to_owned());
+            said.push(Ok(WatchEvent::Bookmark(Bookmark {
+                types: TypeMeta::resource::<Secret>(),
+                metadata: BookmarkMeta {
+                    resource_version: "7".to_owned(),
+                    annotations: [mark].into(),
+                },
+            })));
+            Ok(stream::iter(said).chain(stream::pending()).boxed())
+        }
+    }
+
+    struct Run {
+        wish: channel::Sender<BTreeSet<ObjectName>>,
+        inbox: mpsc::Receiver<Event>,
+        status: channel::Receiver<SourceStatus>,
+        asked: Arc<std::sync::Mutex<Vec<Instant>>>,
+    }
+
+    fn run(refuses: bool) -> Run {
+        let (wish, wanted) = channel::channel(BTreeSet::new());
+        let (events, inbox) = mpsc::channel(1000);
+        let (sender, status) = channel::channel(SourceStatus::starting());
+        let asked: Arc<std::sync::Mutex<Vec<Instant>>> = Arc::default();
+        let noted = Arc::clone(&asked);
+        let serve = move |name: &ObjectName| Fake {
+            name: name.clone(),
+            refuses,
+            asked: Arc::clone(&noted),
+        };
+        tokio::spawn(follow_named(serve, wanted, events, sender));
+        Run {
+            wish,
+            inbox,
+            status,
+            asked,
+        }
+    }
+
+    fn names(names: impl IntoIterator<Item = impl Into<String>>) -> BTreeSet<ObjectName> {
+        let named = |name: _| ObjectName::new("default", name);
+        names.into_iter().map(named).collect()
+    }
+
+    async fn told(inbox: &mut mpsc::Receiver<Event>) -> (String, Option<Arc<Secret>>) {
+        match inbox.recv().await {
+            Some(Event::Secret(name, secret)) => (name.name, secret),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wanted_is_told_whether_it_exists_and_followed_no_longer_than_that() {
+        let mut run = run(false);
+        run.wish.send_replace(names(["there", "void"]));
+        let (name, secret) = told(&mut run.inbox).await;
+        let keys: Vec<_> = secret.unwrap().data.clone().unwrap().into_keys().collect();
+        assert_eq!((&*name, keys), ("there", READ.map(str::to_owned).to_vec()));
+        assert_eq!(told(&mut run.inbox).await, ("void".to_owned(), None));
+        let fine = |status: &SourceStatus| {
+            status.kinds.len() == 1 && status.kinds[0].condition == Condition::Fine
+        };
+        run.status.wait_for(fine).await.unwrap();
+        // Wanted again, it is another watch.
+        run.wish.send_replace(names(["void"]));
+        run.status.wait_for(fine).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        run.wish.send_replace(names(["there", "void"]));
+        assert_eq!(told(&mut run.inbox).await.0, "there");
+        run.wish.send_replace(BTreeSet::new());
+        run.status
+            .wait_for(|status| status.kinds.is_empty())
+            .await
+            .unwrap();
+        let asked = run.asked.lock().unwrap().len();
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(run.asked.lock().unwrap().len(), asked, "nobody wants any");
+        drop(run.wish);
+        assert!(run.inbox.recv().await.is_none(), "all has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hundreds_begin_one_after_the_other_and_within_the_time_that_a_start_waits() {
+        let mut run = run(false);
+        let since = Instant::now();
+        run.wish
+            .send_replace(names((0..256).map(|number| format!("void{number}"))));
+        for _ in 0..256 {
+            told(&mut run.inbox).await;
+        }
+        assert!(
+            since.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            since.elapsed()
+        );
+        let asked = run.asked.lock().unwrap();
+        assert_eq!(asked.len(), 256);
+        assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= APART));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wish_that_changes_all_the_time_takes_no_turn_from_others() {
+        let mut run = run(false);
+        for round in 0..100 {
+            let other = (0..200).map(|number| format!("void{round}-{number}"));
+            run.wish
+                .send_replace(names(other.chain(["there".to_owned()])));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let since = Instant::now();
+        while told(&mut run.inbox).await.0 != "there" {}
+        assert!(
+            since.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            since.elapsed()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_refuses_is_asked_ever_less_and_shown_as_one_line() {
+        let mut run = run(true);
+        run.wish
+            .send_replace(names((0..256).map(|number| format!("void{number}"))));
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let before = run.asked.lock().unwrap().len();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let asked = run.asked.lock().unwrap().len() - before;
+        assert!((256..256 * 6).contains(&asked), "{asked} in a minute");
+        let status = run.status.borrow().clone();
+        assert!(
+            matches!(status.state, SourceState::Degraded { .. }),
+            "{status:?}"
+        );
+        let kinds: Vec<_> = status.kinds.iter().map(|watch| &*watch.kind).collect();
+        assert_eq!(kinds, ["Secret by name"]);
+        run.wish.send_replace(BTreeSet::new());
+        let healed = |status: &SourceStatus| status.state == SourceState::InSync;
+        run.status.wait_for(healed).await.unwrap();
+    }
+}

@@ -400,6 +400,36 @@ fn a_refusal_says_what_to_grant() {
 }
 
 #[test]
+fn many_watches_of_a_line_fail_until_none_does_and_undo_no_start() {
+    let (sender, receiver) = channel::channel(SourceStatus::starting());
+    let services = Health::new("Service".into(), sender.clone());
+    services.fine();
+    let group = health::Group::new(sender);
+    let [one, two, three] = [group.join(), group.join(), group.join()];
+    three.heard(false);
+    services.heard(true);
+    assert_eq!(receiver.borrow().state, SourceState::InSync);
+    one.failing("watch Secret: no".into());
+    two.failing("watch Secret: no".into());
+    one.fine();
+    three.fine();
+    assert!(degraded(&receiver.borrow().state));
+    // It is no longer wanted.
+    drop(two);
+    assert_eq!(receiver.borrow().state, SourceState::InSync);
+    let shown = receiver.borrow().kinds[1].clone();
+    let found = (shown.condition, shown.listed, shown.restarts);
+    assert_eq!(found, (Condition::Fine, true, 2));
+    one.failing("watch Secret: no".into());
+    drop((one, three));
+    let status = receiver.borrow();
+    assert_eq!(
+        (&status.state, status.kinds.len()),
+        (&SourceState::InSync, 1)
+    );
+}
+
+#[test]
 fn one_kind_that_fails_degrades_the_source_and_is_named() {
     let (sender, receiver) = channel::channel(SourceStatus::starting());
     let secrets = Health::new("Secret".into(), sender.clone());
