@@ -118,6 +118,105 @@ fn certificate_of_a_changed_secret_is_served_within_a_second() {
     );
 }
 
+/// How many lines the status has for Secrets that are followed by name.
+fn lines_by_name(forebay: &Forebay) -> usize {
+    let status = forebay.status().unwrap();
+    let kinds = status["source"]["state"]["kinds"].as_array().cloned();
+    let by_name = |kind: &serde_json::Value| kind["kind"] == "Secret by name";
+    kinds.unwrap().iter().filter(|kind| by_name(kind)).count()
+}
+
+#[test]
+fn a_secret_of_any_type_is_served_within_a_second_whatever_it_was_before() {
+    let Some(api) = api() else { return };
+    let site = Site::new("anytype", api);
+    let host = "anytype.test";
+    let tls = format!("tls: [{{hosts: [{host}], secretName: tls}}],");
+    site.ingress("web", host, &tls);
+    within_a_second("redirect without a Secret", || site.get(host).status == 308);
+    eventually("the missing Secret is followed", || {
+        lines_by_name(&site.forebay) == 1
+    });
+    let mut last = site.certificate_of_type(host, "first.pem", "Opaque");
+    within_a_second("Opaque Secret created", || site.verifies(host, &last));
+    last = site.certificate_of_type(host, "second.pem", "Opaque");
+    within_a_second("Opaque Secret changed", || site.verifies(host, &last));
+    for (number, r#type) in [
+        "kubernetes.io/tls",
+        "Opaque",
+        "example.com/own",
+        "kubernetes.io/tls",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        site.api.delete(site.name, "secret/tls").unwrap();
+        within_a_second("Secret deleted", || !site.verifies(host, &last));
+        last = site.certificate_of_type(host, &format!("{number}.pem"), r#type);
+        within_a_second(&format!("Secret made again as {type}"), || {
+            site.verifies(host, &last)
+        });
+    }
+    eventually("the watch of its type has it", || {
+        lines_by_name(&site.forebay) == 0
+    });
+    // At once: nobody sees that it was away.
+    site.api.delete(site.name, "secret/tls").unwrap();
+    last = site.certificate_of_type(host, "last.pem", "Opaque");
+    within_a_second("Secret made again at once", || site.verifies(host, &last));
+    let fresh = Site::new("anytype-again", Arc::clone(&site.api));
+    assert!(
+        fresh.verifies(host, &last),
+        "a new Forebay is ready without a certificate that is there"
+    );
+    site.api.delete(site.name, "ingress/web").unwrap();
+    eventually("it is followed no longer", || {
+        lines_by_name(&site.forebay) == 0
+    });
+    assert_eq!(state(&site.forebay), "in-sync");
+}
+
+#[test]
+fn whoever_names_a_thousand_missing_secrets_harms_nobody_else() {
+    if let Err(reason) = api_server::available() {
+        return skipped(&reason);
+    }
+    // Its own: the other tests' Forebays would follow them, too.
+    let site = Site::new("modest", Arc::new(ApiServer::start().unwrap()));
+    let entries: Vec<_> = (0..1_000)
+        .map(|number| format!("{{hosts: [n{number}.greedy.test], secretName: s{number:04}}}"))
+        .collect();
+    site.api
+        .apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: greedy}}\n---\n\
+             {{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{namespace: greedy, name: web}}, spec: \
+             {{ingressClassName: nginx, tls: [{}], rules: [{{host: n999.greedy.test, http: {{paths: [{{path: /, pathType: \
+             Prefix, backend: {{service: {{name: s, port: {{number: 80}}}}}}}}]}}}}]}}}}\n",
+            entries.join(", ")
+        ))
+        .unwrap();
+    eventually("it is told that there is no room", || {
+        let problems = site.forebay.status().unwrap()["problems"].to_string();
+        problems.contains("Secret greedy/s0999: is not of type kubernetes.io/tls, and Forebay already follows 256")
+    });
+    eventually("they are shown as one", || {
+        lines_by_name(&site.forebay) == 1 && state(&site.forebay) == "in-sync"
+    });
+    let host = "modest.test";
+    let tls = format!("tls: [{{hosts: [{host}], secretName: tls}}],");
+    site.ingress("web", host, &tls);
+    within_a_second("redirect without a Secret", || site.get(host).status == 308);
+    let made = site.certificate_of_type(host, "modest.pem", "Opaque");
+    within_a_second("Secret of another namespace", || site.verifies(host, &made));
+    let since = Instant::now();
+    let fresh = Site::new("modest-again", Arc::clone(&site.api));
+    println!(
+        "a new Forebay is ready after {} ms",
+        since.elapsed().as_millis()
+    );
+    assert!(fresh.verifies(host, &made));
+}
+
 #[test]
 fn the_cluster_role_gives_what_is_used_and_nothing_else() {
     let Some(api) = api() else { return };

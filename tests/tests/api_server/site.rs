@@ -175,9 +175,15 @@ impl Site {
     /// Makes a certificate for `host`, puts it into the Secret `tls`, and gives it as a file to
     /// trust.
     pub(crate) fn certificate(&self, host: &str, file: &str) -> PathBuf {
+        self.certificate_of_type(host, file, "kubernetes.io/tls")
+    }
+
+    /// As [`certificate`](Self::certificate), in a Secret of another type.
+    pub(crate) fn certificate_of_type(&self, host: &str, file: &str, r#type: &str) -> PathBuf {
         let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
         let secret = secret_yaml("tls", &made.cert.pem(), &made.signing_key.serialize_pem())
-            .replace("namespace: default", &format!("namespace: {}", self.name));
+            .replace("namespace: default", &format!("namespace: {}", self.name))
+            .replace("kubernetes.io/tls", r#type);
         let path = self.dir.path().join(file);
         fs::write(&path, made.cert.pem()).unwrap();
         self.api.apply(&secret).unwrap();
