@@ -41,6 +41,7 @@ pub(super) async fn follow_named<S: Server<Secret> + 'static>(
 ) {
     let group = Group::new(status);
     let turn = Arc::new(Mutex::new(None));
+    let mut turns: BTreeMap<String, Arc<Mutex<()>>> = BTreeMap::new();
     let mut watches: BTreeMap<ObjectName, AbortHandle> = BTreeMap::new();
     // Ends them all when it is dropped.
     let mut tasks = JoinSet::new();
@@ -55,10 +56,12 @@ pub(super) async fn follow_named<S: Server<Secret> + 'static>(
         });
         // Those that have ended meanwhile.
         while tasks.try_join_next().is_some() {}
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         for name in wanted {
             watches.entry(name).or_insert_with_key(|name| {
                 let server = Paced {
                     server: serve(name),
+                    of_namespace: Arc::clone(turns.entry(name.namespace.clone()).or_default()),
                     turn: Arc::clone(&turn),
                 };
                 let (changes, inbox) = mpsc::channel(1);
@@ -104,12 +107,16 @@ fn strip(mut secret: Secret) -> Secret {
 /// A server whose requests wait for their turn among those of all watches by name.
 struct Paced<S> {
     server: S,
+    /// Held by the one watch of the namespace that waits for `turn`: so namespaces take turns, and
+    /// who has hundreds lets others wait no longer than who has one.
+    of_namespace: Arc<Mutex<()>>,
     /// When the last request began. First come, first served; one that is given up takes no turn.
     turn: Arc<Mutex<Option<Instant>>>,
 }
 
 impl<S> Paced<S> {
     async fn wait(&self) {
+        let _first = self.of_namespace.lock().await;
         let mut last = self.turn.lock().await;
         if let Some(last) = *last {
             sleep_until(last + APART).await;
@@ -285,6 +292,19 @@ mod tests {
         let asked = run.asked.lock().unwrap();
         assert_eq!(asked.len(), 256);
         assert!(asked.windows(2).all(|pair| pair[1] - pair[0] >= APART));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_another_namespace_waits_for_none_of_hundreds() {
+        let mut run = run(false);
+        let mut wish = names((0..255).map(|number| format!("void{number}")));
+        run.wish.send_replace(wish.clone());
+        told(&mut run.inbox).await;
+        wish.insert(ObjectName::new("other", "there"));
+        let since = Instant::now();
+        run.wish.send_replace(wish);
+        while told(&mut run.inbox).await.0 != "there" {}
+        assert!(since.elapsed() <= 4 * APART, "{:?}", since.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
