@@ -176,7 +176,8 @@ kinds! {
     services: Service,
     /// `discovery.k8s.io/v1`.
     slices: EndpointSlice,
-    /// `v1`; in files of any type, and `stringData` is already part of `data`.
+    /// `v1`; in files of any type, and `stringData` is already part of `data`. The index has the other
+    /// ones of a cluster apart, as far as they are followed by name.
     secrets: Secret where "type=kubernetes.io/tls",
     /// `v1`. Of a cluster the controller's alone.
     configmaps: ConfigMap,

@@ -41,7 +41,8 @@ pub struct SourceStatus {
     /// As good as the worst watch.
     #[serde(flatten)]
     pub state: SourceState,
-    /// One per kind that is watched at an API server; empty for a folder.
+    /// One per kind that is watched at an API server, and one for all Secrets that are followed by
+    /// name while there are any; empty for a folder.
     pub kinds: Vec<WatchStatus>,
 }
 

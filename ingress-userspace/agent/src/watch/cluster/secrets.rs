@@ -25,9 +25,9 @@ use super::{
 use ingress_model::ObjectName;
 
 /// Requests of all these watches are at least this far apart: neither a start nor a server that
-/// comes back meets hundreds at once. All that there may be have asked within the time that the
-/// first update waits for them.
-const APART: Duration = Duration::from_millis(10);
+/// comes back meets hundreds at once. As many as there may be have asked well within the time that
+/// the first update waits for them.
+const APART: Duration = Duration::from_millis(5);
 
 /// The entries of a Secret that are read. Others may be most of it, and none of our business.
 const READ: [&str; 2] = ["tls.crt", "tls.key"];
