@@ -51,8 +51,8 @@ pub(super) struct Index {
     pub(super) skipped: BTreeMap<String, u64>,
     slices: Slices,
     addresses: BTreeMap<Box<str>, Addresses>,
-    /// Those that are followed by name and were asked for.
-    secrets: BTreeMap<ObjectName, Option<Item<Secret>>>,
+    /// Those that are followed by name; `None` before the first answer.
+    secrets: BTreeMap<ObjectName, Option<Option<Item<Secret>>>>,
 }
 
 /// Which EndpointSlices belong to which Service.
@@ -77,8 +77,15 @@ impl Index {
             }
             Event::Secret(name, secret) => {
                 let item = secret.map(|object| Item { object, file: None });
-                self.secrets.insert(name.clone(), item);
-                vec![Key::Secret(name)]
+                match self.secrets.get_mut(&name) {
+                    Some(known) => {
+                        *known = Some(item);
+                        vec![Key::Secret(name)]
+                    }
+                    // On its way when its watch was ended: it must not be there, grown old, when it
+                    // is wanted again.
+                    None => Vec::new(),
+                }
             }
             Event::Changed(changed) => self.objects.apply(changed),
             Event::Whole(index) => {
@@ -114,17 +121,20 @@ impl Index {
 
     /// A Secret that is followed by name.
     pub(super) fn named_secret(&self, name: &ObjectName) -> Option<&Item<Secret>> {
-        self.secrets.get(name)?.as_ref()
+        self.secrets.get(name)?.as_ref()?.as_ref()
     }
 
     /// Tells whether the first answer is there for a Secret that is followed by name.
     pub(super) fn has_asked_for(&self, secret: &ObjectName) -> bool {
-        self.secrets.contains_key(secret)
+        self.secrets.get(secret).is_some_and(Option::is_some)
     }
 
-    /// Forgets Secrets that are no longer followed by name.
-    pub(super) fn keep_secrets(&mut self, names: &BTreeSet<ObjectName>) {
+    /// Expects the Secrets that are followed by name, and forgets others.
+    pub(super) fn expect_secrets(&mut self, names: &BTreeSet<ObjectName>) {
         self.secrets.retain(|name, _| names.contains(name));
+        for name in names {
+            self.secrets.entry(name.clone()).or_default();
+        }
     }
 
     /// The Services that stand for an external name.

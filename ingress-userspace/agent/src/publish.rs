@@ -140,7 +140,7 @@ impl Publisher {
         if let Some(secrets) = self.state.take_named_secrets()
             && let Some(follow) = &self.secrets
         {
-            self.index.keep_secrets(&secrets);
+            self.index.expect_secrets(&secrets);
             follow.send_replace(secrets);
         }
         let mut skipped = self.index.skipped.clone();

@@ -1333,7 +1333,7 @@ fn a_secret_that_is_not_of_the_watched_type_is_followed_by_name_until_it_is() {
         // It was made again, of the watched type.
         (typed(Some((*made).clone())), Some(0), Some(true)),
         // Said before the watch by name has ended.
-        (by_name(None), None, None),
+        (by_name(Some(&made)), None, None),
         (typed(None), Some(1), Some(false)),
         (by_name(Some(&made)), None, Some(true)),
         // Both watches have it for a moment.
@@ -1347,7 +1347,7 @@ fn a_secret_that_is_not_of_the_watched_type_is_followed_by_name_until_it_is() {
         let update = state.apply(&index, keys);
         let named = state.take_named_secrets();
         if let Some(named) = &named {
-            index.keep_secrets(named);
+            index.expect_secrets(named);
         }
         assert_eq!(named.map(|named| named.len()), followed, "{said}");
         let certificates: Vec<_> = update
