@@ -3,10 +3,13 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, Sleep},
+};
 
 /// A timer whose deadline may be put off for the price of a store.
 ///
@@ -56,7 +59,9 @@ impl Deadline {
         }
         loop {
             self.registered = true;
-            std::task::ready!(sleep.as_mut().poll(cx));
+            // A task that has used up its turn would be asked to poll the timer later, and the timer
+            // would know of nobody.
+            ready!(Pin::new(&mut unconstrained(sleep.as_mut())).poll(cx));
             if sleep.deadline() >= at {
                 return Poll::Ready(());
             }
@@ -67,7 +72,9 @@ impl Deadline {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, time::Duration};
+    use std::{future::poll_fn, pin::pin, time::Duration};
+
+    use tokio::task::coop::consume_budget;
 
     use super::*;
 
@@ -99,5 +106,22 @@ mod tests {
         deadline.set(start + Duration::from_secs(2));
         poll_fn(|cx| deadline.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_first_polled_by_a_task_that_has_used_up_its_turn_fires() {
+        let start = Instant::now();
+        let mut deadline = Deadline::default();
+        deadline.set(start + Duration::from_secs(1));
+        let mut turns = 0;
+        let fired = poll_fn(|cx| {
+            turns += 1;
+            // As many reads and writes as the runtime grants in one turn.
+            while turns == 1 && pin!(consume_budget()).poll(cx).is_ready() {}
+            deadline.poll(cx)
+        });
+        let fired = tokio::time::timeout(Duration::from_secs(60), fired).await;
+        assert!(fired.is_ok(), "it never fires");
+        assert_eq!(start.elapsed().as_secs(), 1);
     }
 }
