@@ -463,7 +463,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_came_before_a_reset_is_not_lost() {
-        let (lease, mut server) = connected(&Pool::default()).await;
+        let pool = Pool::default();
+        let (lease, mut server) = connected(&pool).await;
         let answer = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
         server.write_all(answer).unwrap();
         SockRef::from(&server)
@@ -472,10 +473,16 @@ mod tests {
         drop(server);
         // The runtime has not looked at the socket since then: writing tells first.
         let request = request(b"POST / HTTP/1.1\r\n\r\n", Some(4 << 20));
-        let mut exchange = Exchange::new(lease, request, ask(Duration::from_secs(5)));
+        let asked = ask(Duration::from_secs(5));
+        let mut exchange = Box::new(Exchange::new(lease, request, asked));
         let now = Instant::now();
-        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await;
-        assert_eq!(head.unwrap().status, 413);
+        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+        assert_eq!(head.status, 413);
+        // Its connection carries no other request, though nothing of the response is missing.
+        let gathered = exchange.gather(&head, now, &mut Outbound::new());
+        let exchange = gathered.expect_err("the request was not sent");
+        drop(exchange.into_download(&head, now));
+        assert_eq!(pool.idle(), 0);
     }
 
     #[tokio::test]

@@ -181,3 +181,23 @@ impl Worker {
         self.pool.sweep(self.now());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reading_of_the_clock_serves_eight_tasks_and_none_after_a_wait() {
+        let freshness = Freshness::default();
+        assert!(!freshness.take(), "nothing was read");
+        for _ in 0..2 {
+            // The task that reads is the first.
+            freshness.begin();
+            let others = (0..100).take_while(|_| freshness.take()).count();
+            assert_eq!(others + 1, usize::from(TASKS_PER_READING));
+        }
+        freshness.begin();
+        freshness.end();
+        assert!(!freshness.take(), "the runtime has waited");
+    }
+}
