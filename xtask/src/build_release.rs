@@ -1,8 +1,8 @@
 //! `build-release`: the binary as the image ships it, optimised by a profile.
 //!
 //! It is compiled twice. The first one counts which of its code runs while `bench train` puts every
-//! kind of load on it; the second is laid out by those counts. That is worth a third of the time
-//! that a small request spends outside the kernel.
+//! kind of load on it; the second is laid out by those counts. It runs a fifth fewer instructions
+//! for a small request (callgrind, 11,673 before and 9,377 after).
 
 use std::{
     fs,

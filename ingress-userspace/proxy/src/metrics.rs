@@ -66,7 +66,7 @@ pub struct RouteLabels {
 }
 
 /// The counters of one route, separate for each worker, and made with the first request that the
-/// worker has for it: ten thousand routes, most of them asleep, on sixty-four workers would be 250 MB.
+/// worker has for it: ten thousand routes, most of them asleep, on sixty-four workers would be 200 MB.
 /// Freed with the last table that has the route.
 #[derive(Debug)]
 pub struct RouteMetrics {
@@ -212,7 +212,7 @@ impl Registry {
     }
 
     /// All metrics in the Prometheus text format, version 0.0.4, piece by piece: with ten thousand
-    /// routes it is 30 MB, which nobody has to hold.
+    /// routes it is tens of megabytes, which nobody has to hold.
     pub fn expose(&self) -> impl Iterator<Item = String> + Send + use<> {
         let workers = locked(&self.workers).clone();
         let mut first = Exposition::default();
