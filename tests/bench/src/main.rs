@@ -7,6 +7,7 @@ mod account;
 mod converge;
 mod http;
 mod median;
+mod percentile;
 mod program;
 mod steer;
 

@@ -4,6 +4,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +22,7 @@ use super::{
     site,
     source::{Source, Writer},
 };
-use crate::account;
+use crate::{account, percentile::percentile};
 
 /// An edit that has no effect within this time fails the benchmark.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -31,6 +32,10 @@ const LIGHT: u64 = 400;
 
 /// Edits per second of the steady load.
 const STEADY: u64 = 100;
+
+/// Seconds of one round under it: short, so that what else the machine does falls on rounds with
+/// edits and on rounds without them alike.
+const ROUND: u64 = 5;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +83,8 @@ pub(super) struct Figures {
     /// as hard in both.
     pub(super) calm_ms: Vec<f64>,
     pub(super) storm_ms: Vec<f64>,
+    /// Of each pair of rounds, how many times the p99 without edits the one under edits is.
+    pub(super) storm_ratios: Vec<f64>,
 }
 
 /// Measures a site of `plan` through a source.
@@ -135,19 +142,31 @@ pub(super) fn measure<S: Source>(
     let (writer, edit_cpu_us) = namespace.run(move || bench.cpu_of_edits(writer))?;
     let (writer, endpoint_cpu_us) = namespace.run(move || bench.cpu_of_endpoint_changes(writer))?;
 
-    let (mut calm_ms, mut storm_ms) = (Vec::new(), Vec::new());
+    let (mut calm_ms, mut storm_ms, mut storm_ratios) = (Vec::new(), Vec::new(), Vec::new());
     if name == "api" && plan.seconds > 0 {
+        let rounds = plan.seconds.div_ceil(ROUND);
         println!(
-            "  {STEADY} writes per second for twice {} s, then edits",
-            plan.seconds
+            "  {rounds} rounds of {ROUND} s with {STEADY} writes per second that nobody reads, and \
+             as many with {STEADY} edits per second, in turn"
         );
-        let load = bench.light_load(&namespace);
-        let writer = namespace.run(move || bench.storm(writer, |_, at| site::unread(at)))?;
-        calm_ms = load.stop()?;
-        let load = bench.light_load(&namespace);
-        let edit = |plan: Plan, at| site::ingress(plan.served(at), plan.services(), 1_000_000 + at);
-        namespace.run(move || bench.storm(writer, edit))?;
-        storm_ms = load.stop()?;
+        let mut writer = writer;
+        for round in 0..rounds {
+            let numbers = round * ROUND * STEADY..(round + 1) * ROUND * STEADY;
+            let load = bench.light_load(&namespace);
+            let storm = numbers.clone();
+            writer = namespace.run(move || bench.storm(writer, storm, |_, at| site::unread(at)))?;
+            let calm = ascending(load.stop()?);
+            let load = bench.light_load(&namespace);
+            let edit =
+                |plan: Plan, at| site::ingress(plan.served(at), plan.services(), 1_000_000 + at);
+            writer = namespace.run(move || bench.storm(writer, numbers, edit))?;
+            let storm = ascending(load.stop()?);
+            if let (Some(calm), Some(storm)) = (percentile(&calm, 99), percentile(&storm, 99)) {
+                storm_ratios.push(storm / calm);
+            }
+            calm_ms.extend(calm);
+            storm_ms.extend(storm);
+        }
     }
     Ok(Figures {
         source: name,
@@ -162,6 +181,7 @@ pub(super) fn measure<S: Source>(
         compiled_by_endpoints,
         calm_ms: ascending(calm_ms),
         storm_ms: ascending(storm_ms),
+        storm_ratios,
     })
 }
 
@@ -285,11 +305,12 @@ impl Bench {
     fn storm(
         &self,
         mut writer: Writer,
+        numbers: Range<u64>,
         object: impl Fn(Plan, usize) -> serde_json::Value,
     ) -> Result<Writer> {
-        let began = Instant::now();
-        for at in 0..self.plan.seconds * STEADY {
-            let due = began + Duration::from_secs_f64(at as f64 / STEADY as f64);
+        let (began, first) = (Instant::now(), numbers.start);
+        for at in numbers {
+            let due = began + Duration::from_secs_f64((at - first) as f64 / STEADY as f64);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             writer.write(&object(self.plan, at as usize))?;
         }

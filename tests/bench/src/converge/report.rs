@@ -7,6 +7,7 @@ use std::{fmt, fs, path::Path};
 use anyhow::{Context, Result};
 
 use super::measure::Figures;
+use crate::{median::median, percentile::percentile};
 
 /// The figures of every site.
 #[derive(Debug, Default)]
@@ -79,12 +80,6 @@ impl Report {
     }
 }
 
-/// The value below which this share of the ascending `values` lies.
-fn percentile(values: &[f64], share: f64) -> Option<f64> {
-    let rank = (values.len() as f64 * share).ceil() as usize;
-    values.get(rank.saturating_sub(1)).copied()
-}
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for figures in &self.0 {
@@ -103,15 +98,22 @@ impl fmt::Display for Report {
                 ("requests without edits", &figures.calm_ms),
                 ("requests under edits", &figures.storm_ms),
             ] {
-                let of = |share| percentile(values, share);
+                let of = |percent| percentile(values, percent);
                 if let (Some(p50), Some(p90), Some(p99), Some(max)) =
-                    (of(0.5), of(0.9), of(0.99), of(1.0))
+                    (of(50), of(90), of(99), of(100))
                 {
                     writeln!(
                         f,
                         "  {name:24} p50 {p50:7.2}  p90 {p90:7.2}  p99 {p99:7.2}  max {max:7.2} ms"
                     )?;
                 }
+            }
+            let ratios = figures.storm_ratios.iter().copied();
+            if let Some(ratio) = median(ratios) {
+                writeln!(
+                    f,
+                    "  p99 under edits          {ratio:8.2} × without, median of the rounds"
+                )?;
             }
             writeln!(
                 f,
@@ -133,20 +135,5 @@ impl fmt::Display for Report {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_percentile_is_a_value_that_was_measured() {
-        let values: Vec<f64> = (1..=100).map(f64::from).collect();
-        for (share, value) in [(0.5, 50.0), (0.99, 99.0), (1.0, 100.0)] {
-            assert_eq!(percentile(&values, share), Some(value), "{share}");
-        }
-        assert_eq!(percentile(&[7.0], 0.99), Some(7.0));
-        assert_eq!(percentile(&[], 0.99), None);
     }
 }

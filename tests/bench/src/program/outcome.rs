@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+use crate::percentile::percentile;
+
 /// What a load counted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
@@ -53,39 +55,15 @@ impl Count {
         Outcome {
             requests: self.latencies_us.len() as u64 * each,
             failed: self.failed,
-            p50_us: percentile(&self.latencies_us, 50),
-            p99_us: percentile(&self.latencies_us, 99),
+            p50_us: percentile(&self.latencies_us, 50).map(f64::from),
+            p99_us: percentile(&self.latencies_us, 99).map(f64::from),
         }
     }
-}
-
-/// The smallest value that `percent` of all do not exceed (nearest rank); `sorted` ascends.
-fn percentile(sorted: &[u32], percent: usize) -> Option<f64> {
-    let rank = (sorted.len() * percent).div_ceil(100);
-    sorted.get(rank.checked_sub(1)?).copied().map(f64::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_percentile_is_the_value_at_the_nearest_rank() {
-        let hundred: Vec<u32> = (1..=100).collect();
-        for (sorted, percent, expected) in [
-            (&hundred[..], 50, Some(50.0)),
-            (&hundred[..], 99, Some(99.0)),
-            (&hundred[..1], 99, Some(1.0)),
-            (&hundred[..3], 50, Some(2.0)),
-            (&[], 50, None),
-        ] {
-            assert_eq!(
-                percentile(sorted, percent),
-                expected,
-                "{percent} % of {sorted:?}"
-            );
-        }
-    }
 
     #[test]
     fn an_answer_may_stand_for_several_messages() {
