@@ -2,11 +2,21 @@
 
 use std::{
     ffi::OsStr,
+    fs::{self, File},
+    net::{SocketAddr, TcpStream},
+    path::Path,
     process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{
+    process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit},
+    thread::{CpuSet, sched_getaffinity},
+};
+
+/// How long a program may take until it listens; 10,000 routes take some of them seconds.
+const START: Duration = Duration::from_secs(30);
 
 /// Which core a process has.
 #[derive(Clone, Copy)]
@@ -15,6 +25,18 @@ pub(super) enum Core {
     Proxy,
     /// The load's and the origins'.
     Load,
+}
+
+impl Core {
+    /// Its number among those that may be used; none if there are not two.
+    fn of(self, allowed: &[usize]) -> Option<usize> {
+        let (first, last) = (allowed.first()?, allowed.last()?);
+        let core = match self {
+            Self::Proxy => first,
+            Self::Load => last,
+        };
+        (first != last).then_some(*core)
+    }
 }
 
 /// Makes room for the connections of all rows, in this process and its children.
@@ -31,16 +53,19 @@ pub(super) fn raise_descriptor_limit() -> Result<()> {
 /// that is wanted and there is one to spare.
 pub(super) fn wrapper(pin: bool, core: Core) -> Result<Vec<String>> {
     let mut words = vec!["setpriv", "--pdeathsig", "TERM"];
-    let cores = std::thread::available_parallelism()?.get();
-    let number = match core {
-        Core::Proxy => 0,
-        Core::Load => cores - 1,
-    }
-    .to_string();
-    if pin && cores > 1 {
-        words.extend(["taskset", "-c", &number]);
+    let number = core.of(&allowed_cores()?).map(|number| number.to_string());
+    if let Some(number) = number.as_ref().filter(|_| pin) {
+        words.extend(["taskset", "-c", number]);
     }
     Ok(words.into_iter().map(str::to_owned).collect())
+}
+
+/// The cores that this process may use: in a container, or under `taskset`, not all there are.
+fn allowed_cores() -> Result<Vec<usize>> {
+    let set = sched_getaffinity(None).context("ask for the cores of this process")?;
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|&core| set.is_set(core))
+        .collect())
 }
 
 /// A command for a process on that core.
@@ -64,12 +89,46 @@ impl Running {
         Ok(Self(child.with_context(|| format!("start {command:?}"))?))
     }
 
-    /// Starts it without a word from it.
+    /// Starts it and waits until it listens on all of the addresses. What it says goes to a file in
+    /// `folder`.
     ///
     /// # Errors
-    /// It cannot be started.
-    pub(super) fn start_silent(command: &mut Command) -> Result<Self> {
-        Self::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+    /// It ends, which shows what it said, or does not listen for 30 s.
+    pub(super) fn start_listening(
+        command: &mut Command,
+        addresses: &[SocketAddr],
+        folder: &Path,
+    ) -> Result<Self> {
+        let said = folder.join("said");
+        let file = File::create(&said).with_context(|| format!("create {}", said.display()))?;
+        let mut running = Self::start(command.stdout(file.try_clone()?).stderr(file))?;
+        running
+            .wait_until_listening(addresses)
+            .with_context(|| {
+                fs::read_to_string(&said)
+                    .unwrap_or_default()
+                    .trim()
+                    .to_owned()
+            })
+            .with_context(|| format!("{command:?}"))?;
+        Ok(running)
+    }
+
+    fn wait_until_listening(&mut self, addresses: &[SocketAddr]) -> Result<()> {
+        let deadline = Instant::now() + START;
+        for address in addresses {
+            while TcpStream::connect(address).is_err() {
+                if let Some(status) = self.0.try_wait()? {
+                    bail!("ended with {status}");
+                }
+                ensure!(
+                    Instant::now() < deadline,
+                    "nothing listens on {address} after {START:?}"
+                );
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
     }
 
     /// Process id.
@@ -87,5 +146,39 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
         let _ = self.0.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_taken_from_those_that_may_be_used() {
+        for (allowed, proxy, load) in [
+            (&[0, 1][..], Some(0), Some(1)),
+            (&[2, 3, 5], Some(2), Some(5)),
+            (&[3], None, None),
+            (&[], None, None),
+        ] {
+            assert_eq!(Core::Proxy.of(allowed), proxy, "{allowed:?}");
+            assert_eq!(Core::Load.of(allowed), load, "{allowed:?}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_instead_of_listening_is_an_error_with_what_it_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = super::super::stand::free_address().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo unknown directive >&2; exit 3"]);
+        let start = Instant::now();
+        let error = Running::start_listening(&mut command, &[address], folder.path())
+            .err()
+            .map(|error| format!("{error:#}"))
+            .unwrap_or_default();
+        assert!(error.contains("unknown directive"), "{error}");
+        assert!(error.contains("exit status: 3"), "{error}");
+        assert!(start.elapsed() < START, "waited {:?}", start.elapsed());
     }
 }

@@ -122,8 +122,7 @@ pub(crate) fn train() -> Result<()> {
     };
     let rows = Row::ALL.into_iter().filter(|row| !row.wants_fresh_proxy());
     let cells: Vec<_> = rows.map(cell).collect();
-    let cores = std::thread::available_parallelism()?.get();
-    let stand = Stand::start(cores > 1, false)?;
+    let stand = Stand::start(true, false)?;
     let fleet = fleet(&cells, &stand)?;
     for cell in &cells {
         let sample = sample(cell, &fleet, &stand, CONNECTIONS, 1)?;

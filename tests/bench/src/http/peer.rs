@@ -11,7 +11,7 @@ use super::{
     config::{self, Place},
     proxy::Proxy,
     row::Routes,
-    stand::{Stand, free_address, wait_for, write},
+    stand::{Stand, free_address, write},
 };
 
 /// A proxy under measurement; ends when dropped.
@@ -67,10 +67,8 @@ impl Peer {
             }
             Proxy::Forebay => unreachable!("started above"),
         }
-        let running = Running::start_silent(&mut command)?;
-        wait_for(http)
-            .and_then(|()| wait_for(https))
-            .with_context(|| format!("{proxy}, started by {command:?}"))?;
+        let running = Running::start_listening(&mut command, &[http, https], folder.path())
+            .with_context(|| format!("start {proxy}"))?;
         Ok(Self {
             http,
             https,

@@ -2,13 +2,12 @@
 
 use std::{
     fs::{self, Permissions},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use super::{
@@ -28,9 +27,6 @@ const POST_LUA: &str = "wrk.method = 'POST'\nwrk.body = string.rep('x', 4096)\n"
 
 /// How many hosts [`Routes::Many`] are.
 const MANY: usize = 10_000;
-
-/// How long a program may take until it listens; 10,000 routes take some of them seconds.
-const START: Duration = Duration::from_secs(30);
 
 /// What the proxies stand on; ends when dropped.
 pub(super) struct Stand {
@@ -69,7 +65,7 @@ impl Stand {
             write(folder.path(), name, text.as_bytes())?;
         }
         let (origin, origin_running) = start_origin(folder.path(), pin)?;
-        let (echo, echo_running) = start_echo(pin)?;
+        let (echo, echo_running) = start_echo(folder.path(), pin)?;
         Ok(Self {
             origin,
             echo,
@@ -123,16 +119,17 @@ fn start_origin(folder: &Path, pin: bool) -> Result<(SocketAddr, Running)> {
     let settings = config::origin(&own, address, BODY, &large);
     let path = write(&own, "nginx.conf", settings.as_bytes())?;
     let mut nginx = command(&wrapper(pin, Core::Load)?, "nginx")?;
-    let running = Running::start_silent(nginx.arg("-c").arg(path))?;
-    wait_for(address).context("the origin, an nginx")?;
+    let running = Running::start_listening(nginx.arg("-c").arg(path), &[address], &own)
+        .context("start the origin, an nginx")?;
     Ok((address, running))
 }
 
-fn start_echo(pin: bool) -> Result<(SocketAddr, Running)> {
+fn start_echo(folder: &Path, pin: bool) -> Result<(SocketAddr, Running)> {
     let address = free_address()?;
     let mut echo = command(&wrapper(pin, Core::Load)?, std::env::current_exe()?)?;
-    let running = Running::start_silent(echo.args(["program", "echo"]).arg(address.to_string()))?;
-    wait_for(address).context("the origin of WebSockets")?;
+    echo.args(["program", "echo"]).arg(address.to_string());
+    let running = Running::start_listening(&mut echo, &[address], folder)
+        .context("start the origin of WebSockets")?;
     Ok((address, running))
 }
 
@@ -155,19 +152,4 @@ pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<PathBuf> 
     let path = folder.join(name);
     fs::write(&path, bytes).with_context(|| format!("write {}", path.display()))?;
     Ok(path)
-}
-
-/// Waits until something listens there.
-///
-/// # Errors
-/// Nothing does after 30 s.
-pub(super) fn wait_for(address: SocketAddr) -> Result<()> {
-    let deadline = Instant::now() + START;
-    while TcpStream::connect(address).is_err() {
-        if Instant::now() > deadline {
-            bail!("nothing listens on {address} after {START:?}");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
