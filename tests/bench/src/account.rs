@@ -10,7 +10,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     for pid in family(pid)? {
         let stat =
             fs::read_to_string(format!("/proc/{pid}/stat")).context("the proxy has ended")?;
-        all += ticks(&stat).with_context(|| format!("read {stat:?}"))?;
+        all += ticks(&stat).with_context(|| format!("the proxy has ended: {stat:?}"))?;
     }
     Ok(all as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
@@ -42,6 +42,9 @@ pub(crate) fn pss_kib(pid: u32) -> Result<u64> {
 /// A process, its children, and theirs.
 fn family(pid: u32) -> Result<Vec<u32>> {
     let mut family = vec![pid];
+    // Without it the workers of a proxy would cost nothing.
+    fs::metadata("/proc/thread-self/children")
+        .context("the kernel does not list children (CONFIG_PROC_CHILDREN)")?;
     for task in fs::read_dir(format!("/proc/{pid}/task")).context("the proxy has ended")? {
         let children = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
         for child in children.split_ascii_whitespace() {
@@ -51,9 +54,14 @@ fn family(pid: u32) -> Result<Vec<u32>> {
     Ok(family)
 }
 
-/// `utime` and `stime`, fields 14 and 15 of proc_pid_stat(5); the second field may hold spaces.
+/// `utime` and `stime`, fields 14 and 15 of proc_pid_stat(5); the second field may hold spaces. None
+/// of a process that has ended and that nobody has waited for: the third field says so.
 fn ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    let mut fields = fields.skip(10);
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
@@ -71,6 +79,12 @@ mod tests {
     fn names_with_spaces_do_not_shift_the_fields() {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4 0 0 0 0 40 2 0 0 20 0 1 0";
         assert_eq!(ticks(stat), Some(42));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_has_no_bill() {
+        let stat = "7 (a) Z 1 7 7 0 -1 4 0 0 0 0 40 2 0 0 20 0 1 0";
+        assert_eq!(ticks(stat), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Parser;
 
 mod account;
+mod client;
 mod converge;
 mod http;
 mod median;

@@ -17,12 +17,11 @@ use ingress_lab::forebay::Forebay;
 use serde::Serialize;
 
 use super::{
-    client::Client,
     running::{Processes, Running},
     site,
     source::{Source, Writer},
 };
-use crate::{account, percentile::percentile};
+use crate::{account, client::Client, percentile::percentile};
 
 /// An edit that has no effect within this time fails the benchmark.
 const LIMIT: Duration = Duration::from_secs(10);

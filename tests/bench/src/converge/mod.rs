@@ -5,7 +5,6 @@
 
 #![allow(clippy::print_stdout, reason = "a person waits, and reads the figures")]
 
-mod client;
 mod measure;
 mod report;
 mod running;

@@ -16,7 +16,8 @@ use ingress_lab::{
 };
 use serde_json::{Value, json};
 
-use super::{client::Client, site::NAMESPACE};
+use super::site::NAMESPACE;
+use crate::client::Client;
 
 /// Where objects are written, and who hears of it.
 pub(super) trait Source: Sized + Send + 'static {

@@ -19,6 +19,19 @@ use super::{
 /// A small answer, 90 bytes with the end of its line.
 const BODY: &str = "{\"id\":\"0123456789\",\"name\":\"a small answer, as most are\",\"price\":\"12.34\",\"stock\":\"567890\"}\n";
 
+/// Length of the other answers, in bytes.
+const MIDDLE: usize = 16 << 10;
+const LARGE: usize = 1 << 20;
+
+/// How long the origin's answer to a path is, in bytes.
+pub(super) fn answer_length(path: &str) -> usize {
+    match path {
+        "/16k" | "/chunked" => MIDDLE,
+        "/1m" => LARGE,
+        _ => BODY.len(),
+    }
+}
+
 /// Makes wrk ask the hosts in turn; names them as [`host`] does.
 const HOSTS_LUA: &str = include_str!("hosts.lua");
 
@@ -113,8 +126,8 @@ fn start_origin(folder: &Path, pin: bool) -> Result<(SocketAddr, Running)> {
     let own = folder.join("origin");
     let large = own.join("files");
     fs::create_dir_all(&large)?;
-    write(&large, "16k", &[b'x'; 16 << 10])?;
-    write(&large, "1m", &vec![b'x'; 1 << 20])?;
+    write(&large, "16k", &[b'x'; MIDDLE])?;
+    write(&large, "1m", &vec![b'x'; LARGE])?;
     let address = free_address()?;
     let settings = config::origin(&own, address, BODY, &large);
     let path = write(&own, "nginx.conf", settings.as_bytes())?;

@@ -12,9 +12,9 @@ use super::{
     peer::Peer,
     row::{Load, Row, SMALL},
     sample::Sample,
-    stand::Stand,
+    stand::{Stand, answer_length},
 };
-use crate::account::cpu_seconds;
+use crate::{account::cpu_seconds, client::Client};
 
 /// One proxy's turn in a round.
 pub(super) struct Turn<'a> {
@@ -41,17 +41,19 @@ impl Turn<'_> {
             Load::Handshakes { resume } => self.handshakes(resume)?,
             Load::Websocket => self.websocket()?,
         };
+        self.probe(row)?;
         let before = cpu_seconds(self.peer.pid())?;
         let text = said(&mut command)?;
         let cpu_seconds = cpu_seconds(self.peer.pid())? - before;
         let outcome = match row.load() {
             Load::Handshakes { .. } | Load::Websocket => serde_json::from_str(&text)?,
-            _ => output::read(&text),
+            _ => output::read(&text)?,
         };
         ensure!(
             outcome.requests > 0,
-            "{command:?} counted no answer: {text}"
+            "{command:?} counted no right answer: {text}"
         );
+        ensure!(cpu_seconds > 0.0, "the proxy used no CPU: it did not serve");
         Ok(Sample {
             cost: cpu_seconds * 1e6 / outcome.requests as f64,
             rate: Some(outcome.requests as f64 / self.seconds as f64),
@@ -59,6 +61,23 @@ impl Turn<'_> {
             p99_us: outcome.p99_us,
             failed: outcome.failed,
         })
+    }
+
+    /// Asks once what wrk will ask: it takes a redirect, or an empty answer, for a good one.
+    fn probe(&self, row: Row) -> Result<()> {
+        let (path, length) = match row.load() {
+            Load::Wrk { tls: false, path } => (path, answer_length(path)),
+            Load::WrkPost | Load::WrkHosts => (SMALL, answer_length(SMALL)),
+            _ => return Ok(()),
+        };
+        let answer = Client::connect(self.peer.http)?.get(crate::HOST, path)?;
+        ensure!(
+            answer.status == 200 && answer.body.len() == length,
+            "{path} was answered {} with {} bytes instead of 200 with {length}",
+            answer.status,
+            answer.body.len()
+        );
+        Ok(())
     }
 
     fn wrk(&self, tls: bool, path: &str) -> Result<Command> {

@@ -13,20 +13,20 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
     stream: BufReader<TcpStream>,
 }
 
 /// A response.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr) -> Result<Self> {
+    pub(crate) fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).with_context(|| format!("connect {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -37,12 +37,12 @@ impl Client {
     }
 
     /// `GET path` with a Host.
-    pub(super) fn get(&mut self, host: &str, path: &str) -> Result<Answer> {
+    pub(crate) fn get(&mut self, host: &str, path: &str) -> Result<Answer> {
         self.ask("GET", host, path, "", b"")
     }
 
     /// Sends a request and reads the whole response.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         method: &str,
         host: &str,
