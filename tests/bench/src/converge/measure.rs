@@ -359,8 +359,10 @@ fn requests(proxy: SocketAddr, host: &str, rate: u64, stopped: &AtomicBool) -> R
     let began = Instant::now();
     while !stopped.load(Ordering::Relaxed) {
         let due = began + Duration::from_secs_f64(latencies.len() as f64 / rate as f64);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let asked = Instant::now();
+        let early = due.saturating_duration_since(Instant::now());
+        std::thread::sleep(early);
+        // A request that the one before has kept waiting has waited since it was due.
+        let asked = if early.is_zero() { due } else { Instant::now() };
         let answer = client.get(host, "/v0")?;
         ensure!(answer.status == 200, "a request got {}", answer.status);
         latencies.push(milliseconds(asked));
