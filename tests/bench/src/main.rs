@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: measures, always beside a peer or a floor in the same run.
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, builder::RangedU64ValueParser};
 
 mod account;
 mod client;
@@ -14,6 +14,11 @@ mod steer;
 
 /// The host that all requests name, and the certificate.
 const HOST: &str = "bench.example";
+
+/// Parses a count that must not be less: of nothing, there is no median.
+fn at_least(least: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..)
+}
 
 /// Measures Forebay.
 #[derive(Parser)]

@@ -16,16 +16,16 @@ use ingress_ebpf::fixtures::{ELSEWHERE, Outcome, Owner, World, cases, outcome, p
 use ingress_lab::programs::Programs;
 use serde::Serialize;
 
-use crate::median::median;
+use crate::{at_least, median::median};
 
 /// The command line of `bench steer`.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Options {
     /// Runs per frame and round
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// Rounds over all cases
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 9, value_parser = at_least(1))]
     rounds: usize,
     /// Where to write the JSON and the chart
     #[arg(long, default_value = "target/bench")]

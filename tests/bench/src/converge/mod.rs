@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
+use crate::at_least;
+
 use self::{
     measure::Plan,
     report::Report,
@@ -40,12 +42,12 @@ pub(crate) struct Options {
     /// Agent and proxy as two processes, whose costs are added up
     #[arg(long)]
     two_processes: bool,
-    /// Ingresses of each site; a tenth as many Services and Secrets, and fifty endpoints for each
-    /// Service
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 10_000])]
+    /// Ingresses of each site, at least ten; a tenth as many Services and Secrets, and fifty
+    /// endpoints for each Service
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 10_000], value_parser = at_least(10))]
     ingresses: Vec<usize>,
     /// Edits, and endpoint changes, whose latency is measured
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 300, value_parser = at_least(1))]
     edits: usize,
     /// Seconds of steady edits
     #[arg(long, default_value_t = 60)]

@@ -20,6 +20,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use crate::at_least;
+
 use self::{
     load::Turn,
     peer::Peer,
@@ -34,13 +36,13 @@ use self::{
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     /// Rounds; each measures every proxy once per row, and the report shows medians
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least(1))]
     rounds: usize,
     /// Seconds per proxy, row and round
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Connections of the load, at least four
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least(4))]
     connections: usize,
     /// Proxies to measure [default: all that are installed]
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -205,7 +207,7 @@ fn sample(
     let turn = Turn {
         peer,
         stand,
-        connections: connections.max(4),
+        connections,
         seconds,
     };
     turn.measure(cell.row)
