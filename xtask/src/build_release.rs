@@ -17,6 +17,7 @@ use crate::{
     build_ebpf,
     setup::{self, Piece, profdata},
     shell::{self, cargo, command},
+    test::WORKSPACE,
     workspace,
 };
 
@@ -24,10 +25,13 @@ use crate::{
 const FOLDER: &str = "profiled";
 
 /// Links the C library in: for an image with nothing else.
-const STATIC: &str = "-C target-feature=+crt-static";
+const STATIC: &str = "-Ctarget-feature=+crt-static";
 
 /// Code that no training has run is rare, not unwanted: it is not made slower to be smaller.
-const KEEP_SPEED: &str = "-C llvm-args=-pgso=false";
+const KEEP_SPEED: &str = "-Cllvm-args=-pgso=false";
+
+/// Between flags in `CARGO_ENCODED_RUSTFLAGS`, so that a path may have spaces.
+const SEPARATOR: &str = "\x1f";
 
 /// The command line of `cargo xtask build-release`.
 #[derive(Args)]
@@ -49,33 +53,39 @@ pub(crate) fn build(is_static: bool) -> Result<PathBuf> {
     setup::ensure(&Piece::RELEASE)?;
     build_ebpf::build()?;
     let folder = workspace::target().join(FOLDER);
-    let flags = if is_static { STATIC } else { "" };
+    let linked = is_static.then(|| STATIC.to_owned());
     let (raw, profile) = (folder.join("counts"), folder.join("forebay.profdata"));
     println!("compiling the binary that counts; the first time this takes some minutes");
-    let counting = compile(
-        &folder.join("counting"),
-        &format!("{flags} -C profile-generate={}", raw.display()),
-    )?;
+    let counts = format!("-Cprofile-generate={}", raw.display());
+    let flags: Vec<String> = linked.iter().cloned().chain([counts]).collect();
+    let counting = compile(&folder.join("counting"), &flags)?;
     if !is_newer(&profile, &counting) {
         train(&counting, &raw, &profile)?;
     }
     println!("compiling the binary that is optimised; the first time this takes some minutes");
-    let profile = profile.display();
-    let used = format!("{flags} -C profile-use={profile} {KEEP_SPEED}");
-    let built = compile(&folder.join("optimised"), &used)?;
+    let used = [
+        format!("-Cprofile-use={}", profile.display()),
+        KEEP_SPEED.to_owned(),
+    ];
+    let flags: Vec<String> = linked.into_iter().chain(used).collect();
+    let built = compile(&folder.join("optimised"), &flags)?;
     let binary = folder.join("forebay");
-    fs::copy(&built, &binary)
-        .with_context(|| format!("copy {} to {}", built.display(), binary.display()))?;
+    // Beside it first: the one before may be running, and half a binary must not have its name.
+    let partial = folder.join("forebay.partial");
+    fs::copy(&built, &partial)
+        .with_context(|| format!("copy {} to {}", built.display(), partial.display()))?;
+    put(&partial, &binary)?;
     Ok(binary)
 }
 
 /// Compiles `forebay` with these flags, into a target directory of its own: other flags make other
 /// libraries. With a target named, the flags stay away from build scripts.
-fn compile(target: &Path, flags: &str) -> Result<PathBuf> {
+fn compile(target: &Path, flags: &[String]) -> Result<PathBuf> {
     let host = host()?;
     shell::run(
+        // Of all variables with flags cargo reads this one first, and then no other.
         cargo()
-            .env("RUSTFLAGS", flags.trim())
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR))
             .args(["build", "--locked", "--release"])
             .args(["--package", "ingress-userspace", "--bin", "forebay"])
             .args(["--target", &host, "--target-dir"])
@@ -84,22 +94,45 @@ fn compile(target: &Path, flags: &str) -> Result<PathBuf> {
     Ok(target.join(host).join("release/forebay"))
 }
 
-/// Lets the binary serve under load, and makes a profile of what it has counted.
+/// Lets the binary serve under load, and makes a profile of what it has counted. There is a profile
+/// when all of that went well, and not before: it is taken for newer than the binary from then on.
 fn train(counting: &Path, raw: &Path, profile: &Path) -> Result<()> {
     if raw.exists() {
         fs::remove_dir_all(raw).with_context(|| format!("remove {}", raw.display()))?;
     }
-    shell::run(cargo().args(["build", "--release", "--package", "ingress-bench"]))?;
+    println!("building what puts load on it; the first time this takes some minutes");
+    // As `bench` builds it, so that neither undoes the other's work.
+    shell::run(
+        cargo()
+            .args(["build", "--locked", "--release"])
+            .args(WORKSPACE)
+            .args(["--bin", "bench"]),
+    )?;
     println!("training, half a minute");
     let bench = workspace::target().join("release/bench");
-    shell::run(command(bench).env("FOREBAY_BIN", counting).arg("train"))?;
+    shell::run(
+        command(bench)
+            .env("FOREBAY_BIN", counting)
+            // Set for somebody else's counts, it would take ours there.
+            .env_remove("LLVM_PROFILE_FILE")
+            .arg("train"),
+    )?;
     let merge = profdata::find().context("llvm-profdata was there a moment ago")?;
+    let partial = profile.with_extension("partial");
     shell::run(
         command(merge)
             .args(["merge", "--output"])
-            .arg(profile)
+            .arg(&partial)
             .arg(raw),
     )
+    .context(profdata::BY_HAND)?;
+    put(&partial, profile)
+}
+
+/// Gives a file its name once it is whole.
+fn put(partial: &Path, whole: &Path) -> Result<()> {
+    fs::rename(partial, whole)
+        .with_context(|| format!("move {} to {}", partial.display(), whole.display()))
 }
 
 fn host() -> Result<String> {

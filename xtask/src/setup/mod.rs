@@ -128,9 +128,14 @@ fn check_rights(steps: &[Step]) -> Result<()> {
     };
     if shell::find("apt-get").is_none() {
         bail!(
-            "no apt-get found; install these packages by hand (Debian names): {}.\n{}",
+            "no apt-get found; install these packages by hand (Debian names): {}.\n{}{}",
             names.join(" "),
-            ebpf::BY_HAND
+            ebpf::BY_HAND,
+            if names.contains(&profdata::PACKAGE) {
+                format!("\n{}", profdata::BY_HAND)
+            } else {
+                String::new()
+            }
         );
     }
     if !shell::is_root() {

@@ -11,6 +11,10 @@ use crate::shell::{self, command, output};
 pub(crate) const PACKAGE: &str = "llvm-22";
 const DEBIAN: &str = "/usr/lib/llvm-22/bin/llvm-profdata";
 
+/// What to tell someone without that package, or with a compiler that is newer.
+pub(crate) const BY_HAND: &str = "llvm-profdata must be as new as the compiler's LLVM (`rustc -vV`); \
+    with rustup, this brings it: rustup component add llvm-tools";
+
 /// Looks for it.
 pub(crate) fn find() -> Option<PathBuf> {
     let own = output(command("rustc").args(["--print", "target-libdir"]))
