@@ -1,6 +1,8 @@
 //! `bench`: builds the binary of the image and becomes the benchmark.
 
-use anyhow::Result;
+use std::{path::Path, process::Stdio};
+
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
@@ -39,21 +41,27 @@ pub(crate) struct Options {
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let subject = match options.subject {
-        Subject::Http => {
-            setup::ensure(&Piece::BENCH)?;
-            "http"
-        }
-        Subject::Converge => {
-            setup::ensure(&[Piece::Kubernetes])?;
-            "converge"
-        }
-        Subject::Steer => "steer",
+    let (subject, pieces): (_, &[Piece]) = match options.subject {
+        Subject::Http => ("http", &Piece::BENCH),
+        Subject::Converge => ("converge", &Piece::CONVERGE),
+        Subject::Steer => ("steer", &[]),
     };
-    build_ebpf::build()?;
-    println!("building the benchmark; the first time this takes some minutes");
     // Packets are counted by a bench that loads the kernel programs itself.
     let serves = !matches!(options.subject, Subject::Steer);
+    let asks_for_help = options
+        .rest
+        .iter()
+        .any(|word| word == "--help" || word == "-h");
+    if !asks_for_help {
+        let release: &[Piece] = if serves && !options.unprofiled {
+            &Piece::RELEASE
+        } else {
+            &[]
+        };
+        setup::ensure(&[pieces, release].concat())?;
+    }
+    build_ebpf::build()?;
+    println!("building the benchmark; the first time this takes some minutes");
     let bins: &[&str] = if serves && options.unprofiled {
         &["--bin", "bench", "--bin", "forebay"]
     } else {
@@ -67,6 +75,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     )?;
     let built = workspace::target().join("release");
     let mut bench = command(built.join("bench"));
+    if asks_for_help {
+        return shell::replace_by(bench.arg(subject).args(&options.rest));
+    }
+    check_options(&built.join("bench"), subject, &options.rest)?;
     if serves {
         let forebay = if options.unprofiled {
             built.join("forebay")
@@ -82,4 +94,52 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bench.env("FOREBAY_ENVOY", envoy);
     }
     shell::replace_by(bench.arg(subject).args(&options.rest))
+}
+
+/// Fails if the benchmark does not know the options: better now than after a quarter of an hour. Asked
+/// for help behind them, it only reads them.
+fn check_options(bench: &Path, subject: &str, options: &[String]) -> Result<()> {
+    let status = command(bench)
+        .arg(subject)
+        .args(options)
+        .arg("--help")
+        .stdout(Stdio::null())
+        .status()
+        .context("start the benchmark")?;
+    ensure!(
+        status.success(),
+        "these are not options of `bench {subject}`"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn options_of_the_benchmark_follow_its_name() {
+        for (line, unprofiled, rest) in [
+            (&["x", "--unprofiled", "http"][..], true, &[][..]),
+            (&["x", "http", "--unprofiled"], true, &[]),
+            (
+                &["x", "http", "--rows", "http1"],
+                false,
+                &["--rows", "http1"],
+            ),
+            (&["x", "http", "--", "--help"], false, &["--help"]),
+        ] {
+            let options = Line::try_parse_from(line).unwrap().options;
+            assert_eq!(options.unprofiled, unprofiled, "{line:?}");
+            assert_eq!(options.rest, rest, "{line:?}");
+        }
+    }
 }

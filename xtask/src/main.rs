@@ -38,7 +38,8 @@ enum Command {
     Test(test::Options),
     /// Show the path of requests for a virtual IP through three nodes
     Demo(demo::Options),
-    /// Measure against other proxies (http) or against the XDP floor (steer)
+    /// Measure against other proxies (http), from an edit to its effect (converge), or against the
+    /// XDP floor (steer)
     Bench(bench::Options),
     /// Check the rules of CONTRIBUTING.md that the compiler does not
     Tidy,

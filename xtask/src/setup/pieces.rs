@@ -141,6 +141,9 @@ impl Piece {
         Piece::Envoy,
     ];
 
+    /// What `bench converge` starts: curl asks the API server whether it is ready.
+    pub(crate) const CONVERGE: [Piece; 2] = [Piece::Kubernetes, Piece::Program(&CURL)];
+
     /// Everything a purpose needs, each piece once.
     pub(crate) fn of(purpose: Purpose) -> Vec<Piece> {
         let test = [Piece::Program(&H2LOAD), Piece::H2spec, Piece::Kubernetes];
@@ -148,7 +151,7 @@ impl Piece {
             Purpose::Build => &[&Self::BUILD],
             Purpose::Release => &[&Self::BUILD, &Self::RELEASE],
             Purpose::Test => &[&Self::BUILD, &Self::NAMESPACES, &test],
-            Purpose::Bench => &[&Self::BUILD, &Self::BENCH],
+            Purpose::Bench => &[&Self::BUILD, &Self::BENCH, &Self::CONVERGE],
             Purpose::Ci => &[
                 &Self::BUILD,
                 &[Piece::Lints, Piece::EbpfClippy],
