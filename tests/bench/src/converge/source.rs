@@ -114,7 +114,7 @@ pub(super) struct Server {
 
 impl Source for Server {
     fn start() -> Result<Self> {
-        let api = ApiServer::start()?;
+        let api = ApiServer::start_behind_all_others()?;
         api.kubectl(&["create", "namespace", NAMESPACE], "")?;
         let mut command = Command::new(
             api_server::binaries()
