@@ -1,9 +1,10 @@
 //! An API server as a source: one watch per kind, restarted for ever; and one for each Secret that is
 //! wanted by name.
 //!
-//! `pace`, `failure`, `server`, `health` → `follow` → `secrets`.
+//! `pace`, `failure`, `server` (`lean`), `health` → `follow` → `secrets`.
 
 mod failure;
+mod lean;
 mod pace;
 mod server;
 
@@ -16,7 +17,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
-    Api, Client, Resource as _,
+    Client, Resource as _,
     config::{Config, KubeConfigOptions, Kubeconfig},
     core::NamespaceResourceScope,
 };
@@ -126,10 +127,8 @@ fn named<K: Kind + kube::Resource<Scope = NamespaceResourceScope>>(
     client: &Client,
     name: &ObjectName,
 ) -> Scope<K> {
-    Scope {
-        api: Api::namespaced(client.clone(), &name.namespace),
-        selector: Some(format!("metadata.name={}", name.name)),
-    }
+    let selector = format!("metadata.name={}", name.name);
+    Scope::new(client.clone(), Some(&name.namespace), Some(selector))
 }
 
 impl Visitor for Watch {
@@ -138,10 +137,8 @@ impl Visitor for Watch {
             // Never all of them.
             return;
         }
-        self.start(Scope {
-            api: Api::<K>::all(self.client.clone()),
-            selector: K::SELECTOR.map(str::to_owned),
-        });
+        let selector = K::SELECTOR.map(str::to_owned);
+        self.start(Scope::<K>::new(self.client.clone(), None, selector));
     }
 }
 

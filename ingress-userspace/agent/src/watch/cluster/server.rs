@@ -1,15 +1,24 @@
 //! What a watch asks of an API server: pages of a list, and streams of changes.
 
-use std::{future::Future, time::Duration};
-
-use futures_util::{Stream, StreamExt, stream::BoxStream};
-use kube::{
-    Api,
-    api::{ListParams, VersionMatch, WatchParams},
-    core::{ObjectList, WatchEvent},
+use std::{
+    borrow::Cow,
+    future::{Future, ready},
+    io::ErrorKind,
+    marker::PhantomData,
+    time::Duration,
 };
 
-use super::super::super::kind::Kind;
+use futures_util::{AsyncBufReadExt, Stream, StreamExt, stream::BoxStream};
+use k8s_openapi::{Resource as _, api::core::v1::Secret};
+use kube::{
+    Client, ResourceExt,
+    api::{ListParams, VersionMatch, WatchParams},
+    core::{ObjectList, Request, Status, WatchEvent},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{super::super::kind::Kind, lean::Lean};
 
 /// Objects per page, where a list comes in pages: client-go's number.
 const PAGE: u32 = 500;
@@ -37,9 +46,23 @@ pub(super) trait Server<K: Clone>: Send + Sync {
 
 /// The objects of a kind that are watched.
 pub(super) struct Scope<K> {
-    pub(super) api: Api<K>,
+    client: Client,
+    request: Request,
     /// Field selector; all objects without one.
-    pub(super) selector: Option<String>,
+    selector: Option<String>,
+    kind: PhantomData<K>,
+}
+
+impl<K: Kind> Scope<K> {
+    /// Those in one namespace, or in all.
+    pub(super) fn new(client: Client, namespace: Option<&str>, selector: Option<String>) -> Self {
+        Self {
+            client,
+            request: Request::new(K::url_path(&(), namespace)),
+            selector,
+            kind: PhantomData,
+        }
+    }
 }
 
 impl<K: Kind> Server<K> for Scope<K> {
@@ -49,16 +72,25 @@ impl<K: Kind> Server<K> for Scope<K> {
         // The watch cache answers for any version but the newest, and has no pages. The client
         // would drop a version "0" that comes with a limit, and etcd would have to answer.
         let cached = !since.is_empty();
-        self.api
-            .list(&ListParams {
-                field_selector: self.selector.clone(),
-                limit: (!cached).then_some(PAGE),
-                continue_token: token,
-                version_match: cached.then_some(VersionMatch::NotOlderThan),
-                resource_version: cached.then(|| since.to_owned()),
-                ..ListParams::default()
-            })
-            .await
+        let params = ListParams {
+            field_selector: self.selector.clone(),
+            limit: (!cached).then_some(PAGE),
+            continue_token: token,
+            version_match: cached.then_some(VersionMatch::NotOlderThan),
+            resource_version: cached.then(|| since.to_owned()),
+            ..ListParams::default()
+        };
+        let request = self.request.list(&params);
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        // Read here: the client would log a page that it cannot read, with every private key in it.
+        let text = self.client.request_text(request).await?;
+        let page: ObjectList<Box<RawValue>> =
+            serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+        Ok(ObjectList {
+            types: page.types,
+            metadata: page.metadata,
+            items: page.items.iter().filter_map(|text| read(text)).collect(),
+        })
     }
 
     async fn open(
@@ -73,6 +105,102 @@ impl<K: Kind> Server<K> for Scope<K> {
             send_initial_events: listing,
             ..WatchParams::default()
         };
-        self.api.watch(&params, since).await.map(StreamExt::boxed)
+        let request = self.request.watch(&params, since);
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        // Read here: the client takes an object that it cannot read for a refusal without a reason.
+        let lines = self.client.request_stream(request).await?.lines();
+        let events = lines.filter_map(|line| {
+            ready(match line {
+                Ok(line) => read_event(&line).transpose(),
+                Err(error) if is_end(&error) => None,
+                Err(error) => Some(Err(kube::Error::ReadEvents(error))),
+            })
+        });
+        Ok(events.boxed())
     }
+}
+
+/// Whether the server just hung up, as it may at any time.
+fn is_end(error: &std::io::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let kind = error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        // Of a body in chunks only the text says so.
+        if kind == Some(ErrorKind::UnexpectedEof) || error.to_string().contains("unexpected EOF") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// One line of a watch; `None` where it says nothing.
+fn read_event<K: Kind>(line: &str) -> kube::Result<Option<WatchEvent<K>>> {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        #[serde(rename = "type", borrow)]
+        kind: Cow<'a, str>,
+        #[serde(borrow)]
+        object: &'a RawValue,
+    }
+    let Line { kind, object } = match serde_json::from_str(line) {
+        Ok(line) => line,
+        // Empty, or the last one of a stream that broke off.
+        Err(error) if error.is_eof() => return Ok(None),
+        Err(error) => {
+            return Err(match serde_json::from_str::<Status>(line) {
+                Ok(status) if status.code > 0 => kube::Error::Api(Box::new(status)),
+                _ => kube::Error::SerdeError(error),
+            });
+        }
+    };
+    let text = object.get();
+    Ok(match &*kind {
+        "ADDED" => read(object).map(WatchEvent::Added),
+        "MODIFIED" => read(object).map(WatchEvent::Modified),
+        // Whatever else it says, it is gone.
+        "DELETED" => read_name(object).map(WatchEvent::Deleted),
+        "BOOKMARK" => Some(WatchEvent::Bookmark(
+            serde_json::from_str(text).map_err(kube::Error::SerdeError)?,
+        )),
+        "ERROR" => Some(WatchEvent::Error(
+            serde_json::from_str(text).map_err(kube::Error::SerdeError)?,
+        )),
+        _ => None,
+    })
+}
+
+/// Reads one object; one that cannot be read is left out, so that it keeps no other back.
+fn read<K: Kind>(text: &RawValue) -> Option<K> {
+    let error = match serde_json::from_str::<Lean<K>>(text.get()) {
+        Ok(Lean(object)) => return Some(object),
+        Err(error) => error,
+    };
+    let kind = K::kind(&());
+    let name = read_name::<K>(text).map(|object| object.name_any());
+    // The message may quote what is there.
+    let error = (kind != Secret::KIND).then(|| tracing::field::display(error));
+    tracing::warn!(%kind, name, error, "skipped an object that cannot be read");
+    None
+}
+
+/// The object as far as its name and version.
+fn read_name<K: Kind>(text: &RawValue) -> Option<K> {
+    #[derive(Deserialize, Serialize)]
+    struct Named {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize, Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        name: String,
+        #[serde(default)]
+        namespace: Option<String>,
+        #[serde(default)]
+        resource_version: Option<String>,
+    }
+    let named: Named = serde_json::from_str(text.get()).ok()?;
+    serde_json::from_value(serde_json::to_value(named).ok()?).ok()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    io::{BufRead, BufReader, Write},
     sync::{Arc, Mutex},
 };
 
@@ -377,6 +378,174 @@ async fn a_server_that_is_back_after_an_hour_is_seen_within_two_seconds_of_its_n
     assert!(asked.len() > 1000, "{}", asked.len());
     for pair in asked.windows(2) {
         assert!(pair[1].1 - pair[0].1 < Duration::from_secs(2));
+    }
+}
+
+/// Answers every request with these lines, as an API server would.
+fn serve(lines: &[serde_json::Value]) -> Client {
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    answer_with(format!("\r\n{lines}"))
+}
+
+/// Answers every request with what follows the status line, from a thread of its own.
+fn answer_with(rest: String) -> Client {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(&stream).lines().map(Result::unwrap);
+            while head.next().is_some_and(|line| !line.is_empty()) {}
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n{rest}"
+            )
+            .unwrap();
+        }
+    });
+    let config = Config::new(format!("http://{address}").parse().unwrap());
+    Client::try_from(config).unwrap()
+}
+
+/// What may be written of a field's owner is any year that has four digits in some time zone, and a
+/// server says what it was given.
+fn odd_secret(time: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {
+            "name": "odd", "namespace": "default", "resourceVersion": "3",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "managedFields": [{
+                "manager": "me", "operation": "Update", "apiVersion": "v1", "time": time,
+                "fieldsType": "FieldsV1", "fieldsV1": {"f:type": {}},
+            }],
+            "annotations": {"managedFields": "are no field here"},
+        },
+        "data": {"tls.crt": "AQ=="}, "type": "kubernetes.io/tls",
+    })
+}
+
+#[tokio::test]
+async fn an_object_is_read_whatever_it_says_of_the_owners_of_its_fields() {
+    let name = ObjectName::new("default", "odd");
+    for time in ["9999-12-31T23:59:59Z", "10000-01-01T12:59:59Z", "never"] {
+        let odd = odd_secret(time);
+        let list = serde_json::json!({
+            "apiVersion": "v1", "kind": "SecretList", "metadata": {"resourceVersion": "7"},
+            "items": [odd],
+        });
+        let scope = named::<Secret>(&serve(&[list]), &name);
+        let page = scope.page("0", None).await.expect(time);
+        assert_eq!(page.metadata.resource_version.as_deref(), Some("7"));
+        let mut read = page.items;
+        let event = |kind: &str| serde_json::json!({"type": kind, "object": odd});
+        let client = serve(&[event("ADDED"), event("MODIFIED"), event("DELETED")]);
+        let scope = named::<Secret>(&client, &name);
+        let events = scope.open("0", true, Duration::from_secs(1)).await.unwrap();
+        let events: Vec<_> = events.collect().await;
+        for event in events {
+            match event.expect(time) {
+                WatchEvent::Added(secret)
+                | WatchEvent::Modified(secret)
+                | WatchEvent::Deleted(secret) => read.push(secret),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(read.len(), 4);
+        assert_eq!(read.pop().unwrap().metadata.name.as_deref(), Some("odd"));
+        for secret in read {
+            assert_eq!(secret.metadata.name.as_deref(), Some("odd"));
+            assert_eq!(secret.metadata.annotations.unwrap().len(), 1);
+            assert!(secret.metadata.creation_timestamp.is_some());
+            assert_eq!(secret.data.unwrap()["tls.crt"].0, [1]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_keeps_no_other_back_and_is_gone_when_it_is_deleted() {
+    let object = |name: &str, data: serde_json::Value| {
+        serde_json::json!({
+            "metadata": {"name": name, "namespace": "default", "resourceVersion": "3"},
+            "data": data,
+        })
+    };
+    let bad = object("bad", serde_json::json!("hunter2"));
+    let good = object("good", serde_json::json!({}));
+    let list = serde_json::json!({
+        "apiVersion": "v1", "kind": "SecretList", "metadata": {"resourceVersion": "7"},
+        "items": [bad, good],
+    });
+    let name = ObjectName::new("default", "any");
+    let scope = named::<Secret>(&serve(&[list]), &name);
+    let page = scope.page("0", None).await.unwrap();
+    assert_eq!(page.items.len(), 1);
+    let event = |kind: &str, object: &_| serde_json::json!({"type": kind, "object": object});
+    let client = serve(&[
+        event("ADDED", &bad),
+        event("ADDED", &good),
+        event("MODIFIED", &bad),
+        event("DELETED", &bad),
+        event("DELETED", &good),
+    ]);
+    let scope = named::<Secret>(&client, &name);
+    let events = scope.open("0", true, Duration::from_secs(1)).await.unwrap();
+    let events: Vec<_> = events.collect().await;
+    let events: Vec<_> = events
+        .into_iter()
+        .map(|event| match event.unwrap() {
+            WatchEvent::Added(secret) => format!("added {}", secret.metadata.name.unwrap()),
+            WatchEvent::Deleted(secret) => {
+                assert_eq!(secret.metadata.resource_version.as_deref(), Some("3"));
+                assert_eq!(secret.metadata.namespace.as_deref(), Some("default"));
+                format!("deleted {}", secret.metadata.name.unwrap())
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(events, ["added good", "deleted bad", "deleted good"]);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_cut_off_ends_and_what_is_no_event_is_told_apart() {
+    let added = r#"{"type":"ADDED","object":{"metadata":{"name":"a"}}}"#;
+    let gone = r#"{"type":"ERROR","object":{"code":410,"message":"too old"}}"#;
+    for (lines, expected) in [
+        (format!("{added}\n{}", &added[..30]), "added, end"),
+        (format!("{added}\n\n{added}\n"), "added, added, end"),
+        (format!("{gone}\n"), "error 410, end"),
+        (
+            r#"{"kind":"Status","code":403,"message":"no"}"#.to_owned() + "\n",
+            "refused 403, end",
+        ),
+        (
+            format!("<html>\nnull\n{{}}\n{added}\n"),
+            "no event, no event, no event, added, end",
+        ),
+        (r#"{"type":"OTHER","object":7}"#.to_owned(), "end"),
+        (r#"{"type":"ADDED","object":7}"#.to_owned(), "end"),
+    ] {
+        let length = lines.len();
+        let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{lines}\r\n");
+        for rest in [
+            format!("Content-Length: {length}\r\n\r\n{lines}"),
+            format!("{chunk}0\r\n\r\n"),
+            // The server hangs up without a last chunk.
+            chunk,
+        ] {
+            let scope = named::<Service>(&answer_with(rest.clone()), &ObjectName::new("b", "a"));
+            let events = scope.open("7", false, Duration::from_secs(1)).await;
+            let said = events.unwrap().map(|event| match event {
+                Ok(WatchEvent::Added(_)) => "added, ".to_owned(),
+                Ok(WatchEvent::Error(status)) => format!("error {}, ", status.code),
+                Ok(other) => panic!("{other:?}"),
+                Err(kube::Error::Api(status)) => format!("refused {}, ", status.code),
+                Err(kube::Error::SerdeError(_)) => "no event, ".to_owned(),
+                Err(error) => format!("{error}, "),
+            });
+            let said: String = said.collect().await;
+            assert_eq!(format!("{said}end"), expected, "{rest}");
+        }
     }
 }
 
