@@ -51,8 +51,22 @@ pub(super) struct Index {
     pub(super) skipped: BTreeMap<String, u64>,
     slices: Slices,
     addresses: BTreeMap<Box<str>, Addresses>,
-    /// Those that are followed by name; `None` before the first answer.
-    secrets: BTreeMap<ObjectName, Option<Option<Item<Secret>>>>,
+    /// Those that are followed by name.
+    secrets: BTreeMap<ObjectName, Expected>,
+    /// Secrets that were expected so far, each as often as it was.
+    expected: u64,
+}
+
+/// Secrets to be followed by name. One with another number than before is to be told again: whoever
+/// expects it has forgotten it meanwhile.
+pub(super) type Wish = BTreeMap<ObjectName, u64>;
+
+/// A Secret that is followed by name.
+#[derive(Clone, Debug)]
+struct Expected {
+    number: u64,
+    /// `None` before the first answer.
+    answer: Option<Option<Item<Secret>>>,
 }
 
 /// Which EndpointSlices belong to which Service.
@@ -78,8 +92,8 @@ impl Index {
             Event::Secret(name, secret) => {
                 let item = secret.map(|object| Item { object, file: None });
                 match self.secrets.get_mut(&name) {
-                    Some(known) => {
-                        *known = Some(item);
+                    Some(expected) => {
+                        expected.answer = Some(item);
                         vec![Key::Secret(name)]
                     }
                     // On its way when its watch was ended: it must not be there, grown old, when it
@@ -121,20 +135,31 @@ impl Index {
 
     /// A Secret that is followed by name.
     pub(super) fn named_secret(&self, name: &ObjectName) -> Option<&Item<Secret>> {
-        self.secrets.get(name)?.as_ref()?.as_ref()
+        self.secrets.get(name)?.answer.as_ref()?.as_ref()
     }
 
     /// Tells whether the first answer is there for a Secret that is followed by name.
     pub(super) fn has_asked_for(&self, secret: &ObjectName) -> bool {
-        self.secrets.get(secret).is_some_and(Option::is_some)
+        let expected = self.secrets.get(secret);
+        expected.is_some_and(|expected| expected.answer.is_some())
     }
 
-    /// Expects the Secrets that are followed by name, and forgets others.
-    pub(super) fn expect_secrets(&mut self, names: &BTreeSet<ObjectName>) {
+    /// Expects the Secrets that are followed by name, and forgets others. Gives what to ask for.
+    pub(super) fn expect_secrets(&mut self, names: &BTreeSet<ObjectName>) -> Wish {
         self.secrets.retain(|name, _| names.contains(name));
         for name in names {
-            self.secrets.entry(name.clone()).or_default();
+            self.secrets.entry(name.clone()).or_insert_with(|| {
+                self.expected += 1;
+                Expected {
+                    number: self.expected,
+                    answer: None,
+                }
+            });
         }
+        let expected = self.secrets.iter();
+        expected
+            .map(|(name, expected)| (name.clone(), expected.number))
+            .collect()
     }
 
     /// The Services that stand for an external name.

@@ -100,7 +100,7 @@ async fn begin(
         }
         Source::Cluster { kubeconfig } => {
             let configmap = settings.configmap.clone();
-            let (secrets, wanted) = channel::channel(BTreeSet::new());
+            let (secrets, wanted) = channel::channel(index::Wish::new());
             watch::cluster::start(kubeconfig, configmap, wanted, events, state).await?;
             Some(secrets)
         }

@@ -8,13 +8,13 @@ use tokio::{
 };
 
 use super::{
-    index::{Event, Index},
+    index::{Event, Index, Wish},
     kind::Key,
     report::Report,
     settings::Settings,
     translate::State,
 };
-use ingress_model::{ObjectName, Update};
+use ingress_model::Update;
 
 /// Two updates are at least this far apart: what comes in between becomes one. Nothing waits after
 /// a pause.
@@ -42,7 +42,7 @@ pub(super) struct Publisher {
     /// External names to be looked up.
     names: channel::Sender<BTreeSet<Box<str>>>,
     /// Secrets to be followed by name; `None` where the source has all of them.
-    secrets: Option<channel::Sender<BTreeSet<ObjectName>>>,
+    secrets: Option<channel::Sender<Wish>>,
     /// When the last update began.
     last: Option<Instant>,
     /// Until when the first update waits for Secrets; `None` once it was sent.
@@ -54,7 +54,7 @@ impl Publisher {
     pub(super) fn new(
         events: mpsc::Receiver<Event>,
         names: channel::Sender<BTreeSet<Box<str>>>,
-        secrets: Option<channel::Sender<BTreeSet<ObjectName>>>,
+        secrets: Option<channel::Sender<Wish>>,
         settings: Settings,
     ) -> (Self, mpsc::Receiver<Arc<Update>>, mpsc::Sender<()>, Report) {
         // A proxy that lags takes fewer and larger updates: events wait in their channel meanwhile.
@@ -140,8 +140,7 @@ impl Publisher {
         if let Some(secrets) = self.state.take_named_secrets()
             && let Some(follow) = &self.secrets
         {
-            self.index.expect_secrets(&secrets);
-            follow.send_replace(secrets);
+            follow.send_replace(self.index.expect_secrets(&secrets));
         }
         let mut skipped = self.index.skipped.clone();
         if let foreign @ 1.. = self.state.foreign() {
@@ -182,6 +181,8 @@ mod tests {
         Ingress, IngressBackend, IngressServiceBackend, IngressSpec, ServiceBackendPort,
     };
 
+    use ingress_model::ObjectName;
+
     use super::{
         super::{
             kept::Change,
@@ -189,6 +190,7 @@ mod tests {
         },
         *,
     };
+
     fn settings() -> Settings {
         Settings {
             classes: Vec::new(),
@@ -248,10 +250,7 @@ mod tests {
         start_with(None, settings())
     }
 
-    fn start_with(
-        secrets: Option<channel::Sender<BTreeSet<ObjectName>>>,
-        settings: Settings,
-    ) -> Run {
+    fn start_with(secrets: Option<channel::Sender<Wish>>, settings: Settings) -> Run {
         let (events, inbox) = mpsc::channel(1000);
         let names = channel::channel(BTreeSet::new()).0;
         let (publisher, updates, resync, _) = Publisher::new(inbox, names, secrets, settings);
@@ -300,14 +299,14 @@ mod tests {
                 default_certificate: default.clone(),
                 ..settings()
             };
-            let (wish, mut wanted) = channel::channel(BTreeSet::new());
+            let (wish, mut wanted) = channel::channel(Wish::new());
             let mut run = start_with(Some(wish), settings);
             let since = Instant::now();
             run.events.send(Event::Whole(Box::default())).await.unwrap();
             run.resync.send(()).await.unwrap();
             if let Some(default) = default {
                 wanted.changed().await.unwrap();
-                assert_eq!(*wanted.borrow(), [default.clone()].into());
+                assert!(wanted.borrow().keys().eq([&default]));
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 run.events.send(applied("a")).await.unwrap();
                 if answers {

@@ -13,7 +13,7 @@ mod health;
 mod follow;
 mod secrets;
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
@@ -24,7 +24,7 @@ use kube::{
 use tokio::sync::{mpsc, watch as channel};
 
 use super::super::{
-    index::Event,
+    index::{Event, Wish},
     kept::Change,
     kind::{self, Kind, Visitor},
     source::{AgentError, SourceStatus},
@@ -47,7 +47,7 @@ const SILENT: Duration = Duration::from_secs(60);
 pub(crate) async fn start(
     kubeconfig: Option<PathBuf>,
     configmap: Option<ObjectName>,
-    wanted: channel::Receiver<BTreeSet<ObjectName>>,
+    wanted: channel::Receiver<Wish>,
     events: mpsc::Sender<Event>,
     state: channel::Sender<SourceStatus>,
 ) -> Result<(), AgentError> {

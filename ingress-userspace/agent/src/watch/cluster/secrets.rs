@@ -2,11 +2,7 @@
 //!
 //! One that does not exist is watched all the same, so that it is there as soon as somebody makes it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::ObjectList;
@@ -17,7 +13,12 @@ use tokio::{
 };
 
 use super::{
-    super::super::{index::Event, kept::Change, kind::Changed, source::SourceStatus},
+    super::super::{
+        index::{Event, Wish},
+        kept::Change,
+        kind::Changed,
+        source::SourceStatus,
+    },
     follow::follow,
     health::Group,
     server::Server,
@@ -35,20 +36,20 @@ const READ: [&str; 2] = ["tls.crt", "tls.key"];
 /// Follows the `wanted` Secrets, each as `serve` says, until whoever wants them is gone.
 pub(super) async fn follow_named<S: Server<Secret> + 'static>(
     serve: impl Fn(&ObjectName) -> S,
-    mut wanted: channel::Receiver<BTreeSet<ObjectName>>,
+    mut wanted: channel::Receiver<Wish>,
     events: mpsc::Sender<Event>,
     status: channel::Sender<SourceStatus>,
 ) {
     let group = Group::new(status);
     let turn = Arc::new(Mutex::new(None));
     let mut turns: BTreeMap<String, Arc<Mutex<()>>> = BTreeMap::new();
-    let mut watches: BTreeMap<ObjectName, AbortHandle> = BTreeMap::new();
+    let mut watches: BTreeMap<ObjectName, (u64, AbortHandle)> = BTreeMap::new();
     // Ends them all when it is dropped.
     let mut tasks = JoinSet::new();
     while wanted.changed().await.is_ok() {
         let wanted = wanted.borrow_and_update().clone();
-        watches.retain(|name, watch| {
-            let stays = wanted.contains(name);
+        watches.retain(|name, (number, watch)| {
+            let stays = wanted.get(name) == Some(number);
             if !stays {
                 watch.abort();
             }
@@ -57,7 +58,7 @@ pub(super) async fn follow_named<S: Server<Secret> + 'static>(
         // Those that have ended meanwhile.
         while tasks.try_join_next().is_some() {}
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        for name in wanted {
+        for (name, number) in wanted {
             watches.entry(name).or_insert_with_key(|name| {
                 let server = Paced {
                     server: serve(name),
@@ -67,9 +68,10 @@ pub(super) async fn follow_named<S: Server<Secret> + 'static>(
                 let (changes, inbox) = mpsc::channel(1);
                 let watch = follow(server, changes, group.join());
                 let told = tell(name.clone(), inbox, events.clone());
-                tasks.spawn(async {
+                let task = tasks.spawn(async {
                     tokio::join!(watch, told);
-                })
+                });
+                (number, task)
             });
         }
     }
@@ -146,6 +148,8 @@ impl<S: Server<Secret>> Server<Secret> for Paced<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use futures_util::{
         StreamExt,
         stream::{self, BoxStream},
@@ -158,9 +162,13 @@ mod tests {
             watch::{Bookmark, BookmarkMeta},
         },
     };
+    use tokio::time::timeout;
 
     use super::{
-        super::super::super::source::{Condition, SourceState},
+        super::super::super::{
+            index::Index,
+            source::{Condition, SourceState},
+        },
         *,
     };
 
@@ -207,14 +215,14 @@ mod tests {
     }
 
     struct Run {
-        wish: channel::Sender<BTreeSet<ObjectName>>,
+        wish: channel::Sender<Wish>,
         inbox: mpsc::Receiver<Event>,
         status: channel::Receiver<SourceStatus>,
         asked: Arc<std::sync::Mutex<Vec<Instant>>>,
     }
 
     fn run(refuses: bool) -> Run {
-        let (wish, wanted) = channel::channel(BTreeSet::new());
+        let (wish, wanted) = channel::channel(Wish::new());
         let (events, inbox) = mpsc::channel(1000);
         let (sender, status) = channel::channel(SourceStatus::starting());
         let asked: Arc<std::sync::Mutex<Vec<Instant>>> = Arc::default();
@@ -233,8 +241,8 @@ mod tests {
         }
     }
 
-    fn names(names: impl IntoIterator<Item = impl Into<String>>) -> BTreeSet<ObjectName> {
-        let named = |name: _| ObjectName::new("default", name);
+    fn names(names: impl IntoIterator<Item = impl Into<String>>) -> Wish {
+        let named = |name: _| (ObjectName::new("default", name), 0);
         names.into_iter().map(named).collect()
     }
 
@@ -263,7 +271,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1)).await;
         run.wish.send_replace(names(["there", "void"]));
         assert_eq!(told(&mut run.inbox).await.0, "there");
-        run.wish.send_replace(BTreeSet::new());
+        run.wish.send_replace(Wish::new());
         run.status
             .wait_for(|status| status.kinds.is_empty())
             .await
@@ -273,6 +281,29 @@ mod tests {
         assert_eq!(run.asked.lock().unwrap().len(), asked, "nobody wants any");
         drop(run.wish);
         assert!(run.inbox.recv().await.is_none(), "all has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_wanted_again_before_it_was_seen_that_nobody_did_is_told_again() {
+        let mut run = run(false);
+        let there: BTreeSet<_> = names(["there"]).into_keys().collect();
+        let mut index = Index::default();
+        run.wish.send_replace(index.expect_secrets(&there));
+        for _ in 0..2 {
+            let event = timeout(Duration::from_secs(1), run.inbox.recv()).await;
+            index.apply(event.expect("it is asked for").unwrap());
+            let known = there.iter().all(|name| index.named_secret(name).is_some());
+            assert!(known);
+            // An Ingress is deleted and made again, sooner than it is seen here.
+            run.wish
+                .send_replace(index.expect_secrets(&BTreeSet::new()));
+            run.wish.send_replace(index.expect_secrets(&there));
+        }
+        // Nothing differs.
+        told(&mut run.inbox).await;
+        run.wish.send_replace(index.expect_secrets(&there));
+        let again = timeout(Duration::from_secs(600), run.inbox.recv());
+        assert!(again.await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,7 +331,7 @@ mod tests {
         let mut wish = names((0..255).map(|number| format!("void{number}")));
         run.wish.send_replace(wish.clone());
         told(&mut run.inbox).await;
-        wish.insert(ObjectName::new("other", "there"));
+        wish.insert(ObjectName::new("other", "there"), 0);
         let since = Instant::now();
         run.wish.send_replace(wish);
         while told(&mut run.inbox).await.0 != "there" {}
@@ -342,7 +373,7 @@ mod tests {
         );
         let kinds: Vec<_> = status.kinds.iter().map(|watch| &*watch.kind).collect();
         assert_eq!(kinds, ["Secret by name"]);
-        run.wish.send_replace(BTreeSet::new());
+        run.wish.send_replace(Wish::new());
         let healed = |status: &SourceStatus| status.state == SourceState::InSync;
         run.status.wait_for(healed).await.unwrap();
     }
