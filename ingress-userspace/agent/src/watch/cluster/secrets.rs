@@ -84,11 +84,15 @@ async fn tell(name: ObjectName, mut changes: mpsc::Receiver<Event>, events: mpsc
             continue;
         };
         let secret = match change {
-            Change::Listed(list) => list.into_iter().find(|(of, _)| *of == name),
-            Change::Applied(of, secret) => Some((of, *secret)),
-            Change::Deleted(_) => None,
+            Change::Listed(list) => list
+                .into_iter()
+                .find_map(|(of, secret)| (of == name).then_some(secret)),
+            Change::Applied(of, secret) if of == name => Some(*secret),
+            Change::Deleted(of) if of == name => None,
+            // The server knows no field selectors; it must not hand one Secret out as another.
+            Change::Applied(..) | Change::Deleted(_) => continue,
         };
-        let secret = secret.map(|(_, secret)| Arc::new(strip(secret)));
+        let secret = secret.map(|secret| Arc::new(strip(secret)));
         if events
             .send(Event::Secret(name.clone(), secret))
             .await
@@ -306,6 +310,37 @@ mod tests {
         assert!(again.await.is_err());
     }
 
+    #[tokio::test]
+    async fn what_a_server_says_of_other_secrets_is_not_taken_for_the_one_that_is_wanted() {
+        let (changes, inbox) = mpsc::channel(8);
+        let (events, mut told) = mpsc::channel(8);
+        let (own, other) = (
+            ObjectName::new("default", "own"),
+            ObjectName::new("default", "other"),
+        );
+        for change in [
+            Change::Listed(vec![(other.clone(), Secret::default())]),
+            Change::Applied(other.clone(), Box::default()),
+            Change::Applied(own.clone(), Box::default()),
+            Change::Deleted(other.clone()),
+            Change::Deleted(own.clone()),
+        ] {
+            let change = Event::Changed(Changed::Secret(change));
+            changes.send(change).await.unwrap();
+        }
+        drop(changes);
+        tell(own.clone(), inbox, events).await;
+        for is_there in [false, true, false] {
+            match told.recv().await {
+                Some(Event::Secret(name, secret)) => {
+                    assert_eq!((&name, secret.is_some()), (&own, is_there));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(told.recv().await.is_none());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn hundreds_begin_one_after_the_other_and_within_the_time_that_a_start_waits() {
         let mut run = run(false);
@@ -343,12 +378,12 @@ mod tests {
         let mut run = run(false);
         for round in 0..100 {
             let other = (0..200).map(|number| format!("void{round}-{number}"));
-            run.wish
-                .send_replace(names(other.chain(["there".to_owned()])));
+            run.wish.send_replace(names(other));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        run.wish.send_replace(names(["late"]));
         let since = Instant::now();
-        while told(&mut run.inbox).await.0 != "there" {}
+        while told(&mut run.inbox).await.0 != "late" {}
         assert!(
             since.elapsed() < Duration::from_secs(3),
             "{:?}",
