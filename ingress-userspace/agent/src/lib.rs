@@ -23,7 +23,7 @@ mod source;
 
 mod report;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch as channel};
 
@@ -90,7 +90,7 @@ async fn begin(
     settings: Settings,
 ) -> Result<(Feed, publish::Publisher), AgentError> {
     let (events, inbox) = mpsc::channel(256);
-    let (names, wanted) = channel::channel(BTreeSet::new());
+    let (names, wanted) = channel::channel(watch::names::Names::new());
     tokio::spawn(watch::names::follow(wanted, events.downgrade()));
     let (state, state_feed) = channel::channel(SourceStatus::starting());
     let secrets = match source {

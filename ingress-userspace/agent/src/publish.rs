@@ -13,6 +13,7 @@ use super::{
     report::Report,
     settings::Settings,
     translate::State,
+    watch::names::Names,
 };
 use ingress_model::Update;
 
@@ -40,7 +41,7 @@ pub(super) struct Publisher {
     state: State,
     report: Report,
     /// External names to be looked up.
-    names: channel::Sender<BTreeSet<Box<str>>>,
+    names: channel::Sender<Names>,
     /// Secrets to be followed by name; `None` where the source has all of them.
     secrets: Option<channel::Sender<Wish>>,
     /// When the last update began.
@@ -53,7 +54,7 @@ impl Publisher {
     /// Of the channels that it gives, the second asks for a whole state.
     pub(super) fn new(
         events: mpsc::Receiver<Event>,
-        names: channel::Sender<BTreeSet<Box<str>>>,
+        names: channel::Sender<Names>,
         secrets: Option<channel::Sender<Wish>>,
         settings: Settings,
     ) -> (Self, mpsc::Receiver<Arc<Update>>, mpsc::Sender<()>, Report) {
@@ -252,7 +253,7 @@ mod tests {
 
     fn start_with(secrets: Option<channel::Sender<Wish>>, settings: Settings) -> Run {
         let (events, inbox) = mpsc::channel(1000);
-        let names = channel::channel(BTreeSet::new()).0;
+        let names = channel::channel(Names::new()).0;
         let (publisher, updates, resync, _) = Publisher::new(inbox, names, secrets, settings);
         tokio::spawn(publisher.run());
         Run {

@@ -36,6 +36,7 @@ use super::{
     index::Index,
     kind::Key,
     settings::Settings,
+    watch::names::Names,
 };
 use ingress_model::{
     BackendKey, HostPattern, HostPolicy, HostRules, ObjectName, Problem, Seniority, Subject, Update,
@@ -403,26 +404,36 @@ impl State {
         if before == now {
             return;
         }
+        let namespace = &key.service.namespace;
         if let Some(name) = before
             && let Some(backends) = self.externals.get_mut(&name)
         {
             backends.remove(key);
+            self.has_other_externals |= !is_wanted_by(namespace, backends);
             if backends.is_empty() {
                 self.externals.remove(&name);
-                self.has_other_externals = true;
             }
         }
         if let Some(name) = now {
             let backends = self.externals.entry(name).or_default();
-            self.has_other_externals |= backends.is_empty();
+            self.has_other_externals |= !is_wanted_by(namespace, backends);
             backends.insert(key.clone());
         }
     }
 
-    /// The external names to be looked up, if they are others than when this was asked last.
-    pub(super) fn take_externals(&mut self) -> Option<BTreeSet<Box<str>>> {
-        std::mem::take(&mut self.has_other_externals)
-            .then(|| self.externals.keys().cloned().collect())
+    /// The external names to be looked up and the namespaces that want each, if they are others than when this was
+    /// asked last.
+    pub(super) fn take_externals(&mut self) -> Option<Names> {
+        let namespaces = |backends: &BTreeSet<BackendKey>| {
+            let backends = backends.iter();
+            backends.map(|key| key.service.namespace.clone()).collect()
+        };
+        let externals = self.externals.iter();
+        std::mem::take(&mut self.has_other_externals).then(|| {
+            externals
+                .map(|(name, backends)| (name.clone(), namespaces(backends)))
+                .collect()
+        })
     }
 
     /// The Secrets to be followed by name.
@@ -593,6 +604,16 @@ impl State {
         self.hosts.insert(host.clone(), Served { rules, tls });
         self.note(topic, problems);
     }
+}
+
+/// Whether one of the backends is in that namespace.
+fn is_wanted_by(namespace: &str, backends: &BTreeSet<BackendKey>) -> bool {
+    let first = BackendKey {
+        service: ObjectName::new(namespace, ""),
+        port: ingress_model::ServicePort::Number(0),
+    };
+    let next = backends.range(first..).next();
+    next.is_some_and(|key| key.service.namespace == namespace)
 }
 
 /// The Ingresses that depend on an IngressClass.

@@ -855,7 +855,8 @@ fn an_external_name_is_asked_for_and_its_addresses_are_endpoints() {
         state.apply(&index, keys);
         let externals = state.take_externals();
         if !spec.contains("''") {
-            assert_eq!(externals, Some(["a.test".into()].into()), "{spec}");
+            let by = ["default".to_owned()].into();
+            assert_eq!(externals, Some([("a.test".into(), by)].into()), "{spec}");
         }
         assert_eq!(state.take_externals(), None, "{spec}");
         let keys = index.apply(Event::Addresses("a.test".into(), Some(addresses)));
@@ -902,6 +903,49 @@ fn an_external_name_that_nobody_names_any_more_is_asked_for_no_longer() {
         Some(1)
     );
     assert_eq!(externals(&rule()), Some(0));
+}
+
+#[test]
+fn whoever_looks_an_external_name_up_knows_which_namespaces_want_it() {
+    let of = |namespace: &str, name: &str, port: u16| {
+        let at = |text: String| {
+            let (place, named) = (
+                "metadata: {name: ",
+                format!("metadata: {{namespace: {namespace}, name: "),
+            );
+            text.replace(place, &named)
+        };
+        let service = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{type: ExternalName, externalName: {name}, ports: [{{port: 80}}, {{port: {port}}}]}}\n"
+        );
+        let ingress = ingress(
+            "web",
+            &format!(
+                "{{rules: [{{http: {{paths: [{{pathType: Prefix, path: /a, backend: {{service: {{name: s, port: {{number: 80}}}}}}}}, {{pathType: Prefix, path: /b, backend: {{service: {{name: s, port: {{number: {port}}}}}}}}}]}}}}]}}"
+            ),
+        );
+        format!("{}---\n{}---\n", at(service), at(ingress))
+    };
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    let mut externals = |text: String| {
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let names = state.take_externals()?;
+        let text = names.into_iter().map(|(name, by)| {
+            let by: Vec<_> = by.into_iter().collect();
+            format!("{name} {}", by.join(" "))
+        });
+        Some(text.collect::<Vec<_>>().join(", "))
+    };
+    let said = |text: &str| Some(text.to_owned());
+    let (a, b) = (of("a", "x.test", 81), of("b", "x.test", 81));
+    assert_eq!(externals(a.clone()), said("x.test a"));
+    assert_eq!(externals(format!("{a}{b}")), said("x.test a b"));
+    assert_eq!(externals(format!("{a}{}", of("b", "x.test", 82))), None);
+    let other = of("b", "y.test", 82);
+    assert_eq!(externals(format!("{a}{other}")), said("x.test a, y.test b"));
+    assert_eq!(externals(b), said("x.test b"));
 }
 
 /// A Secret with a certificate for these names.

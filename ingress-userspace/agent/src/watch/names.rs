@@ -15,6 +15,9 @@ use tokio::{
 
 use super::super::index::{Addresses, Event};
 
+/// Names to be looked up, and the namespaces that want each.
+pub(crate) type Names = BTreeMap<Box<str>, BTreeSet<String>>;
+
 /// How long an answer is used: the resolver does not say what DNS allows.
 const REFRESH: Duration = Duration::from_secs(10);
 /// Between two tries at a name that is not found.
@@ -25,38 +28,38 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 8;
 
 /// Looks up `wanted` names until the sources or whoever wants them are gone.
-pub(crate) async fn follow(
-    wanted: channel::Receiver<BTreeSet<Box<str>>>,
-    events: mpsc::WeakSender<Event>,
-) {
+pub(crate) async fn follow(wanted: channel::Receiver<Names>, events: mpsc::WeakSender<Event>) {
     follow_by(look_up, wanted, events).await;
 }
 
 async fn follow_by<F>(
     look_up: impl Fn(Box<str>) -> F,
-    mut wanted: channel::Receiver<BTreeSet<Box<str>>>,
+    mut wanted: channel::Receiver<Names>,
     events: mpsc::WeakSender<Event>,
 ) where
     F: Future<Output = Result<Vec<IpAddr>, String>> + Send + 'static,
 {
     let mut names: BTreeMap<Box<str>, Known> = BTreeMap::new();
     let mut lookups = JoinSet::new();
+    let mut busy = Busy::default();
     loop {
         let now = Instant::now();
         while lookups.len() < AT_ONCE {
-            // Whoever waits longest comes first: names that are not answered are due again so soon that
-            // they would keep all others out.
+            // Whoever has the fewest look-ups at the moment comes first, so that no namespace waits for the
+            // thousands of another; then whoever waits longest: names that are not answered are due again so soon
+            // that they would keep all others out.
             let due = names.iter_mut().filter_map(|(name, known)| {
                 let due = known.due.filter(|due| *due <= now)?;
-                Some((due, name, known))
+                Some(((busy.least(&known.wanted_by), due), name, known))
             });
-            let Some((_, name, known)) = due.min_by_key(|(due, ..)| *due) else {
+            let Some((_, name, known)) = due.min_by_key(|(order, ..)| *order) else {
                 break;
             };
             known.due = None;
-            let name = name.clone();
+            let (name, by) = (name.clone(), known.wanted_by.clone());
+            busy.begin(&by);
             let found = look_up(name.clone());
-            lookups.spawn(async move { (name, found.await) });
+            lookups.spawn(async move { (name, by, found.await) });
         }
         let next = names.values().filter_map(|known| known.due).min();
         let is_free = lookups.len() < AT_ONCE;
@@ -66,11 +69,15 @@ async fn follow_by<F>(
                     return;
                 }
                 let wanted = wanted.borrow_and_update().clone();
-                let gone = names.extract_if(.., |name, _| !wanted.contains(name));
+                let gone = names.extract_if(.., |name, _| !wanted.contains_key(name));
                 let gone: Vec<_> = gone.filter(|(_, known)| known.said.is_some()).collect();
-                for name in wanted {
-                    let known = Known { due: Some(now), said: None };
-                    names.entry(name).or_insert(known);
+                for (name, wanted_by) in wanted {
+                    let known = names.entry(name).or_insert(Known {
+                        due: Some(now),
+                        said: None,
+                        wanted_by: BTreeSet::new(),
+                    });
+                    known.wanted_by = wanted_by;
                 }
                 for (name, _) in gone {
                     if say(&events, name, None).await.is_err() {
@@ -78,7 +85,8 @@ async fn follow_by<F>(
                     }
                 }
             }
-            Some(Ok((name, found))) = lookups.join_next(), if !lookups.is_empty() => {
+            Some(Ok((name, by, found))) = lookups.join_next(), if !lookups.is_empty() => {
+                busy.end(&by);
                 let Some(known) = names.get_mut(&name) else { continue };
                 let addresses = known.hear(found);
                 if known.said.as_ref() != Some(&addresses) {
@@ -112,6 +120,36 @@ struct Known {
     /// When it is to be looked up again; `None` meanwhile.
     due: Option<Instant>,
     said: Option<Addresses>,
+    wanted_by: BTreeSet<String>,
+}
+
+/// How many look-ups each namespace has at the moment.
+#[derive(Default)]
+struct Busy(BTreeMap<String, usize>);
+
+impl Busy {
+    fn begin(&mut self, namespaces: &BTreeSet<String>) {
+        for namespace in namespaces {
+            *self.0.entry(namespace.clone()).or_default() += 1;
+        }
+    }
+
+    fn end(&mut self, namespaces: &BTreeSet<String>) {
+        for namespace in namespaces {
+            if let Some(lookups) = self.0.get_mut(namespace) {
+                *lookups -= 1;
+                if *lookups == 0 {
+                    self.0.remove(namespace);
+                }
+            }
+        }
+    }
+
+    /// Those of the namespace that has the fewest.
+    fn least(&self, namespaces: &BTreeSet<String>) -> usize {
+        let of = |namespace| self.0.get(namespace).copied().unwrap_or_default();
+        namespaces.iter().map(of).min().unwrap_or_default()
+    }
 }
 
 impl Known {
@@ -158,6 +196,12 @@ async fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
 mod tests {
     use super::{super::index_of, *};
 
+    /// Of one namespace.
+    fn names(names: impl IntoIterator<Item = impl Into<Box<str>>>) -> Names {
+        let own = || BTreeSet::from(["default".to_owned()]);
+        names.into_iter().map(|name| (name.into(), own())).collect()
+    }
+
     async fn next(inbox: &mut mpsc::Receiver<Event>) -> (Box<str>, Addresses) {
         let event = timeout(3 * PATIENCE, inbox.recv()).await.unwrap().unwrap();
         match event {
@@ -168,16 +212,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_wanted_name_is_looked_up_and_one_that_does_not_exist_says_why() {
-        let (want, wanted) = channel::channel(BTreeSet::new());
+        let (want, wanted) = channel::channel(Names::new());
         let (events, mut inbox) = mpsc::channel(4);
         tokio::spawn(follow(wanted, events.downgrade()));
-        want.send_replace(["localhost".into()].into());
+        want.send_replace(names(["localhost"]));
         let (name, addresses) = next(&mut inbox).await;
         assert_eq!((&*name, addresses.failure), ("localhost", None));
         assert!(addresses.found.iter().all(IpAddr::is_loopback));
         assert!(!addresses.found.is_empty());
         // RFC 6761: there is no such name.
-        want.send_replace(["nothing.invalid".into()].into());
+        want.send_replace(names(["nothing.invalid"]));
         let forgotten = timeout(PATIENCE, inbox.recv()).await.unwrap();
         assert!(
             matches!(&forgotten, Some(Event::Addresses(name, None)) if **name == *"localhost"),
@@ -190,10 +234,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_name_gets_its_turn_however_many_others_are_not_answered() {
-        let silent = |at: usize| format!("a{at:03}.test").into();
-        let names: BTreeSet<Box<str>> = (0..3 * AT_ONCE).map(silent).collect();
+        let silent = (0..3 * AT_ONCE).map(|at| format!("a{at:03}.test"));
         let good: Box<str> = "z.test".into();
-        let (want, wanted) = channel::channel(BTreeSet::new());
+        let (want, wanted) = channel::channel(Names::new());
         let (events, mut inbox) = mpsc::channel(4);
         let look_up = |name: Box<str>| async move {
             if *name == *"z.test" {
@@ -203,7 +246,7 @@ mod tests {
             Err("DNS does not answer".to_owned())
         };
         tokio::spawn(follow_by(look_up, wanted, events.downgrade()));
-        want.send_replace(names.into_iter().chain([good.clone()]).collect());
+        want.send_replace(names(silent.chain([good.to_string()])));
         let all_others = 3 * PATIENCE;
         let heard = timeout(all_others + RETRY, async {
             while next(&mut inbox).await.0 != good {}
@@ -212,10 +255,41 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_namespace_waits_for_none_of_the_thousands_of_another() {
+        let (want, wanted) = channel::channel(Names::new());
+        let (events, mut inbox) = mpsc::channel(4);
+        let look_up = |name: Box<str>| async move {
+            if name.ends_with("good.test") {
+                return Ok(vec![[192, 0, 2, 1].into()]);
+            }
+            tokio::time::sleep(PATIENCE).await;
+            Err("DNS does not answer".to_owned())
+        };
+        tokio::spawn(follow_by(look_up, wanted, events.downgrade()));
+        let mut all = names((0..2000).map(|at| format!("a{at:04}.test")));
+        want.send_replace(all.clone());
+        next(&mut inbox).await;
+        all.insert("good.test".into(), ["modest".to_owned()].into());
+        // The same name, of somebody who has many and of somebody who has one.
+        let both = ["default".to_owned(), "other".to_owned()];
+        all.insert("also.good.test".into(), both.into());
+        want.send_replace(all);
+        let since = Instant::now();
+        let mut heard = BTreeSet::new();
+        while heard.len() < 2 {
+            let (name, _) = next(&mut inbox).await;
+            if name.ends_with("good.test") {
+                heard.insert(name);
+            }
+        }
+        assert!(since.elapsed() <= PATIENCE, "{:?}", since.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_name_keeps_its_addresses_until_it_is_seen_that_nobody_wants_it() {
         let name: Box<str> = "a.test".into();
-        let names: BTreeSet<_> = [name.clone()].into();
-        let (want, wanted) = channel::channel(BTreeSet::new());
+        let names = names([name.clone()]);
+        let (want, wanted) = channel::channel(Names::new());
         let (events, mut inbox) = mpsc::channel(4);
         let ip: IpAddr = [192, 0, 2, 1].into();
         let look_up = move |_| async move { Ok(vec![ip]) };
@@ -225,7 +299,7 @@ mod tests {
         want.send_replace(names.clone());
         index.apply(timeout(REFRESH, inbox.recv()).await.unwrap().unwrap());
         // The Service is deleted and made again, sooner than it is seen here.
-        want.send_replace(BTreeSet::new());
+        want.send_replace(Names::new());
         want.send_replace(names);
         for _ in 0..2 {
             while let Ok(event) = timeout(2 * REFRESH, inbox.recv()).await {
@@ -235,7 +309,7 @@ mod tests {
             let expected = (!want.borrow().is_empty()).then(|| vec![ip]);
             assert_eq!(known, expected, "{:?}", want.borrow());
             // Now it stays away.
-            want.send_replace(BTreeSet::new());
+            want.send_replace(Names::new());
         }
     }
 
@@ -244,6 +318,7 @@ mod tests {
         let mut known = Known {
             due: None,
             said: None,
+            wanted_by: BTreeSet::new(),
         };
         let ip: IpAddr = [192, 0, 2, 1].into();
         known.said = Some(known.hear(Ok(vec![ip])));
@@ -256,12 +331,12 @@ mod tests {
 
     #[tokio::test]
     async fn it_ends_with_the_sources() {
-        let (want, wanted) = channel::channel(BTreeSet::new());
+        let (want, wanted) = channel::channel(Names::new());
         let (events, inbox) = mpsc::channel(4);
         let weak = events.downgrade();
         drop((events, inbox));
         let follow = tokio::spawn(follow(wanted, weak));
-        want.send_replace(["localhost".into()].into());
+        want.send_replace(names(["localhost"]));
         timeout(3 * PATIENCE, follow).await.unwrap().unwrap();
     }
 }
