@@ -304,17 +304,17 @@ enum Condition {
 }
 
 impl Condition {
-    /// `ready` unset means yes, `serving` unset means as `ready`, `terminating` unset means no.
+    /// As kube-proxy reads them: `ready` and `serving` unset mean yes, `terminating` unset means no.
     fn of(conditions: Conditions) -> Self {
-        let ready = conditions.ready.unwrap_or(true);
-        let serving = conditions.serving.unwrap_or(ready);
-        let terminating = conditions.terminating.unwrap_or(false);
-        match (ready || serving, terminating) {
-            // Ready while terminating is what `publishNotReadyAddresses` asks for.
-            (true, false) => Self::Ready,
-            (true, true) if ready => Self::Ready,
-            (true, true) => Self::LastResort,
-            (false, _) => Self::Unfit,
+        let is_serving = conditions.serving.unwrap_or(true);
+        let is_terminating = conditions.terminating.unwrap_or(false);
+        // Also while it is terminating: `publishNotReadyAddresses` asks for that.
+        if conditions.ready.unwrap_or(true) {
+            Self::Ready
+        } else if is_serving && is_terminating {
+            Self::LastResort
+        } else {
+            Self::Unfit
         }
     }
 }

@@ -638,7 +638,17 @@ fn endpoints_are_the_ready_ones_or_else_those_still_serving() {
         "{addresses: [192.0.2.5], conditions: {ready: false, serving: false, terminating: true}}";
     let unready_wanted =
         "{addresses: [192.0.2.6], conditions: {ready: true, serving: false, terminating: true}}";
+    // Not what the controller of Pods writes, and kube-proxy sends it nothing.
+    let only_serving = "{addresses: [192.0.2.7], conditions: {ready: false, serving: true}}";
+    // Unset, `serving` means yes.
+    let terminating = "{addresses: [192.0.2.8], conditions: {ready: false, terminating: true}}";
+    let nulls =
+        "{addresses: [192.0.2.9], conditions: {ready: null, serving: null, terminating: null}}";
     for (list, expected) in [
+        (vec![only_serving, draining], "192.0.2.4:8080"),
+        (vec![only_serving], ""),
+        (vec![unready, dead, terminating], "192.0.2.8:8080"),
+        (vec![nulls, terminating], "192.0.2.9:8080"),
         (
             vec![ready, unset, unready, draining, dead],
             "192.0.2.1:8080 192.0.2.2:8080",
