@@ -135,6 +135,8 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<(BTreeSet<HostPattern>, i64), C
 /// What is known of a Secret that somebody names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
+    /// Which object it is; empty in a folder.
+    uid: Box<str>,
     /// Its last good content.
     pub(super) good: Option<Readable>,
     /// What is wrong with it now.
@@ -143,35 +145,42 @@ pub(super) struct Known {
 
 impl Known {
     /// Reads a Secret; one with unusable new content keeps its certificate from `before`, one that
-    /// is gone does not.
+    /// is gone does not, even if another one has its name.
     pub(super) fn read(
         name: &ObjectName,
         item: Option<&Item<Secret>>,
         before: Option<Self>,
     ) -> Self {
         let Some(item) = item else {
-            return Self {
-                good: None,
-                error: Some(CertificateError::Absent),
-            };
+            return Self::without(CertificateError::Absent);
         };
-        match Readable::read(name, &item.object) {
-            Ok(good) => Self {
-                good: Some(good),
-                error: None,
-            },
-            Err(error) => Self {
-                good: before.and_then(|before| before.good),
-                error: Some(error),
-            },
-        }
+        let uid: Box<str> = item
+            .object
+            .metadata
+            .uid
+            .as_deref()
+            .unwrap_or_default()
+            .into();
+        let (good, error) = match Readable::read(name, &item.object) {
+            Ok(good) => (Some(good), None),
+            Err(error) => {
+                let same = before.filter(|before| before.uid == uid);
+                (same.and_then(|before| before.good), Some(error))
+            }
+        };
+        Self { uid, good, error }
     }
 
     /// One that there was no room to follow.
     pub(super) fn unfollowed() -> Self {
+        Self::without(CertificateError::Unfollowed)
+    }
+
+    fn without(error: CertificateError) -> Self {
         Self {
+            uid: Box::default(),
             good: None,
-            error: Some(CertificateError::Unfollowed),
+            error: Some(error),
         }
     }
 

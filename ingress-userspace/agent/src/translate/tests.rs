@@ -1227,6 +1227,34 @@ fn a_secret_that_becomes_unusable_keeps_its_last_good_content_and_one_that_is_go
 }
 
 #[test]
+fn a_secret_that_is_made_again_keeps_nothing_of_the_one_before() {
+    let one = ObjectName::new("default", "one");
+    let made = index_of(&secret("one", "default", &["a.test"]));
+    let made = (*made.objects.secrets.find(&one).unwrap().object).clone();
+    let empty = Secret::default();
+    let web = dated("web", 2026, &["a.test"], "[{secretName: one}]");
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    let keys = index.apply(Event::Whole(Box::new(index_of(&format!("{web}{SERVICE}")))));
+    state.apply(&index, keys);
+    // Its deletion may not be seen, as in a new list.
+    for (uid, secret, served) in [
+        ("1", &made, Some(true)),
+        ("1", &empty, None),
+        ("2", &empty, Some(false)),
+        ("2", &made, Some(true)),
+    ] {
+        let mut secret = secret.clone();
+        secret.metadata.uid = Some(uid.to_owned());
+        let change = Change::Applied(one.clone(), Box::new(secret));
+        let keys = index.apply(Event::Changed(Secret::changed(change)));
+        let update = state.apply(&index, keys);
+        let said = update.certificates.first();
+        assert_eq!(said.map(|(_, is)| is.is_some()), served, "{uid}");
+    }
+}
+
+#[test]
 fn a_bad_edit_keeps_the_last_good_version_and_a_new_object_is_not_served() {
     let web = |uid: &str, annotation: &str, path: &str| {
         let text =
@@ -1413,19 +1441,53 @@ fn a_secret_that_is_not_of_the_watched_type_is_followed_by_name_until_it_is() {
     }
 }
 
+/// An Ingress of a namespace that names as many Secrets, and has a rule for the host of the last.
+fn naming(namespace: &str, count: usize) -> String {
+    let entry =
+        |number| format!("{{hosts: [h{number}.{namespace}.test], secretName: s{number:04}}}");
+    let entries: Vec<_> = (0..count).map(entry).collect();
+    let host = format!("h{}.{namespace}.test", count - 1);
+    let web = dated(
+        namespace,
+        2026,
+        &[&*host],
+        &format!("[{}]", entries.join(", ")),
+    );
+    web.replace(
+        "metadata: {",
+        &format!("metadata: {{namespace: {namespace}, "),
+    )
+}
+
+#[test]
+fn a_secret_that_loses_its_room_is_served_no_longer() {
+    let last = ObjectName::new("greedy", "s0255");
+    let made = index_of(&secret("s0255", "greedy", &["h255.greedy.test"]));
+    let made = Arc::clone(&made.objects.secrets.find(&last).unwrap().object);
+    let greedy = naming("greedy", 256);
+    let both = format!("{greedy}{}", naming("modest", 1));
+    let whole = |text: &str| Event::Whole(Box::new(index_of(text)));
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    state.follow_secrets_by_name();
+    for (event, served) in [
+        (whole(&greedy), None),
+        (Event::Secret(last.clone(), Some(made)), Some(true)),
+        (whole(&both), Some(false)),
+    ] {
+        let keys = index.apply(event);
+        let update = state.apply(&index, keys);
+        if let Some(named) = state.take_named_secrets() {
+            index.expect_secrets(&named);
+        }
+        let mut certificates = update.certificates.iter();
+        let said = certificates.find(|(name, _)| *name == last);
+        assert_eq!(said.map(|(_, is)| is.is_some()), served);
+    }
+}
+
 #[test]
 fn an_ingress_says_which_secret_there_was_no_room_to_follow() {
-    let of = |namespace: &str, name: &str, count: usize| {
-        let entry =
-            |number| format!("{{hosts: [h{number}.{name}.test], secretName: s{number:04}}}");
-        let entries: Vec<_> = (0..count).map(entry).collect();
-        let host = format!("h{}.{name}.test", count - 1);
-        let web = dated(name, 2026, &[&*host], &format!("[{}]", entries.join(", ")));
-        web.replace(
-            "metadata: {",
-            &format!("metadata: {{namespace: {namespace}, "),
-        )
-    };
     let mut index = Index::default();
     let mut state = State::new(settings());
     state.follow_secrets_by_name();
@@ -1446,10 +1508,10 @@ fn an_ingress_says_which_secret_there_was_no_room_to_follow() {
         assert!(problem.contains("Secret greedy/s0255"), "{problem}");
         problem.contains(full)
     };
-    let greedy = of("greedy", "greedy", 256);
+    let greedy = naming("greedy", 256);
     assert!(!last(&problems(greedy.clone())));
     // Another namespace has its turn.
-    let both = problems(format!("{greedy}{}", of("modest", "modest", 1)));
+    let both = problems(format!("{greedy}{}", naming("modest", 1)));
     let (theirs, own): (Vec<_>, Vec<_>) = both.into_iter().partition(|it| it.contains("greedy"));
     assert!(last(&theirs));
     assert!(

@@ -1,7 +1,7 @@
 //! Scripts of what an API server may say, without one; the clock is tokio's and stands still.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::{BufRead, BufReader, Write},
     sync::{Arc, Mutex},
 };
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     super::super::{
+        index::SERVICE_LABEL,
         kept::Change,
         kind::Changed,
         source::{Condition, SourceState},
@@ -229,6 +230,47 @@ async fn a_list_is_passed_on_only_when_it_is_complete() {
     assert_eq!(run.change().await, "deleted b");
     run.until(in_sync).await;
     assert_eq!(run.status.borrow().kinds[0].restarts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_before_its_list_is_complete_is_not_in_it() {
+    let said = vec![
+        added("a", 1),
+        added("b", 2),
+        deleted("a", 3),
+        bookmark(4, true),
+    ];
+    let mut run = run([Answer::Stream(said, Ends::Never)]);
+    assert_eq!(run.change().await, "listed b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_reads_is_not_kept() {
+    let mut fat = service("a", 1);
+    let entries =
+        |keys: [&str; 2]| Some(keys.map(|key| (key.to_owned(), "text".to_owned())).into());
+    // Of a Secret it holds the private key once more.
+    let applied = "kubectl.kubernetes.io/last-applied-configuration";
+    fat.metadata.annotations = entries([applied, "own"]);
+    fat.metadata.labels = entries([SERVICE_LABEL, "app"]);
+    fat.metadata.finalizers = Some(vec!["f".to_owned()]);
+    let said = vec![
+        Ok(WatchEvent::Added(fat.clone())),
+        bookmark(2, true),
+        Ok(WatchEvent::Modified(fat)),
+    ];
+    let mut run = run([Answer::Stream(said, Ends::Never)]);
+    for _ in 0..2 {
+        let object = match run.inbox.recv().await {
+            Some(Event::Changed(Changed::Service(Change::Listed(mut list)))) => list.remove(0).1,
+            Some(Event::Changed(Changed::Service(Change::Applied(_, object)))) => *object,
+            other => panic!("{other:?}"),
+        };
+        let keys = |map: Option<BTreeMap<String, String>>| Vec::from_iter(map.unwrap().into_keys());
+        assert_eq!(keys(object.metadata.annotations), ["own"]);
+        assert_eq!(keys(object.metadata.labels), [SERVICE_LABEL]);
+        assert_eq!(object.metadata.finalizers, None);
+    }
 }
 
 #[tokio::test(start_paused = true)]
