@@ -4,9 +4,10 @@
 //! kube's own watcher tells neither when a server has answered nor that it fell silent, which is
 //! what the state of the source is about.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{any::Any, collections::BTreeMap, future::Future, time::Duration};
 
 use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt, core::WatchEvent};
 use tokio::{
     sync::mpsc,
@@ -35,6 +36,8 @@ const NEWEST: &str = "";
 const LIST: Duration = Duration::from_secs(280);
 /// Says that a streamed list is complete.
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
+/// The entries of a Secret that are read. Others may be most of it, and none of our business.
+pub(super) const READ: [&str; 2] = ["tls.crt", "tls.key"];
 
 /// Follows one kind until nobody wants to know any more.
 pub(super) async fn follow<K: Kind>(
@@ -293,7 +296,12 @@ fn name<K: Resource>(object: &K) -> ObjectName {
 
 /// Frees what is never read; it can be most of an object. A map that is left empty goes, too: its
 /// first entry has taken half a kilobyte.
-fn strip<K: Resource>(mut object: K) -> K {
+fn strip<K: Kind>(mut object: K) -> K {
+    let any: &mut dyn Any = &mut object;
+    let secret = any.downcast_mut::<Secret>();
+    if let Some(data) = secret.and_then(|secret| secret.data.as_mut()) {
+        data.retain(|key, _| READ.contains(&key.as_str()));
+    }
     let meta = object.meta_mut();
     meta.managed_fields = None;
     meta.owner_references = None;

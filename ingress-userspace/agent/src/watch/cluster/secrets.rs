@@ -30,9 +30,6 @@ use ingress_model::ObjectName;
 /// the first update waits for them.
 const APART: Duration = Duration::from_millis(5);
 
-/// The entries of a Secret that are read. Others may be most of it, and none of our business.
-const READ: [&str; 2] = ["tls.crt", "tls.key"];
-
 /// Follows the `wanted` Secrets, each as `serve` says, until whoever wants them is gone.
 pub(super) async fn follow_named<S: Server<Secret> + 'static>(
     serve: impl Fn(&ObjectName) -> S,
@@ -92,7 +89,7 @@ async fn tell(name: ObjectName, mut changes: mpsc::Receiver<Event>, events: mpsc
             // The server knows no field selectors; it must not hand one Secret out as another.
             Change::Applied(..) | Change::Deleted(_) => continue,
         };
-        let secret = secret.map(|secret| Arc::new(strip(secret)));
+        let secret = secret.map(Arc::new);
         if events
             .send(Event::Secret(name.clone(), secret))
             .await
@@ -101,13 +98,6 @@ async fn tell(name: ObjectName, mut changes: mpsc::Receiver<Event>, events: mpsc
             return;
         }
     }
-}
-
-fn strip(mut secret: Secret) -> Secret {
-    if let Some(data) = &mut secret.data {
-        data.retain(|key, _| READ.contains(&key.as_str()));
-    }
-    secret
 }
 
 /// A server whose requests wait for their turn among those of all watches by name.
@@ -169,9 +159,13 @@ mod tests {
     use tokio::time::timeout;
 
     use super::{
-        super::super::super::{
-            index::Index,
-            source::{Condition, SourceState},
+        super::{
+            super::super::{
+                index::Index,
+                source::{Condition, SourceState},
+            },
+            follow::READ,
+            health::Health,
         },
         *,
     };
@@ -339,6 +333,24 @@ mod tests {
             }
         }
         assert!(told.recv().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_secret_of_any_watch_only_the_certificate_is_kept() {
+        let fake = Fake {
+            name: ObjectName::new("default", "there"),
+            refuses: false,
+            asked: Arc::default(),
+        };
+        let (events, mut inbox) = mpsc::channel(8);
+        let (status, _status) = channel::channel(SourceStatus::starting());
+        let health = Health::new("Secret".into(), status);
+        tokio::spawn(follow(fake, events, health));
+        let Some(Event::Changed(Changed::Secret(Change::Listed(list)))) = inbox.recv().await else {
+            panic!("no list");
+        };
+        let data = list[0].1.data.clone().unwrap();
+        assert!(data.keys().eq(&READ.map(str::to_owned)), "{data:?}");
     }
 
     #[tokio::test(start_paused = true)]
