@@ -237,7 +237,7 @@ impl Registry {
                     let end = routes.len().min(start + ROUTES_PER_PIECE);
                     let mut piece = Exposition::default();
                     for (labels, metrics) in routes.get(start..end).unwrap_or_default() {
-                        if let Some(sum) = metrics.sum() {
+                        if let Some(sum) = metrics.upgrade().and_then(|own| own.sum()) {
                             family.expose(labels, &sum, &mut piece);
                         }
                     }
@@ -250,13 +250,14 @@ impl Registry {
             .filter(|piece| !piece.is_empty())
     }
 
-    /// The routes that a table still has, by their labels; the others are forgotten.
-    fn living_routes(&self) -> Vec<(RouteLabels, Arc<RouteMetrics>)> {
+    /// The routes that a table still has, by their labels; the others are forgotten. A scrape does
+    /// not keep them: whoever asks decides how long it takes.
+    fn living_routes(&self) -> Vec<(RouteLabels, Weak<RouteMetrics>)> {
         let mut routes = locked(&self.routes);
         routes.retain(|_, metrics| metrics.strong_count() > 0);
         let living = routes
             .iter()
-            .filter_map(|(labels, metrics)| Some((labels.clone(), metrics.upgrade()?)));
+            .map(|(labels, metrics)| (labels.clone(), Weak::clone(metrics)));
         living.collect()
     }
 }
@@ -607,5 +608,22 @@ mod tests {
         drop((first, second));
         assert!(!names_it());
         assert!(locked(&registry.routes).is_empty());
+    }
+
+    #[test]
+    fn a_scrape_that_stands_still_keeps_no_route_that_is_gone() {
+        let registry = Registry::new(1);
+        let labels = RouteLabels {
+            namespace: "shop".into(),
+            ..RouteLabels::default()
+        };
+        let route = registry.route(labels);
+        route.of(0).record(200, Duration::ZERO, 0);
+        let mut slow = registry.expose();
+        let names_it = |piece: String| piece.contains("namespace=\"shop\"");
+        assert!(slow.by_ref().any(names_it));
+        drop(route);
+        assert!(!registry.expose().any(names_it), "other scrapes show it");
+        assert!(!slow.any(names_it), "this one goes on to show it");
     }
 }
