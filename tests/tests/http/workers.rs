@@ -1,8 +1,13 @@
 //! Several workers on one port.
 
-use std::time::Duration;
+use std::{
+    io::Write,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use ingress_lab::{eventually, origin::Origin};
+use ingress_model::Update;
 use ingress_proxy::worker::Settings;
 
 use crate::{
@@ -74,4 +79,34 @@ fn every_worker_serves_follows_the_table_and_drains() {
         assert!(wire.is_closed());
     }
     eventually("all workers have ended", || proxy.has_ended());
+}
+
+#[test]
+fn a_client_with_very_many_requests_at_once_leaves_the_worker_to_others() {
+    const REQUESTS: usize = 20_000;
+    // Without a rule, the proxy answers by itself and waits for nobody in between.
+    let proxy = Proxy::start(&Update::default());
+    let mut greedy = Wire::connect(proxy.http);
+    let mut other = Wire::connect(proxy.http);
+    assert_eq!(other.get("/", "").status, 404);
+    let is_served = AtomicBool::new(false);
+    let mut answers = 0;
+    std::thread::scope(|scope| {
+        let mut upload = greedy.stream().try_clone().unwrap();
+        scope.spawn(move || {
+            let requests = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(REQUESTS);
+            upload.write_all(requests.as_bytes()).unwrap();
+        });
+        scope.spawn(|| {
+            for _ in 0..REQUESTS {
+                assert_eq!(greedy.answer().status, 404);
+            }
+            is_served.store(true, Relaxed);
+        });
+        while !is_served.load(Relaxed) {
+            assert_eq!(other.get("/", "").status, 404);
+            answers += 1;
+        }
+    });
+    assert!(answers >= 20, "{answers} answers meanwhile");
 }

@@ -2,6 +2,8 @@
 
 use std::{future::Future, io};
 
+use tokio::task::coop::consume_budget;
+
 use super::{
     connection::Connection,
     head::Head,
@@ -103,6 +105,9 @@ impl Connection {
             Err(SendError::Source(never)) => match never {},
             Err(SendError::Socket(error)) => return Err(error),
         }
+        // Neither the next request, which may be there, nor its answer has to wait for anything: a
+        // client that sends thousands at once would have the worker to itself meanwhile.
+        consume_budget().await;
         Ok(if keep_alive {
             After::Next
         } else {
