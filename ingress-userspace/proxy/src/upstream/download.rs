@@ -142,9 +142,12 @@ impl<B: RequestBody> Download<B> {
             &mut progress,
             cx,
         ) {
-            Poll::Ready(Ok(())) => (self.sent, self.waiting) = (true, Waiting::Response),
+            // Its end may come without a byte, and is the endpoint's turn all the same.
+            Poll::Ready(Ok(())) => {
+                (self.sent, self.waiting, progress) = (true, Waiting::Response, true);
+            }
             Poll::Ready(Err(ForwardError::Unanswered { .. })) => {
-                (self.sent, self.waiting) = (true, Waiting::Response);
+                (self.sent, self.waiting, progress) = (true, Waiting::Response, true);
                 self.idle_time = Duration::ZERO;
             }
             Poll::Ready(Err(error)) => return Err(error),

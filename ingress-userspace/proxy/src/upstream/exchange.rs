@@ -322,7 +322,7 @@ impl Timeouts {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, io::Write, rc::Rc};
+    use std::{cell::Cell, future::poll_fn, io::Write, rc::Rc};
 
     use socket2::SockRef;
     use tokio::{io::AsyncWriteExt, net::TcpListener};
@@ -581,6 +581,77 @@ mod tests {
         download.consume(2);
         assert!(poll(&mut download).is_pending(), "it was not asked before");
         tokio::time::advance(2 * limit).await;
+        assert!(matches!(
+            poll(&mut download),
+            Poll::Ready(Err(ForwardError::ReadTimeout { .. }))
+        ));
+    }
+
+    /// A body of one byte, whose end is told later.
+    struct EndsLater {
+        byte: &'static [u8],
+        ended: Rc<Cell<bool>>,
+    }
+
+    impl RequestBody for EndsLater {
+        fn poll_data(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<Result<Option<&[u8]>, RequestBodyError>> {
+            match self.byte {
+                [] if !self.ended.get() => Poll::Pending,
+                byte => Poll::Ready(Ok(Some(byte).filter(|byte| !byte.is_empty()))),
+            }
+        }
+
+        fn consume(&mut self, _: usize) {
+            self.byte = b"";
+        }
+
+        fn write_trailers(&self, _: &mut Vec<u8>) {}
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn interim(&mut self, _: u16, _: &[u8], _: Fields<'_>) {}
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_has_its_own_time_from_the_end_of_the_request_on() {
+        let (lease, mut server) = connected(&Pool::default()).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok";
+        server.write_all(answer).unwrap();
+        let mut head = Outbound::new();
+        head.extend_from_slice(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n");
+        let ended = Rc::new(Cell::new(false));
+        let body = EndsLater {
+            byte: b"x",
+            ended: Rc::clone(&ended),
+        };
+        let request = Outgoing::new(head, body, Announced::Length, None);
+        let second = Duration::from_secs(1);
+        let mut asked = ask(second);
+        asked.timeouts.read = 10 * second;
+        let mut exchange = Exchange::new(lease, request, asked);
+        let now = Instant::now();
+        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+        let mut download = exchange.into_download(&head, now);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut poll = |download: &mut Download<EndsLater>| {
+            let polled = download.poll_data(Instant::now(), &mut cx);
+            polled.map_ok(|data| data.map(<[u8]>::len))
+        };
+        assert!(matches!(poll(&mut download), Poll::Ready(Ok(Some(2)))));
+        download.consume(2);
+        tokio::time::pause();
+        assert!(poll(&mut download).is_pending(), "the client is waited for");
+        ended.set(true);
+        assert!(poll(&mut download).is_pending(), "the endpoint is");
+        tokio::time::advance(2 * second).await;
+        let polled = poll(&mut download);
+        assert!(polled.is_pending(), "{polled:?}");
+        tokio::time::advance(10 * second).await;
         assert!(matches!(
             poll(&mut download),
             Poll::Ready(Err(ForwardError::ReadTimeout { .. }))
