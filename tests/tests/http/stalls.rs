@@ -210,6 +210,64 @@ fn every_try_has_its_own_time() {
 }
 
 #[test]
+fn an_endpoint_that_says_nothing_times_out_though_its_clients_connection_may_idle_for_long() {
+    let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
+    let (hold, _held) = mpsc::channel();
+    let silent = Endpoint::start(move |_, stream| drop(hold.send(stream)));
+    let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let state = Cluster::default()
+        .route("", "/", "web", &[origin.address()], Policy::default())
+        .route("", "/silent", "silent", &[silent.address], policy)
+        .0;
+    let settings = Settings {
+        idle_timeout: 10 * LIMIT,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&state, settings);
+    let mut wire = Wire::connect(proxy.http);
+    for round in 1..=2 {
+        assert_eq!(wire.get("/", "").status, 200, "round {round}");
+        let asked = Instant::now();
+        assert_eq!(wire.get("/silent", "").status, 504, "round {round}");
+        let waited = asked.elapsed();
+        // On a busy machine, the proxy may have read its clock shortly before the request came.
+        assert!(
+            (BRIEF / 2..LIMIT).contains(&waited),
+            "round {round}: after {waited:?}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_counts_from_its_request_and_not_from_an_earlier_one() {
+    let (hold, _held) = mpsc::channel();
+    let silent = Endpoint::start(move |_, stream| drop(hold.send(stream)));
+    let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: BRIEF,
+            ..UpstreamPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let proxy = Proxy::start(&cluster(&[silent.address], policy));
+    let mut wire = Wire::connect(proxy.http);
+    // One reading of the proxy's clock serves several tasks. Were it not given up when the proxy waits,
+    // one of these requests would count as old when it comes.
+    for request in 1..=4 {
+        let asked = Instant::now();
+        assert_eq!(wire.get("/", "").status, 504, "request {request}");
+        let waited = asked.elapsed();
+        assert!(waited >= BRIEF / 2, "request {request}: after {waited:?}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_falls_silent_within_its_answer_breaks_it_off() {
     let (hold, _held) = mpsc::channel();
     let endpoint = Endpoint::start(move |_, mut stream| {

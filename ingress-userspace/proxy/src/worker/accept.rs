@@ -3,7 +3,6 @@
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
-    runtime::{Builder, LocalOptions},
     sync::{Barrier, watch},
     task::{JoinError, JoinSet, spawn_local},
     time::{Instant, interval, sleep, sleep_until, timeout_at},
@@ -31,11 +30,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Runs a worker until it has drained.
 pub(super) fn run(id: usize, listeners: Vec<Listener>, inputs: Inputs) -> io::Result<()> {
     let freshness = Freshness::default();
-    let of_runtime = freshness.clone();
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .on_thread_unpark(move || of_runtime.end())
-        .build_local(LocalOptions::default())?;
+    let runtime = freshness.runtime()?;
     runtime.block_on(work(id, listeners, inputs, freshness))
 }
 

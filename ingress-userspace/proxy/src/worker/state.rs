@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    io,
     rc::Rc,
     sync::{
         Arc,
@@ -10,7 +11,10 @@ use std::{
     time::SystemTime,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    runtime::{Builder, LocalOptions, LocalRuntime},
+    time::Instant,
+};
 
 use super::{
     Settings,
@@ -51,8 +55,20 @@ const TASKS_PER_READING: u8 = 8;
 pub(super) struct Freshness(Arc<AtomicU8>);
 
 impl Freshness {
+    /// A worker's runtime, which notes here when it has waited.
+    ///
+    /// # Errors
+    /// The kernel has no descriptors left for it.
+    pub(super) fn runtime(&self) -> io::Result<LocalRuntime> {
+        let own = self.clone();
+        Builder::new_current_thread()
+            .enable_all()
+            .on_thread_unpark(move || own.end())
+            .build_local(LocalOptions::default())
+    }
+
     /// Notes that the runtime has waited.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         self.0.store(0, Relaxed);
     }
 
@@ -184,6 +200,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -199,5 +217,18 @@ mod tests {
         freshness.begin();
         freshness.end();
         assert!(!freshness.take(), "the runtime has waited");
+    }
+
+    #[test]
+    fn a_worker_that_has_waited_reads_the_clock_again() {
+        let freshness = Freshness::default();
+        let runtime = freshness.runtime().unwrap();
+        let is_fresh = runtime.block_on(async {
+            freshness.begin();
+            // Nothing else is to be done: the runtime waits.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            freshness.take()
+        });
+        assert!(!is_fresh, "it goes on with the reading from before");
     }
 }
