@@ -1,4 +1,5 @@
-//! One question over the admin socket: HTTP/1.0, so that the answer ends with the connection.
+//! One question over the admin socket. HTTP/1.1, since an old one's answer of unknown length ends with
+//! the connection, whether it is whole or not.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -62,7 +63,10 @@ fn exchange(path: &Path, target: &str) -> io::Result<String> {
     socket.set_write_timeout(Some(LIMIT))?;
     socket.connect(&SockAddr::unix(path)?)?;
     let mut stream = UnixStream::from(std::os::fd::OwnedFd::from(socket));
-    write!(stream, "GET {target} HTTP/1.0\r\nhost: forebay\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {target} HTTP/1.1\r\nhost: forebay\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = Vec::new();
     let mut buffer = [0; 16 * 1024];
     loop {
@@ -90,13 +94,35 @@ fn read(answer: &str) -> Option<(u16, String)> {
         .next()
         .filter(|version| version.starts_with("HTTP/1."))?;
     let status = words.next()?.parse().ok()?;
-    let announced = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, length)| length.trim().parse::<usize>().ok());
-    announced
+    let (mut length, mut in_chunks) = (None, false);
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse::<usize>().ok();
+        }
+        in_chunks |= name.eq_ignore_ascii_case("transfer-encoding");
+    }
+    let body = if in_chunks {
+        joined(body)?
+    } else {
+        body.to_owned()
+    };
+    length
         .is_none_or(|length| length == body.len())
-        .then(|| (status, body.to_owned()))
+        .then_some((status, body))
+}
+
+/// A whole body that came in chunks.
+fn joined(mut chunks: &str) -> Option<String> {
+    let mut body = String::with_capacity(chunks.len());
+    loop {
+        let (size, rest) = chunks.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        body.push_str(rest.get(..size)?);
+        chunks = rest.get(size..)?.strip_prefix("\r\n")?;
+        if size == 0 {
+            return Some(body);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +140,18 @@ mod tests {
             ),
             ("HTTP/1.1 503 Busy\r\n\r\nwhy", Some((503, "why"))),
             ("HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\ncut", None),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nB\r\n0\r\n\r\n234567\r\n0\r\n\r\n",
+                Some((200, "abc0\r\n\r\n234567")),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+                None,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
+                None,
+            ),
             ("HTTP/1.0 200 OK\r\n", None),
             ("SSH-2.0-x\r\n\r\n", None),
             ("", None),
