@@ -521,6 +521,8 @@ mod tests {
             service: "s1".into(),
         };
         let route = registry.route(labels);
+        // Their counters have one writer each, or counts are lost.
+        assert!(!std::ptr::eq(route.of(0), route.of(1)));
         for id in 0..2 {
             let worker = registry.worker();
             worker.counters.accepted.increment();
@@ -535,9 +537,19 @@ mod tests {
             "forebay_request_duration_seconds_bucket{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\",le=\"+Inf\"} 4",
             "forebay_response_bytes_total{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\"} 22",
             "forebay_request_duration_seconds_count{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\"} 4",
+            "forebay_request_duration_seconds_sum{namespace=\"shop\",ingress=\"we\\\"b\",service=\"s1\"} 40.0014",
         ] {
             assert!(text.contains(line), "no line {line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_label_is_read_back_as_it_was() {
+        let mut exposition = Exposition::default();
+        let labels = [("none", ""), ("all", "a\\b\"c\nd\\n"), ("plain", "é{},=")];
+        exposition.sample("name", &labels, 1);
+        let text = r#"name{none="",all="a\\b\"c\nd\\n",plain="é{},="} 1"#;
+        assert_eq!(exposition.text, format!("{text}\n"));
     }
 
     #[test]

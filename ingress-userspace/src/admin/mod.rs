@@ -179,6 +179,8 @@ fn typed(status: StatusCode, content_type: &'static str, body: Page) -> Response
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     fn state(readiness: Readiness) -> State {
@@ -244,6 +246,72 @@ mod tests {
                 StatusCode::METHOD_NOT_ALLOWED,
                 "{asker:?}"
             );
+        }
+    }
+
+    /// What comes back for `requests` on one connection, up to its end.
+    async fn answers(requests: &'static str, state: State) -> String {
+        let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let server = tokio::net::UnixStream::from_std(server).unwrap();
+        let serving = tokio::spawn(connection(server, Asker::Operator, state));
+        let asking = tokio::task::spawn_blocking(move || {
+            client.write_all(requests.as_bytes()).unwrap();
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).unwrap();
+            answers
+        });
+        serving.await.unwrap();
+        asking.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_scrape_has_an_end_of_its_own_and_leaves_the_connection_to_others() {
+        let state = state(Readiness::Ready);
+        state.metrics.worker();
+        let shown: String = state.metrics.expose().collect();
+        let all = answers(
+            "HEAD /metrics HTTP/1.1\r\nHost: a\r\n\r\n\
+             GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n\
+             HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n\
+             GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            state,
+        )
+        .await;
+        let mut parts = all.split("HTTP/1.1 200 OK\r\n").skip(1);
+        let mut next = || parts.next().and_then(|part| part.split_once("\r\n\r\n"));
+        let (_, body) = next().unwrap();
+        assert_eq!(body, "", "HEAD of a scrape");
+        let (head, mut chunks) = next().unwrap();
+        assert!(head.contains("transfer-encoding: chunked"), "{head}");
+        let mut scraped = String::new();
+        loop {
+            let (size, rest) = chunks.split_once("\r\n").unwrap();
+            let size = usize::from_str_radix(size, 16).unwrap();
+            scraped.push_str(&rest[..size]);
+            chunks = rest[size..].strip_prefix("\r\n").unwrap();
+            if size == 0 {
+                break;
+            }
+        }
+        assert_eq!((scraped, chunks), (shown, ""));
+        let (head, body) = next().unwrap();
+        assert!(head.contains("content-length: 3"), "{head}");
+        assert_eq!(body, "", "HEAD of a page");
+        assert_eq!(next().unwrap().1, "ok\n");
+    }
+
+    #[tokio::test]
+    async fn an_old_scraper_gets_no_chunks() {
+        for kept in ["", "Connection: keep-alive\r\n"] {
+            let state = state(Readiness::Ready);
+            state.metrics.worker();
+            let shown: String = state.metrics.expose().collect();
+            let request = format!("GET /metrics HTTP/1.0\r\n{kept}\r\n");
+            let answer = answers(request.leak(), state).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(!head.contains("chunked"), "{head}");
+            assert_eq!(body, shown, "{kept:?}");
         }
     }
 }
