@@ -323,6 +323,49 @@ async fn an_http2_client_without_a_window_holds_no_endpoint() {
     }
 }
 
+#[tokio::test]
+async fn an_http2_request_has_its_limit_on_a_connection_that_another_has_waited_on() {
+    let limit = 3 * BRIEF;
+    let (go_on, goes_on) = mpsc::channel();
+    let (hold, _held) = mpsc::channel();
+    let endpoint = Endpoint::start(move |_, mut stream| {
+        read_head(&mut stream);
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n";
+        stream.write_all(head).unwrap();
+        goes_on.recv().unwrap();
+        stream.write_all(b"ok").unwrap();
+        read_head(&mut stream);
+        // The second request has no answer.
+        let _ = hold.send(stream);
+    });
+    let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: limit,
+            ..UpstreamPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let settings = Settings {
+        shutdown_grace: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&cluster(&[endpoint.address], policy), settings);
+    let io = TcpStream::connect(proxy.http).await.unwrap();
+    let (mut sender, _connection) = http2(io).await;
+    let answer = sender.send_request(get("http://a/")).await.unwrap();
+    // The proxy waits for the body once its client has the head.
+    go_on.send(()).unwrap();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "ok");
+    let asked = Instant::now();
+    let answer = timeout(LIMIT, sender.send_request(get("http://a/"))).await;
+    assert_eq!(answer.expect("it still waits").unwrap().status(), 504);
+    let waited = asked.elapsed();
+    assert!(waited >= limit / 2, "after {waited:?}");
+    let connects = proxy.metric("forebay_upstream_connects_total{worker=\"0\"}");
+    assert_eq!(connects, 1);
+}
+
 /// A body of a request.
 enum Sends {
     Nothing,
