@@ -13,9 +13,10 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
     sync::watch,
 };
 
@@ -29,6 +30,8 @@ use ingress_proxy::{metrics::Registry, table::RouteTable};
 
 /// A client that sends its head slower than this is cut.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// So is a scraper that takes nothing of its answer for so long.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
@@ -72,8 +75,19 @@ pub(crate) async fn serve(listener: UnixListener, state: State) {
 pub(crate) async fn serve_metrics(listener: TcpListener, state: State) {
     loop {
         let accepted = listener.accept().await;
-        answer_to(Asker::Scraper, accepted.map(|(stream, _)| stream), &state).await;
+        let accepted = accepted.map(|(stream, _)| {
+            limit(&stream, TAKE_TIMEOUT);
+            stream
+        });
+        answer_to(Asker::Scraper, accepted, &state).await;
     }
+}
+
+/// Has the kernel end a connection whose other side takes nothing for `time`: a scrape is larger than
+/// what it buffers, and anybody may ask.
+fn limit(stream: &TcpStream, time: Duration) {
+    // Fails only for what is no TCP socket.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(time));
 }
 
 async fn answer_to<S>(asker: Asker, accepted: io::Result<S>, state: &State)
@@ -313,5 +327,26 @@ mod tests {
             assert!(!head.contains("chunked"), "{head}");
             assert_eq!(body, shown, "{kept:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_scraper_that_takes_nothing_is_let_go() {
+        let state = state(Readiness::Ready);
+        // More than the kernel buffers.
+        state.metrics.collect_with(Box::new(|exposition| {
+            for number in 0..400_000 {
+                exposition.sample("a_name_that_is_somewhat_long", &[], number);
+            }
+        }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut scraper = std::net::TcpStream::connect(address).unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
+        scraper.write_all(request).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        limit(&stream, Duration::from_millis(300));
+        let serving = connection(stream, Asker::Scraper, state);
+        let ended = tokio::time::timeout(Duration::from_secs(20), serving).await;
+        assert!(ended.is_ok(), "it is still served");
     }
 }
