@@ -361,7 +361,7 @@ fn expose_workers(workers: &[Arc<WorkerMetrics>], exposition: &mut Exposition) {
         (
             "forebay_retries_total",
             Kind::Counter,
-            "Requests retried on another endpoint.",
+            "Tries of requests beyond their first; one over a pooled connection that was dead counts, too.",
             |w| &w.retries,
         ),
         (
