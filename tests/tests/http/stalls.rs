@@ -366,6 +366,39 @@ async fn an_http2_request_has_its_limit_on_a_connection_that_another_has_waited_
     assert_eq!(connects, 1);
 }
 
+#[tokio::test]
+async fn an_endpoint_that_sends_piece_by_piece_to_an_http2_client_is_waited_for() {
+    let limit = 2 * BRIEF;
+    let endpoint = Endpoint::start(move |_, mut stream| {
+        read_head(&mut stream);
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+        stream.write_all(head).unwrap();
+        // Two of these waits are longer than the limit, which counts from the last piece.
+        for _ in 0..4 {
+            std::thread::sleep(limit * 2 / 3);
+            // The proxy may have given up.
+            let _ = stream.write_all(b"x");
+        }
+    });
+    let policy = Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: limit,
+            ..UpstreamPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let settings = Settings {
+        shutdown_grace: BRIEF,
+        ..settings()
+    };
+    let proxy = Proxy::start_with(&cluster(&[endpoint.address], policy), settings);
+    let io = TcpStream::connect(proxy.http).await.unwrap();
+    let (mut sender, _connection) = http2(io).await;
+    let answer = sender.send_request(get("http://a/")).await.unwrap();
+    let body = answer.into_body().collect().await;
+    assert_eq!(body.expect("it was cut").to_bytes(), "xxxx");
+}
+
 /// A body of a request.
 enum Sends {
     Nothing,
