@@ -138,7 +138,8 @@ impl Index {
         self.secrets.get(name)?.answer.as_ref()?.as_ref()
     }
 
-    /// Tells whether the first answer is there for a Secret that is followed by name.
+    /// Tells whether the first answer is there for a Secret that is followed by name, or is awaited
+    /// no longer.
     pub(super) fn has_asked_for(&self, secret: &ObjectName) -> bool {
         let expected = self.secrets.get(secret);
         expected.is_some_and(|expected| expected.answer.is_some())
@@ -160,6 +161,24 @@ impl Index {
         expected
             .map(|(name, expected)| (name.clone(), expected.number))
             .collect()
+    }
+
+    /// How many Secrets were expected so far.
+    pub(super) fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// Takes those of the first `number` expected Secrets that nothing was said of for absent, and
+    /// names them.
+    pub(super) fn give_up_secrets(&mut self, number: u64) -> Vec<Key> {
+        let mut given_up = Vec::new();
+        for (name, expected) in &mut self.secrets {
+            if expected.number <= number && expected.answer.is_none() {
+                expected.answer = Some(None);
+                given_up.push(Key::Secret(name.clone()));
+            }
+        }
+        given_up
     }
 
     /// The Services that stand for an external name.

@@ -1,6 +1,10 @@
 //! Events → updates: the first at once, those of a burst together.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch as channel},
@@ -25,6 +29,9 @@ const GAP: Duration = Duration::from_millis(5);
 /// once everything else is. They come within milliseconds, and without them their hosts would show
 /// the default certificate for a moment at each start. A server that keeps one of them back must
 /// not keep everything back.
+///
+/// Later ones wait for none. A host keeps the certificate that it has for as long, until there is a
+/// first answer for the Secret that is to follow.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Events that one update takes at most, so that a flood does not keep it back.
@@ -48,6 +55,9 @@ pub(super) struct Publisher {
     last: Option<Instant>,
     /// Until when the first update waits for Secrets; `None` once it was sent.
     held: Option<Instant>,
+    /// Until when each of the first so many Secrets that were ever to be followed by name may be
+    /// without an answer; the earliest first.
+    patience: VecDeque<(Instant, u64)>,
 }
 
 impl Publisher {
@@ -78,6 +88,7 @@ impl Publisher {
             secrets,
             last: None,
             held: None,
+            patience: VecDeque::new(),
         };
         (publisher, update_feed, resync, report)
     }
@@ -97,6 +108,17 @@ impl Publisher {
                 () = sleep_until(self.held.unwrap_or_else(Instant::now)), if self.held.is_some() => {
                     self.held = None;
                     if self.send(self.state.whole()).await.is_err() {
+                        return;
+                    }
+                }
+                () = sleep_until(self.patience.front().map_or_else(Instant::now, |next| next.0)),
+                    if !self.patience.is_empty() =>
+                {
+                    if let Some((_, number)) = self.patience.pop_front() {
+                        let given_up = self.index.give_up_secrets(number);
+                        self.dirty.extend(given_up);
+                    }
+                    if !self.dirty.is_empty() && self.publish().await.is_err() {
                         return;
                     }
                 }
@@ -142,6 +164,8 @@ impl Publisher {
             && let Some(follow) = &self.secrets
         {
             follow.send_replace(self.index.expect_secrets(&secrets));
+            let until = now + PATIENCE;
+            self.patience.push_back((until, self.index.expected()));
         }
         let mut skipped = self.index.skipped.clone();
         if let foreign @ 1.. = self.state.foreign() {
@@ -179,7 +203,8 @@ struct Gone;
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::networking::v1::{
-        Ingress, IngressBackend, IngressServiceBackend, IngressSpec, ServiceBackendPort,
+        Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec, IngressTLS,
+        ServiceBackendPort,
     };
 
     use ingress_model::ObjectName;
@@ -205,6 +230,28 @@ mod tests {
     }
 
     fn applied(name: &str) -> Event {
+        ingress(name, IngressSpec::default())
+    }
+
+    /// An Ingress for a host of its own that names a Secret.
+    fn naming(name: &str, secret: &str) -> Event {
+        let rule = IngressRule {
+            host: Some(format!("{name}.test")),
+            http: None,
+        };
+        let tls = IngressTLS {
+            hosts: rule.host.clone().map(|host| vec![host]),
+            secret_name: Some(secret.to_owned()),
+        };
+        let spec = IngressSpec {
+            rules: Some(vec![rule]),
+            tls: Some(vec![tls]),
+            ..IngressSpec::default()
+        };
+        ingress(name, spec)
+    }
+
+    fn ingress(name: &str, spec: IngressSpec) -> Event {
         let port = ServiceBackendPort {
             number: Some(80),
             name: None,
@@ -219,7 +266,7 @@ mod tests {
         };
         let spec = IngressSpec {
             default_backend: Some(backend),
-            ..IngressSpec::default()
+            ..spec
         };
         let ingress = Ingress {
             spec: Some(spec),
@@ -245,6 +292,7 @@ mod tests {
         events: mpsc::Sender<Event>,
         updates: mpsc::Receiver<Arc<Update>>,
         resync: mpsc::Sender<()>,
+        report: Report,
     }
 
     fn start() -> Run {
@@ -254,12 +302,13 @@ mod tests {
     fn start_with(secrets: Option<channel::Sender<Wish>>, settings: Settings) -> Run {
         let (events, inbox) = mpsc::channel(1000);
         let names = channel::channel(Names::new()).0;
-        let (publisher, updates, resync, _) = Publisher::new(inbox, names, secrets, settings);
+        let (publisher, updates, resync, report) = Publisher::new(inbox, names, secrets, settings);
         tokio::spawn(publisher.run());
         Run {
             events,
             updates,
             resync,
+            report,
         }
     }
 
@@ -329,6 +378,50 @@ mod tests {
             while run.updates.recv().await.unwrap().base.is_none() {}
             assert!(since.elapsed() <= 2 * GAP, "{waits:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_nothing_is_said_of_counts_as_absent_after_a_while_and_others_wait_for_none()
+     {
+        let (wish, mut wanted) = channel::channel(Wish::new());
+        let mut run = start_with(Some(wish), settings());
+        run.events.send(Event::Whole(Box::default())).await.unwrap();
+        run.updates.recv().await.unwrap();
+        let yet = |report: &Report| {
+            let problems = report.problems();
+            let mut texts = problems.iter().map(ToString::to_string);
+            texts.find_map(|text| {
+                let said = text.split_once("Secret default/")?.1;
+                said.split_once(';').map(|(said, _)| said.to_owned())
+            })
+        };
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let since = Instant::now();
+        run.events.send(naming("a", "two")).await.unwrap();
+        run.updates.recv().await.unwrap();
+        wanted.changed().await.unwrap();
+        assert_eq!(since.elapsed(), Duration::ZERO);
+        assert_eq!(
+            yet(&run.report).as_deref(),
+            Some("two: has not been read yet")
+        );
+        tokio::time::sleep(PATIENCE - Duration::from_millis(10)).await;
+        // A later one has its own time.
+        run.events.send(naming("b", "three")).await.unwrap();
+        run.updates.recv().await.unwrap();
+        assert_eq!(
+            yet(&run.report).as_deref(),
+            Some("two: has not been read yet")
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(yet(&run.report).as_deref(), Some("two: does not exist"));
+        let later = run.report.problems();
+        let mut later = later.iter().map(ToString::to_string);
+        assert!(later.any(|text| text.contains("three: has not been read yet")));
+        run.events.send(Event::Whole(Box::default())).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(yet(&run.report), None);
+        assert!(wanted.borrow_and_update().is_empty());
     }
 
     #[tokio::test(start_paused = true)]

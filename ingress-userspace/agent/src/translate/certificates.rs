@@ -27,6 +27,9 @@ pub(super) enum CertificateError {
     /// It may exist: nobody looks.
     #[error("is not of type kubernetes.io/tls, and Forebay already follows {LIMIT} such Secrets")]
     Unfollowed,
+    /// It may exist: there is no answer yet.
+    #[error("has not been read yet")]
+    Unread,
     /// A part is missing.
     #[error("has no {0}")]
     Part(&'static str),
@@ -171,6 +174,17 @@ impl Known {
         Self { uid, good, error }
     }
 
+    /// One that nothing was said of yet. One that was followed a moment ago has what it had.
+    pub(super) fn unread(before: Option<Self>) -> Self {
+        let error = Some(CertificateError::Unread);
+        let known = before.unwrap_or_else(|| Self::without(CertificateError::Unread));
+        Self { error, ..known }
+    }
+
+    fn is_unread(&self) -> bool {
+        self.error == Some(CertificateError::Unread)
+    }
+
     /// One that there was no room to follow.
     pub(super) fn unfollowed() -> Self {
         Self::without(CertificateError::Unfollowed)
@@ -214,6 +228,8 @@ pub(super) struct Served {
     pub(super) tls: bool,
     /// The Secret of its certificate.
     pub(super) secret: Option<ObjectName>,
+    /// It is the one of before, until the one that is to follow was read.
+    pub(super) is_held: bool,
 }
 
 /// Which certificate serves `host`; `claims` are all that name it, the oldest first.
@@ -224,9 +240,12 @@ pub(super) struct Served {
 ///
 /// Stricter than ingress-nginx: only the namespace that had the host first has a say. Else anyone
 /// could change the certificate of a host, and turn on its redirect, by a rule that is ignored.
+///
+/// While the deciding Secret was not read yet, the host keeps that of `before`.
 pub(super) fn serve<'k>(
     host: &HostPattern,
     claims: &[&Claim],
+    before: Option<&ObjectName>,
     known: impl Fn(&ObjectName) -> Option<&'k Known>,
     problems: &mut Vec<Problem>,
 ) -> Served {
@@ -260,7 +279,15 @@ pub(super) fn serve<'k>(
                 secret.is_some_and(|secret| secret.covers(host))
             })
         };
-        let Some(entry) = tls.listing(host).or_else(by_name).or_else(|| tls.for_all()) else {
+        // Its names may be those that decide.
+        let unread = || {
+            tls.distinct().find(|entry| {
+                let secret = entry.secret.as_ref().and_then(&known);
+                secret.is_some_and(Known::is_unread)
+            })
+        };
+        let entry = tls.listing(host).or_else(by_name).or_else(unread);
+        let Some(entry) = entry.or_else(|| tls.for_all()) else {
             return served;
         };
         let Some(secret) = &entry.secret else {
@@ -276,13 +303,28 @@ pub(super) fn serve<'k>(
             ),
             None => match known(secret).and_then(|known| known.error.as_ref()) {
                 Some(error) => {
-                    format!("Secret {secret}: {error}; the default certificate is used")
+                    let is_own = |before: &&ObjectName| before.namespace == secret.namespace;
+                    let covers =
+                        |before: &&ObjectName| good(before).is_some_and(|good| good.covers(host));
+                    let held = before.filter(is_own).filter(covers);
+                    let held = held.filter(|_| *error == CertificateError::Unread);
+                    served.secret = held.cloned();
+                    served.is_held = held.is_some();
+                    let used = if served.is_held {
+                        "the certificate that was served before stays"
+                    } else {
+                        "the default certificate is used"
+                    };
+                    format!("Secret {secret}: {error}; {used}")
                 }
                 None => return served,
             },
         };
         let field = format!("{}.secretName", entry.field);
         problems.push(claim.subject().warning(field, message));
+        if served.is_held {
+            return served;
+        }
     }
     served
 }

@@ -61,6 +61,10 @@ pub(super) struct State {
     backends: BTreeMap<BackendKey, Used<Resolved>>,
     /// Every Secret that a claim names, and who does.
     secrets: BTreeMap<ObjectName, Used<Known>>,
+    /// Hosts that keep the certificate of a Secret until the one that is to follow was read.
+    held: BTreeMap<HostPattern, ObjectName>,
+    /// Secrets that no claim names any more; maybe a host keeps the certificate.
+    unused: BTreeSet<ObjectName>,
     /// Those of them to be followed by name; `None` where the source has all Secrets.
     named: Option<Named>,
     patterns: Patterns,
@@ -107,6 +111,8 @@ struct Dirty {
     hosts: BTreeSet<HostPattern>,
     backends: BTreeSet<BackendKey>,
     secrets: BTreeSet<ObjectName>,
+    /// Those of them that the index names: something else is said of them than before.
+    told: BTreeSet<ObjectName>,
 }
 
 impl State {
@@ -127,6 +133,8 @@ impl State {
             hosts: BTreeMap::new(),
             backends: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            held: BTreeMap::new(),
+            unused: BTreeSet::new(),
             named: None,
             patterns: Patterns::default(),
             cramped: BTreeSet::new(),
@@ -181,7 +189,8 @@ impl State {
                 }
                 Key::Secret(name) => {
                     if self.secrets.contains_key(&name) {
-                        dirty.secrets.insert(name);
+                        dirty.secrets.insert(name.clone());
+                        dirty.told.insert(name);
                     }
                 }
             }
@@ -198,6 +207,7 @@ impl State {
         self.look_up_secrets(index, &mut dirty, &mut update);
         self.rank_hosts(&mut dirty, &mut update);
         self.rank_cramped(&mut update);
+        self.forget_unused(&mut update);
         self.note(Topic::Source, index.problems.clone());
         if !update.is_empty() {
             self.epoch = update.epoch;
@@ -328,10 +338,11 @@ impl State {
         }
         for secret in claim.secrets() {
             let used = self.secrets.entry(secret.clone()).or_default();
-            used.by.insert(name.clone());
-            if used.found.is_none() {
+            // Else somebody has looked, or is about to.
+            if used.by.is_empty() {
                 dirty.secrets.insert(secret.clone());
             }
+            used.by.insert(name.clone());
         }
         self.claims.insert(name.clone(), claim);
     }
@@ -474,12 +485,15 @@ impl State {
                 good.map(|good| Arc::clone(&good.certificate))
             };
             let before = good(&used.found);
+            let is_told = dirty.told.contains(&name);
             if used.by.is_empty() && !is_default {
-                self.secrets.remove(&name);
-                if before.is_some() {
-                    update.certificates.push((name, None));
+                if is_told {
+                    // No host is to keep what may have been taken back.
+                    dirty.hosts.extend(holders(&self.held, &name));
+                    self.forget(&name, update);
+                } else {
+                    self.unused.insert(name);
                 }
-                self.note(topic, Vec::new());
                 continue;
             }
             let named = self.named.as_ref();
@@ -488,6 +502,9 @@ impl State {
             let item = index.objects.secrets.find(&name).or_else(by_name);
             let known = match item {
                 None if named.is_some_and(|named| named.lacks_room(&name)) => Known::unfollowed(),
+                None if is_followed && !index.has_asked_for(&name) => {
+                    Known::unread(used.found.clone().filter(|_| !is_told))
+                }
                 item => Known::read(&name, item, used.found.clone()),
             };
             let problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
@@ -499,6 +516,7 @@ impl State {
                 dirty
                     .hosts
                     .extend(claims.flat_map(|claim| claim.hosts()).cloned());
+                dirty.hosts.extend(holders(&self.held, &name));
                 if is_default {
                     dirty.hosts.insert(HostPattern::Any);
                 }
@@ -510,6 +528,33 @@ impl State {
             }
             self.note(topic, problems);
         }
+    }
+
+    /// Forgets the Secrets that neither a claim names nor a host keeps.
+    fn forget_unused(&mut self, update: &mut Update) {
+        if self.unused.is_empty() {
+            return;
+        }
+        let held: BTreeSet<_> = self.held.values().collect();
+        let (kept, mut unused): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut self.unused)
+            .into_iter()
+            .partition(|name| held.contains(name));
+        self.unused = kept;
+        unused.retain(|name| {
+            let used = self.secrets.get(name);
+            used.is_some_and(|used| used.by.is_empty())
+        });
+        for name in unused {
+            self.forget(&name, update);
+        }
+    }
+
+    fn forget(&mut self, secret: &ObjectName, update: &mut Update) {
+        let known = self.secrets.remove(secret).and_then(|used| used.found);
+        if known.is_some_and(|known| known.good.is_some()) {
+            update.certificates.push((secret.clone(), None));
+        }
+        self.note(Topic::Certificate(secret.clone()), Vec::new());
     }
 
     /// Ranks the rules of each dirty host again. Wildcards go first: whether one has TLS matters
@@ -565,6 +610,7 @@ impl State {
 
     fn rank(&mut self, host: &HostPattern, update: &mut Update) {
         let topic = Topic::Host(host.clone());
+        self.held.remove(host);
         let none = BTreeMap::new();
         let claims = self.claims_of.get(host).unwrap_or(&none).values();
         let claims: Vec<&Claim> = claims.map(|claim| &**claim).collect();
@@ -579,7 +625,12 @@ impl State {
         }
         let mut problems = Vec::new();
         let known = |name: &ObjectName| self.secrets.get(name)?.found.as_ref();
-        let served = certificates::serve(host, &claims, known, &mut problems);
+        let before = self.hosts.get(host);
+        let before = before.and_then(|before| before.rules.policy.certificate.as_ref());
+        let served = certificates::serve(host, &claims, before, known, &mut problems);
+        if let Some(secret) = served.secret.as_ref().filter(|_| served.is_held) {
+            self.held.insert(host.clone(), secret.clone());
+        }
         let above = host.wildcard_above();
         let policy = HostPolicy {
             tls: served.tls || above.is_some_and(|above| self.has_own_tls(&above)),
@@ -604,6 +655,15 @@ impl State {
         self.hosts.insert(host.clone(), Served { rules, tls });
         self.note(topic, problems);
     }
+}
+
+/// The hosts that keep the certificate of that Secret.
+fn holders(
+    held: &BTreeMap<HostPattern, ObjectName>,
+    secret: &ObjectName,
+) -> impl Iterator<Item = HostPattern> {
+    let held = held.iter().filter(move |(_, of)| *of == secret);
+    held.map(|(host, _)| host.clone())
 }
 
 /// Whether one of the backends is in that namespace.

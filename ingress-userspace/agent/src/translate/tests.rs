@@ -1,6 +1,6 @@
 //! Golden tables: manifests in, rules, endpoints, certificates and problems out.
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{core::v1::Secret, networking::v1::Ingress};
 use proptest::prelude::*;
 
 use super::{
@@ -1441,6 +1441,198 @@ fn a_secret_that_is_not_of_the_watched_type_is_followed_by_name_until_it_is() {
     }
 }
 
+/// A cluster where `one` is of the watched type, `two` has to be followed by name, and `three` is not
+/// there.
+struct Cluster {
+    index: Index,
+    state: State,
+    proxy: Update,
+    certificates: BTreeMap<&'static str, Arc<Secret>>,
+}
+
+impl Cluster {
+    /// With an Ingress for `a.test` and `b.test` that has this TLS section.
+    fn new(tls: &str) -> Self {
+        let made = |name: &str| {
+            let name = ObjectName::new("default", name);
+            let made = index_of(&secret(&name.name, "default", &["a.test", "b.test"]));
+            Arc::clone(&made.objects.secrets.find(&name).unwrap().object)
+        };
+        let mut cluster = Self {
+            index: Index::default(),
+            state: State::new(settings()),
+            proxy: Update::default(),
+            certificates: ["one", "two"].map(|name| (name, made(name))).into(),
+        };
+        cluster.state.follow_secrets_by_name();
+        cluster.index.objects.mark_listed();
+        cluster.typed("one", true);
+        cluster.web(tls);
+        cluster
+    }
+
+    fn see(&mut self, event: Event) {
+        let keys = self.index.apply(event);
+        self.look(keys);
+    }
+
+    fn look(&mut self, keys: BTreeSet<Key>) {
+        let update = self.state.apply(&self.index, keys);
+        if let Some(named) = self.state.take_named_secrets() {
+            self.index.expect_secrets(&named);
+        }
+        take(&mut self.proxy, &update);
+        let (proxy, whole) = (sorted(&self.proxy), sorted(&self.state.whole()));
+        assert_eq!(proxy.certificates, whole.certificates);
+        assert_eq!(proxy.hosts, whole.hosts);
+    }
+
+    fn web(&mut self, tls: &str) {
+        let web = index_of(&dated("web", 2026, &["a.test", "b.test"], tls));
+        let name = ObjectName::new("default", "web");
+        let web = (*web.objects.ingresses.find(&name).unwrap().object).clone();
+        let change = Change::Applied(name, Box::new(web));
+        self.see(Event::Changed(Kind::changed(change)));
+    }
+
+    fn typed(&mut self, name: &'static str, is_there: bool) {
+        let of = ObjectName::new("default", name);
+        let change = if is_there {
+            Change::Applied(of, Box::new((*self.certificates[name]).clone()))
+        } else {
+            Change::Deleted(of)
+        };
+        self.see(Event::Changed(Secret::changed(change)));
+    }
+
+    fn by_name(&mut self, name: &'static str, is_there: bool) {
+        let secret = is_there.then(|| Arc::clone(&self.certificates[name]));
+        self.see(Event::Secret(ObjectName::new("default", name), secret));
+    }
+
+    /// Of `a.test` and `b.test`.
+    fn served(&self) -> [String; 2] {
+        let hosts = self.proxy.hosts.iter();
+        let mut served = hosts.map(|(_, rules)| {
+            let secret = rules.as_ref().unwrap().policy.certificate.as_ref();
+            let known = |secret: &&ObjectName| {
+                let mut certificates = self.proxy.certificates.iter();
+                certificates.any(|(name, _)| name == *secret)
+            };
+            let name = secret.filter(known).map(|secret| secret.name.clone());
+            name.unwrap_or_else(|| "-".to_owned())
+        });
+        [served.next().unwrap(), served.next().unwrap()]
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let problems = self.state.book().lock().unwrap().all();
+        let problems = problems.iter().map(ToString::to_string);
+        problems.filter(|it| it.contains("Secret")).collect()
+    }
+}
+
+#[test]
+fn a_host_keeps_its_certificate_until_the_first_answer_for_the_secret_that_follows() {
+    for (before, after) in [
+        (
+            "[{hosts: [a.test, b.test], secretName: one}]",
+            "[{hosts: [a.test, b.test], secretName: two}]",
+        ),
+        ("[{secretName: one}]", "[{secretName: two}]"),
+        // Found by its names.
+        (
+            "[{hosts: [b.test], secretName: one}]",
+            "[{hosts: [b.test], secretName: two}]",
+        ),
+    ] {
+        for (is_there, then) in [(true, "two"), (false, "-")] {
+            let mut cluster = Cluster::new(before);
+            assert_eq!(cluster.served(), ["one", "one"], "{before}");
+            cluster.web(after);
+            assert_eq!(cluster.served(), ["one", "one"], "{after}");
+            let problems = cluster.problems();
+            let unread = "Secret default/two: has not been read yet; the certificate that was served before stays";
+            assert!(
+                !problems.is_empty() && problems.iter().all(|it| it.contains(unread)),
+                "{problems:?}"
+            );
+            // A change of something else in between.
+            cluster.see(Event::Changed(Kind::changed(Change::Applied(
+                ObjectName::new("default", "s"),
+                Box::<k8s_openapi::api::core::v1::Service>::default(),
+            ))));
+            cluster.by_name("two", is_there);
+            assert_eq!(cluster.served(), [then, then], "{after}");
+            let certificates = cluster.proxy.certificates.iter();
+            let certificates: Vec<_> = certificates.map(|(name, _)| &*name.name).collect();
+            assert_eq!(certificates, is_there.then_some("two").as_slice());
+            let problems = cluster.problems();
+            assert_eq!(problems.is_empty(), is_there, "{problems:?}");
+            assert!(
+                !problems.iter().any(|it| it.contains("yet")),
+                "{problems:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_host_keeps_its_certificate_no_longer_than_it_is_the_same_and_only_for_its_own_namespace() {
+    let (one, two) = ("[{secretName: one}]", "[{secretName: two}]");
+    // It is taken back.
+    let mut cluster = Cluster::new(one);
+    cluster.web(two);
+    cluster.typed("one", false);
+    assert_eq!(cluster.served(), ["-", "-"]);
+    assert_eq!(cluster.proxy.certificates, []);
+    // There is nothing to wait for.
+    let mut cluster = Cluster::new(one);
+    cluster.web("[{hosts: [a.test]}]");
+    assert_eq!(cluster.served(), ["-", "-"]);
+    assert_eq!(cluster.proxy.certificates, []);
+    // The Ingress is deleted meanwhile.
+    let mut cluster = Cluster::new(one);
+    cluster.web(two);
+    let web = ObjectName::new("default", "web");
+    cluster.see(Event::Changed(Ingress::changed(Change::Deleted(
+        web.clone(),
+    ))));
+    assert_eq!(
+        (&*cluster.proxy.certificates, &*cluster.proxy.hosts),
+        (&[][..], &[][..])
+    );
+    // From one Secret by name to another: the first is looked at no longer.
+    let mut cluster = Cluster::new(two);
+    cluster.by_name("two", true);
+    assert_eq!(cluster.served(), ["two", "two"]);
+    cluster.web("[{secretName: three}]");
+    assert_eq!(cluster.served(), ["two", "two"]);
+    cluster.web("[{secretName: two}]");
+    assert_eq!(cluster.served(), ["two", "two"]);
+    // The host goes to a younger Ingress of another namespace.
+    let mut cluster = Cluster::new(one);
+    let other = dated("web", 2027, &["a.test", "b.test"], two);
+    let other = other.replace("{name: web,", "{name: web, namespace: other,");
+    let name = ObjectName::new("other", "web");
+    let other = index_of(&other)
+        .objects
+        .ingresses
+        .find(&name)
+        .unwrap()
+        .clone();
+    let taken = Change::Applied(name, Box::new((*other.object).clone()));
+    let mut keys = cluster.index.apply(Event::Changed(Kind::changed(taken)));
+    keys.extend(
+        cluster
+            .index
+            .apply(Event::Changed(Ingress::changed(Change::Deleted(web)))),
+    );
+    cluster.look(keys);
+    assert_eq!(cluster.served(), ["-", "-"]);
+    assert_eq!(cluster.proxy.certificates, []);
+}
+
 /// An Ingress of a namespace that names as many Secrets, and has a rule for the host of the last.
 fn naming(namespace: &str, count: usize) -> String {
     let entry =
@@ -1515,7 +1707,7 @@ fn an_ingress_says_which_secret_there_was_no_room_to_follow() {
     let (theirs, own): (Vec<_>, Vec<_>) = both.into_iter().partition(|it| it.contains("greedy"));
     assert!(last(&theirs));
     assert!(
-        own[0].contains("Secret modest/s0000: does not exist"),
+        own[0].contains("Secret modest/s0000: has not been read yet"),
         "{own:?}"
     );
     assert!(!last(&problems(greedy)));
