@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Secret, Service};
 
 use super::{
-    kept::Item,
+    kept::{Item, Unread},
     kind::{Changed, Key, Objects},
 };
 use ingress_model::{ObjectName, Problem};
@@ -29,6 +29,8 @@ pub(super) enum Event {
     Addresses(Box<str>, Option<Addresses>),
     /// A Secret that is followed by name, or that there is none.
     Secret(ObjectName, Option<Arc<Secret>>),
+    /// A Secret that is followed by name and cannot be read.
+    UnreadSecret(ObjectName, Unread),
 }
 
 /// What DNS says of the name of an ExternalName Service.
@@ -67,6 +69,8 @@ struct Expected {
     number: u64,
     /// `None` before the first answer.
     answer: Option<Option<Item<Secret>>>,
+    /// Why it cannot be read now.
+    unread: Option<Unread>,
 }
 
 /// Which EndpointSlices belong to which Service.
@@ -77,7 +81,7 @@ struct Slices {
 }
 
 impl Index {
-    /// Takes one event of a source, and names what differs from before: for an EndpointSlice the
+    /// Takes one event of a source, and names what differs from before: for an EndpointSlice also the
     /// Service that it belongs to, or belonged to.
     pub(super) fn apply(&mut self, event: Event) -> BTreeSet<Key> {
         let changed = match event {
@@ -94,6 +98,7 @@ impl Index {
                 match self.secrets.get_mut(&name) {
                     Some(expected) => {
                         expected.answer = Some(item);
+                        expected.unread = None;
                         vec![Key::Secret(name)]
                     }
                     // On its way when its watch was ended: it must not be there, grown old, when it
@@ -101,6 +106,15 @@ impl Index {
                     None => Vec::new(),
                 }
             }
+            Event::UnreadSecret(name, unread) => match self.secrets.get_mut(&name) {
+                Some(expected) => {
+                    let earlier = expected.answer.take().flatten();
+                    expected.answer = Some(earlier.filter(|item| unread.is_later(item)));
+                    expected.unread = Some(unread);
+                    vec![Key::Secret(name)]
+                }
+                None => Vec::new(),
+            },
             Event::Changed(changed) => self.objects.apply(changed),
             Event::Whole(index) => {
                 let Self {
@@ -119,8 +133,9 @@ impl Index {
         for key in changed {
             match key {
                 Key::EndpointSlice(slice) => {
-                    let services = self.move_slice(slice);
+                    let services = self.move_slice(slice.clone());
                     dirty.extend(services.into_iter().flatten().map(Key::Service));
+                    dirty.insert(Key::EndpointSlice(slice));
                 }
                 key => drop(dirty.insert(key)),
             }
@@ -136,6 +151,12 @@ impl Index {
     /// A Secret that is followed by name.
     pub(super) fn named_secret(&self, name: &ObjectName) -> Option<&Item<Secret>> {
         self.secrets.get(name)?.answer.as_ref()?.as_ref()
+    }
+
+    /// Why a Secret cannot be read now, whoever follows it.
+    pub(super) fn unread_secret(&self, name: &ObjectName) -> Option<&Unread> {
+        let by_name = || self.secrets.get(name)?.unread.as_ref();
+        self.objects.secrets.unread(name).or_else(by_name)
     }
 
     /// Tells whether the first answer is there for a Secret that is followed by name, or is awaited
@@ -154,6 +175,7 @@ impl Index {
                 Expected {
                     number: self.expected,
                     answer: None,
+                    unread: None,
                 }
             });
         }
@@ -280,11 +302,11 @@ mod tests {
         let mut index = Index::default();
         for change in [
             Change::Listed(vec![
-                (name("a"), Service::default()),
-                (name("b"), Service::default()),
+                (name("a"), Ok(Service::default())),
+                (name("b"), Ok(Service::default())),
             ]),
             Change::Applied(name("c"), Box::default()),
-            Change::Listed(vec![(name("b"), Service::default())]),
+            Change::Listed(vec![(name("b"), Ok(Service::default()))]),
         ] {
             index.apply(Event::Changed(Kind::changed(change)));
         }
@@ -315,7 +337,7 @@ mod tests {
             keys.into_iter().map(name).collect::<Vec<_>>()
         };
         let list = |names: &[(&str, &str)]| {
-            let object = |(of, version): &(&str, &str)| (name(of), service(version));
+            let object = |(of, version): &(&str, &str)| (name(of), Ok(service(version)));
             Change::Listed(names.iter().map(object).collect())
         };
         assert_eq!(dirty(list(&[("a", "1"), ("b", "1")])), ["a", "b"]);
@@ -360,7 +382,8 @@ mod tests {
         ] {
             let keys = index.apply(Event::Changed(Kind::changed(change)));
             let expected = dirty.iter().map(|service| Key::Service(name(service)));
-            assert_eq!(keys, expected.collect());
+            let own = Key::EndpointSlice(name("s"));
+            assert_eq!(keys, expected.chain([own]).collect());
             assert_eq!(index.slices_of(&name("a")).count() == 1, of_a);
         }
     }

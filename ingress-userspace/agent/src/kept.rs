@@ -5,18 +5,52 @@ use std::{
     sync::Arc,
 };
 
-use ingress_model::{ObjectName, ObjectRef};
+use ingress_model::{ObjectName, ObjectRef, Problem, Subject};
 use kube::Resource;
 
 /// One change of one kind of objects.
 #[derive(Debug)]
 pub(super) enum Change<T> {
     /// A complete list; replaces all that is known of the kind. Never sent for a partial list.
-    Listed(Vec<(ObjectName, T)>),
+    Listed(Vec<(ObjectName, Result<T, Unread>)>),
     /// An object was created or changed.
     Applied(ObjectName, Box<T>),
+    /// An object was created or changed, and cannot be read.
+    Unread(ObjectName, Unread),
     /// An object was deleted.
     Deleted(ObjectName),
+}
+
+/// Of an object that exists and cannot be read. Its last good version stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unread {
+    /// Which object it is: another one of its name leaves it nothing.
+    pub(super) uid: Option<Box<str>>,
+    /// Why.
+    pub(super) error: Box<str>,
+}
+
+impl Unread {
+    /// Whether `item` is an earlier version of it.
+    pub(super) fn is_later<T: Resource>(&self, item: &Item<T>) -> bool {
+        item.object.meta().uid.as_deref() == self.uid.as_deref()
+    }
+
+    /// What its owner should know; `stays` if there is a last good version.
+    pub(super) fn problem<T: Resource<DynamicType = ()>>(
+        &self,
+        name: &ObjectName,
+        stays: bool,
+    ) -> Problem {
+        let uid = self.uid.as_deref().unwrap_or_default();
+        let reference = ObjectRef::new(T::kind(&()), name.clone(), uid);
+        let consequence = if stays {
+            "its last good version stays in force"
+        } else {
+            "it is not served; there is no earlier version"
+        };
+        Subject::object(&reference).error("", format!("{}; {consequence}", self.error))
+    }
 }
 
 /// One object and the file it was read from. Copies share the object.
@@ -49,6 +83,8 @@ impl<T: Resource<DynamicType = ()>> Item<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Kept<T> {
     items: BTreeMap<ObjectName, Item<T>>,
+    /// Those that cannot be read now, with or without an earlier version.
+    unread: BTreeMap<ObjectName, Unread>,
     listed: bool,
 }
 
@@ -56,6 +92,7 @@ impl<T> Default for Kept<T> {
     fn default() -> Self {
         Self {
             items: BTreeMap::new(),
+            unread: BTreeMap::new(),
             listed: false,
         }
     }
@@ -65,6 +102,11 @@ impl<T> Kept<T> {
     /// The object called `name`.
     pub(super) fn find(&self, name: &ObjectName) -> Option<&Item<T>> {
         self.items.get(name)
+    }
+
+    /// Why the object called `name` cannot be read now.
+    pub(super) fn unread(&self, name: &ObjectName) -> Option<&Unread> {
+        self.unread.get(name)
     }
 
     /// Whether the kind was listed once: before, what is known of it is a part.
@@ -93,8 +135,16 @@ impl<T> Kept<T> {
     }
 }
 
+impl<T: Resource<DynamicType = ()>> Kept<T> {
+    /// What the owner of the object called `name` should know, if it cannot be read.
+    pub(super) fn problem(&self, name: &ObjectName) -> Option<Problem> {
+        let unread = self.unread.get(name)?;
+        Some(unread.problem::<T>(name, self.items.contains_key(name)))
+    }
+}
+
 impl<T: Resource + PartialEq> Kept<T> {
-    /// Takes a change, and names the objects that differ from before.
+    /// Takes a change, and names the objects that differ from before, some maybe twice.
     pub(super) fn apply(&mut self, change: Change<T>) -> Vec<ObjectName> {
         let item = |object| Item {
             object: Arc::new(object),
@@ -103,28 +153,61 @@ impl<T: Resource + PartialEq> Kept<T> {
         match change {
             Change::Listed(objects) => {
                 self.listed = true;
-                let objects = objects.into_iter();
-                self.replace(objects.map(|(name, object)| (name, item(object))).collect())
+                let (mut items, mut unread) = (BTreeMap::new(), BTreeMap::new());
+                for (name, object) in objects {
+                    match object {
+                        Ok(object) => drop(items.insert(name, item(object))),
+                        Err(fault) => {
+                            let earlier = self.items.get(&name);
+                            if let Some(earlier) = earlier.filter(|item| fault.is_later(item)) {
+                                items.insert(name.clone(), earlier.clone());
+                            }
+                            unread.insert(name, fault);
+                        }
+                    }
+                }
+                self.replace(items, unread)
             }
             Change::Applied(name, object) => {
                 let item = item(*object);
+                let was_read = self.unread.remove(&name).is_none();
                 let before = self.items.get(&name);
-                if before.is_some_and(|before| same(before, &item)) {
+                if was_read && before.is_some_and(|before| same(before, &item)) {
                     return Vec::new();
                 }
                 self.items.insert(name.clone(), item);
                 vec![name]
             }
-            Change::Deleted(name) => self.items.remove(&name).map(|_| name).into_iter().collect(),
+            Change::Unread(name, fault) => {
+                if self.unread.get(&name) == Some(&fault) {
+                    return Vec::new();
+                }
+                let earlier = self.items.get(&name);
+                if earlier.is_some_and(|item| !fault.is_later(item)) {
+                    self.items.remove(&name);
+                }
+                self.unread.insert(name.clone(), fault);
+                vec![name]
+            }
+            Change::Deleted(name) => {
+                let was_unread = self.unread.remove(&name).is_some();
+                let was_there = self.items.remove(&name).is_some() || was_unread;
+                was_there.then_some(name).into_iter().collect()
+            }
         }
     }
 
     /// Puts another set of objects in place of this one, and names those that differ.
     pub(super) fn replace_by(&mut self, other: Self) -> Vec<ObjectName> {
-        self.replace(other.items)
+        self.replace(other.items, other.unread)
     }
 
-    fn replace(&mut self, items: BTreeMap<ObjectName, Item<T>>) -> Vec<ObjectName> {
+    fn replace(
+        &mut self,
+        items: BTreeMap<ObjectName, Item<T>>,
+        unread: BTreeMap<ObjectName, Unread>,
+    ) -> Vec<ObjectName> {
+        let unread_before = std::mem::replace(&mut self.unread, unread);
         let before = std::mem::replace(&mut self.items, items);
         let gone = before.keys().filter(|name| !self.items.contains_key(name));
         let mut changed: Vec<_> = gone.cloned().collect();
@@ -134,6 +217,10 @@ impl<T: Resource + PartialEq> Kept<T> {
                 _ => changed.push(name.clone()),
             }
         }
+        // Some of them differ in nothing else.
+        let differs = |name: &&ObjectName| unread_before.get(name) != self.unread.get(name);
+        let unread = unread_before.keys().chain(self.unread.keys());
+        changed.extend(unread.filter(differs).cloned());
         changed
     }
 }

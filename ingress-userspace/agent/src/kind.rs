@@ -16,7 +16,7 @@ use super::{
     kept::{Change, Item, Kept},
     slice::EndpointSlice,
 };
-use ingress_model::ObjectName;
+use ingress_model::{ObjectName, Problem};
 
 /// A type whose objects are read.
 pub(super) trait Kind:
@@ -101,6 +101,13 @@ macro_rules! kinds {
                     $(Changed::$kind(change) => {
                         self.$objects.apply(change).into_iter().map(Key::$kind).collect()
                     })*
+                }
+            }
+
+            /// What the owner of an object should know, if it cannot be read.
+            pub(super) fn problem(&self, key: &Key) -> Option<Problem> {
+                match key {
+                    $(Key::$kind(name) => self.$objects.problem(name),)*
                 }
             }
 

@@ -62,6 +62,8 @@ pub struct WatchStatus {
     pub last_heard: Option<SystemTime>,
     /// How often it had to be started again after a failure.
     pub restarts: u64,
+    /// How often an object was left out that cannot be read, not even its name.
+    pub unnamed: u64,
 }
 
 /// What the watch of one kind does.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::*;
 use ingress_model::Problem;
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         classes: vec!["nginx".into()],
         controllers: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
+use super::super::kind::Key;
 use ingress_model::{BackendKey, HostPattern, ObjectName, Problem, Severity};
 
 /// What problems depend on.
@@ -9,6 +10,8 @@ use ingress_model::{BackendKey, HostPattern, ObjectName, Problem, Severity};
 pub(super) enum Topic {
     /// What could not be read.
     Source,
+    /// An object that cannot be read; Secrets are told as certificates.
+    Unread(Key),
     /// The controller's ConfigMap.
     Globals,
     /// An Ingress by itself.

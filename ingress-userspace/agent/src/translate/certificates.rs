@@ -30,6 +30,9 @@ pub(super) enum CertificateError {
     /// It may exist: there is no answer yet.
     #[error("has not been read yet")]
     Unread,
+    /// It exists and cannot be read.
+    #[error("{0}")]
+    Unreadable(Box<str>),
     /// A part is missing.
     #[error("has no {0}")]
     Part(&'static str),
@@ -183,6 +186,11 @@ impl Known {
 
     fn is_unread(&self) -> bool {
         self.error == Some(CertificateError::Unread)
+    }
+
+    /// One that exists and cannot be read, and of which there is no earlier version.
+    pub(super) fn unreadable(error: &str) -> Self {
+        Self::without(CertificateError::Unreadable(error.into()))
     }
 
     /// One that there was no room to follow.

@@ -22,6 +22,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use k8s_openapi::api::core::v1::Secret;
+
 use self::{
     backends::Resolved,
     book::Topic,
@@ -175,6 +177,10 @@ impl State {
         }
         let mut ingresses = BTreeSet::new();
         for key in changed {
+            if !matches!(key, Key::Secret(_)) {
+                let unread = index.objects.problem(&key);
+                self.note(Topic::Unread(key.clone()), unread.into_iter().collect());
+            }
             match key {
                 Key::Ingress(name) => drop(ingresses.insert(name)),
                 Key::IngressClass(class) => ingresses.extend(of_class(index, &class)),
@@ -467,7 +473,9 @@ impl State {
         for name in &dirty.secrets {
             let used = self.secrets.get(name);
             let is_used = used.is_some_and(|used| !used.by.is_empty()) || default == Some(name);
-            named.want(name, is_used && index.objects.secrets.find(name).is_none());
+            let secrets = &index.objects.secrets;
+            let is_there = secrets.find(name).is_some() || secrets.unread(name).is_some();
+            named.want(name, is_used && !is_there);
         }
         dirty.secrets.extend(named.choose(default));
     }
@@ -500,14 +508,17 @@ impl State {
             let is_followed = named.is_some_and(|named| named.follows(&name));
             let by_name = || index.named_secret(&name).filter(|_| is_followed);
             let item = index.objects.secrets.find(&name).or_else(by_name);
+            let unread = index.unread_secret(&name);
             let known = match item {
                 None if named.is_some_and(|named| named.lacks_room(&name)) => Known::unfollowed(),
                 None if is_followed && !index.has_asked_for(&name) => {
                     Known::unread(used.found.clone().filter(|_| !is_told))
                 }
+                None if let Some(unread) = unread => Known::unreadable(&unread.error),
                 item => Known::read(&name, item, used.found.clone()),
             };
-            let problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
+            let mut problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
+            problems.extend(unread.map(|it| it.problem::<Secret>(&name, item.is_some())));
             let known = Some(known);
             // Whatever it says now may change who serves a host, or what is said of it. Often
             // nothing: one of many that name it has changed.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::{
     super::{
         index::{Addresses, Event},
-        kept::Change,
+        kept::{Change, Unread},
         kind::Kind,
         watch::index_of,
     },
@@ -1631,6 +1631,70 @@ fn a_host_keeps_its_certificate_no_longer_than_it_is_the_same_and_only_for_its_o
     cluster.look(keys);
     assert_eq!(cluster.served(), ["-", "-"]);
     assert_eq!(cluster.proxy.certificates, []);
+}
+
+#[test]
+fn a_secret_that_cannot_be_read_keeps_its_certificate_and_is_named() {
+    let unread = |uid: Option<&str>| Unread {
+        uid: uid.map(Into::into),
+        error: "cannot be read".into(),
+    };
+    let stays = ": cannot be read; its last good version stays in force";
+    let gone = ": cannot be read; it is not served; there is no earlier version";
+    let unserved = ": cannot be read; the default certificate is used";
+    let (one, two) = ["one", "two"]
+        .map(|name| ObjectName::new("default", name))
+        .into();
+    let typed = |uid| Event::Changed(Secret::changed(Change::Unread(one.clone(), unread(uid))));
+    let by_name = |uid| Event::UnreadSecret(two.clone(), unread(uid));
+    for name in ["one", "two"] {
+        let mut cluster = Cluster::new(&format!("[{{secretName: {name}}}]"));
+        if name == "two" {
+            cluster.by_name("two", true);
+        }
+        let event = |uid| {
+            if name == "one" {
+                typed(uid)
+            } else {
+                by_name(uid)
+            }
+        };
+        assert_eq!(
+            (cluster.served(), cluster.problems()),
+            ([name, name].map(str::to_owned), vec![])
+        );
+        cluster.see(event(None));
+        assert_eq!(cluster.served(), [name, name]);
+        let said = cluster.problems();
+        assert!(
+            said.len() == 1 && said[0].ends_with(&format!("{name}{stays}")),
+            "{said:?}"
+        );
+        // It is another one.
+        cluster.see(event(Some("9")));
+        assert_eq!(cluster.served(), ["-", "-"]);
+        let said = cluster.problems();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(
+            said.iter().any(|it| it.ends_with(&format!("{name}{gone}"))),
+            "{said:?}"
+        );
+        assert!(
+            said.iter()
+                .any(|it| it.ends_with(&format!("{name}{unserved}"))),
+            "{said:?}"
+        );
+        let followed = cluster.state.named_secrets().count();
+        assert_eq!(followed, usize::from(name == "two"));
+        match name {
+            "one" => cluster.typed("one", true),
+            _ => cluster.by_name("two", true),
+        }
+        assert_eq!(
+            (cluster.served(), cluster.problems()),
+            ([name, name].map(str::to_owned), vec![])
+        );
+    }
 }
 
 /// An Ingress of a namespace that names as many Secrets, and has a rule for the host of the last.

@@ -17,13 +17,13 @@ use tokio::{
 use super::{
     super::super::{
         index::{Event, SERVICE_LABEL},
-        kept::Change,
+        kept::{Change, Unread},
         kind::Kind,
     },
     failure::Failure,
     health::Health,
     pace::{self, ANSWER, Backoff, SETTLED},
-    server::Server,
+    server::{Head, Sent, Server},
 };
 use ingress_model::ObjectName;
 
@@ -38,6 +38,9 @@ const LIST: Duration = Duration::from_secs(280);
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
 /// The entries of a Secret that are read. Others may be most of it, and none of our business.
 pub(super) const READ: [&str; 2] = ["tls.crt", "tls.key"];
+
+/// What a list says, by name.
+type Objects<K> = BTreeMap<ObjectName, Result<K, Unread>>;
 
 /// Follows one kind until nobody wants to know any more.
 pub(super) async fn follow<K: Kind>(
@@ -83,7 +86,7 @@ impl<T, S> Follower<S, T> {
     async fn run<K: Kind>(&mut self)
     where
         S: Server<K, Stream = T>,
-        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin,
     {
         loop {
             let done = if self.listed {
@@ -124,7 +127,7 @@ impl<T, S> Follower<S, T> {
     async fn list<K: Kind>(&mut self) -> Result<(), Failure>
     where
         S: Server<K, Stream = T>,
-        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin,
     {
         let objects = if self.streams_lists {
             match self.streamed_list().await {
@@ -146,10 +149,10 @@ impl<T, S> Follower<S, T> {
         Ok(())
     }
 
-    async fn streamed_list<K: Kind>(&mut self) -> Result<BTreeMap<ObjectName, K>, Failure>
+    async fn streamed_list<K: Kind>(&mut self) -> Result<Objects<K>, Failure>
     where
         S: Server<K, Stream = T>,
-        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin,
     {
         let mut stream =
             answer::<K, _>("watch", self.server.open(&self.version, true, LIST)).await?;
@@ -161,10 +164,14 @@ impl<T, S> Follower<S, T> {
             let event = next.ok_or_else(|| Failure::unanswered("the list broke off"))?;
             self.health.heard(false);
             match event.map_err(|error| Failure::of::<K>("watch", &error))? {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    objects.insert(name(&object), strip(object));
+                WatchEvent::Added(sent) | WatchEvent::Modified(sent) => {
+                    objects.extend(self.keep(sent));
                 }
-                WatchEvent::Deleted(object) => drop(objects.remove(&name(&object))),
+                WatchEvent::Deleted(sent) => {
+                    if let Some((name, _)) = self.keep(sent) {
+                        objects.remove(&name);
+                    }
+                }
                 WatchEvent::Bookmark(mark) => {
                     if mark.metadata.annotations.contains_key(LIST_ENDS) {
                         self.version = mark.metadata.resource_version;
@@ -177,20 +184,17 @@ impl<T, S> Follower<S, T> {
         }
     }
 
-    async fn paged_list<K: Kind>(&mut self) -> Result<BTreeMap<ObjectName, K>, Failure>
+    async fn paged_list<K: Kind>(&mut self) -> Result<Objects<K>, Failure>
     where
         S: Server<K, Stream = T>,
-        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin,
     {
         let mut objects = BTreeMap::new();
         let mut token = None;
         loop {
             let page = answer::<K, _>("list", self.server.page(&self.version, token)).await?;
             self.health.heard(false);
-            objects.extend(page.items.into_iter().map(|object| {
-                let object = strip(object);
-                (name(&object), object)
-            }));
+            objects.extend(page.items.into_iter().filter_map(|sent| self.keep(sent)));
             token = page.metadata.continue_.filter(|token| !token.is_empty());
             if token.is_none() {
                 self.version = page
@@ -207,7 +211,7 @@ impl<T, S> Follower<S, T> {
     async fn watch<K: Kind>(&mut self) -> Result<(), Failure>
     where
         S: Server<K, Stream = T>,
-        T: futures_util::Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin,
+        T: futures_util::Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin,
     {
         let length = pace::watch_length();
         let mut stream = match self.stream.take() {
@@ -236,13 +240,20 @@ impl<T, S> Follower<S, T> {
             };
             self.health.heard(false);
             let change = match event {
-                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                    self.seen(object.resource_version());
-                    Change::Applied(name(&object), Box::new(strip(object)))
+                Ok(WatchEvent::Added(sent) | WatchEvent::Modified(sent)) => {
+                    self.seen(version(&sent));
+                    match self.keep(sent) {
+                        Some((name, Ok(object))) => Change::Applied(name, Box::new(object)),
+                        Some((name, Err(unread))) => Change::Unread(name, unread),
+                        None => continue,
+                    }
                 }
-                Ok(WatchEvent::Deleted(object)) => {
-                    self.seen(object.resource_version());
-                    Change::Deleted(name(&object))
+                Ok(WatchEvent::Deleted(sent)) => {
+                    self.seen(version(&sent));
+                    match self.keep(sent) {
+                        Some((name, _)) => Change::Deleted(name),
+                        None => continue,
+                    }
                 }
                 Ok(WatchEvent::Bookmark(mark)) => {
                     self.seen(Some(mark.metadata.resource_version));
@@ -252,15 +263,29 @@ impl<T, S> Follower<S, T> {
                 Ok(WatchEvent::Error(status)) => {
                     return Err(Failure::refused::<K>("watch", &status));
                 }
-                // One object that cannot be read must not keep the others back.
+                // What is no event must not keep the others back.
                 Err(kube::Error::SerdeError(error)) => {
-                    tracing::warn!(kind = %K::kind(&()), %error, "skipped an object");
+                    tracing::warn!(kind = %K::kind(&()), %error, "skipped a line");
                     continue;
                 }
                 Err(error) => return Err(Failure::of::<K>("watch", &error)),
             };
             self.pass(change).await;
             self.fine();
+        }
+    }
+
+    /// The name of an object, and what is kept of it.
+    fn keep<K: Kind>(&self, sent: Sent<K>) -> Option<(ObjectName, Result<K, Unread>)> {
+        match sent {
+            Ok(object) => Some((name(&object), Ok(strip(object)))),
+            Err(Head { name, unread, .. }) => {
+                if name.is_none() {
+                    tracing::warn!(kind = %K::kind(&()), error = %unread.error, "left out an object without a name");
+                    self.health.unnamed();
+                }
+                Some((name?, Err(unread)))
+            }
         }
     }
 
@@ -287,6 +312,13 @@ async fn answer<K: Kind, T>(
             "no answer for {} s",
             ANSWER.as_secs()
         ))),
+    }
+}
+
+fn version<K: Resource>(sent: &Sent<K>) -> Option<String> {
+    match sent {
+        Ok(object) => object.resource_version(),
+        Err(head) => head.version.clone(),
     }
 }
 

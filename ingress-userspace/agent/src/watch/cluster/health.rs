@@ -114,6 +114,7 @@ fn enter(kind: String, status: &channel::Sender<SourceStatus>) {
             listed: false,
             last_heard: None,
             restarts: 0,
+            unnamed: 0,
         });
     });
 }
@@ -135,6 +136,14 @@ impl Health {
         self.update(|watch| {
             watch.last_heard = Some(SystemTime::now());
             tell
+        });
+    }
+
+    /// An object was left out.
+    pub(super) fn unnamed(&self) {
+        self.update(|watch| {
+            watch.unnamed += 1;
+            false
         });
     }
 

@@ -21,7 +21,7 @@ use super::{
     },
     follow::follow,
     health::Group,
-    server::Server,
+    server::{Sent, Server},
 };
 use ingress_model::ObjectName;
 
@@ -84,17 +84,17 @@ async fn tell(name: ObjectName, mut changes: mpsc::Receiver<Event>, events: mpsc
             Change::Listed(list) => list
                 .into_iter()
                 .find_map(|(of, secret)| (of == name).then_some(secret)),
-            Change::Applied(of, secret) if of == name => Some(*secret),
+            Change::Applied(of, secret) if of == name => Some(Ok(*secret)),
+            Change::Unread(of, unread) if of == name => Some(Err(unread)),
             Change::Deleted(of) if of == name => None,
             // The server knows no field selectors; it must not hand one Secret out as another.
-            Change::Applied(..) | Change::Deleted(_) => continue,
+            Change::Applied(..) | Change::Unread(..) | Change::Deleted(_) => continue,
         };
-        let secret = secret.map(Arc::new);
-        if events
-            .send(Event::Secret(name.clone(), secret))
-            .await
-            .is_err()
-        {
+        let event = match secret.transpose() {
+            Ok(secret) => Event::Secret(name.clone(), secret.map(Arc::new)),
+            Err(unread) => Event::UnreadSecret(name.clone(), unread),
+        };
+        if events.send(event).await.is_err() {
             return;
         }
     }
@@ -124,7 +124,11 @@ impl<S> Paced<S> {
 impl<S: Server<Secret>> Server<Secret> for Paced<S> {
     type Stream = S::Stream;
 
-    async fn page(&self, since: &str, token: Option<String>) -> kube::Result<ObjectList<Secret>> {
+    async fn page(
+        &self,
+        since: &str,
+        token: Option<String>,
+    ) -> kube::Result<ObjectList<Sent<Secret>>> {
         self.wait().await;
         self.server.page(since, token).await
     }
@@ -162,6 +166,7 @@ mod tests {
         super::{
             super::super::{
                 index::Index,
+                kept::Unread,
                 source::{Condition, SourceState},
             },
             follow::READ,
@@ -178,9 +183,9 @@ mod tests {
     }
 
     impl Server<Secret> for Fake {
-        type Stream = BoxStream<'static, kube::Result<WatchEvent<Secret>>>;
+        type Stream = BoxStream<'static, kube::Result<WatchEvent<Sent<Secret>>>>;
 
-        async fn page(&self, _: &str, _: Option<String>) -> kube::Result<ObjectList<Secret>> {
+        async fn page(&self, _: &str, _: Option<String>) -> kube::Result<ObjectList<Sent<Secret>>> {
             std::future::pending().await
         }
 
@@ -197,7 +202,7 @@ mod tests {
             secret.data = Some(["tls.crt", "tls.key", "password"].map(entry).into());
             let is_there = listing && self.name.name.starts_with("there");
             let mut said: Vec<_> = is_there
-                .then(|| Ok(WatchEvent::Added(secret)))
+                .then(|| Ok(WatchEvent::Added(Ok(secret))))
                 .into_iter()
                 .collect();
             let mark = ("k8s.io/initial-events-end".to_owned(), "true".to_owned());
@@ -312,10 +317,16 @@ mod tests {
             ObjectName::new("default", "own"),
             ObjectName::new("default", "other"),
         );
+        let unread = Unread {
+            uid: None,
+            error: "cannot be read".into(),
+        };
         for change in [
-            Change::Listed(vec![(other.clone(), Secret::default())]),
+            Change::Listed(vec![(other.clone(), Ok(Secret::default()))]),
+            Change::Unread(other.clone(), unread.clone()),
             Change::Applied(other.clone(), Box::default()),
             Change::Applied(own.clone(), Box::default()),
+            Change::Unread(own.clone(), unread.clone()),
             Change::Deleted(other.clone()),
             Change::Deleted(own.clone()),
         ] {
@@ -324,10 +335,13 @@ mod tests {
         }
         drop(changes);
         tell(own.clone(), inbox, events).await;
-        for is_there in [false, true, false] {
+        for is_there in [Some(false), Some(true), None, Some(false)] {
             match told.recv().await {
                 Some(Event::Secret(name, secret)) => {
-                    assert_eq!((&name, secret.is_some()), (&own, is_there));
+                    assert_eq!((&name, Some(secret.is_some())), (&own, is_there));
+                }
+                Some(Event::UnreadSecret(name, why)) => {
+                    assert_eq!((&name, why, is_there), (&own, unread.clone(), None));
                 }
                 other => panic!("{other:?}"),
             }
@@ -349,7 +363,7 @@ mod tests {
         let Some(Event::Changed(Changed::Secret(Change::Listed(list)))) = inbox.recv().await else {
             panic!("no list");
         };
-        let data = list[0].1.data.clone().unwrap();
+        let data = list[0].1.clone().unwrap().data.unwrap();
         assert!(data.keys().eq(&READ.map(str::to_owned)), "{data:?}");
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     future::{Future, ready},
     io::ErrorKind,
     marker::PhantomData,
@@ -11,29 +12,47 @@ use std::{
 use futures_util::{AsyncBufReadExt, Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::{Resource as _, api::core::v1::Secret};
 use kube::{
-    Client, ResourceExt,
+    Client,
     api::{ListParams, VersionMatch, WatchParams},
     core::{ObjectList, Request, Status, WatchEvent},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{super::super::kind::Kind, lean::Lean};
+use super::{
+    super::super::{kept::Unread, kind::Kind},
+    lean::Lean,
+};
+use ingress_model::ObjectName;
 
 /// Objects per page, where a list comes in pages: client-go's number.
 const PAGE: u32 = 500;
+/// Characters of an error that are shown: it may quote a megabyte.
+const ERROR: usize = 200;
+
+/// An object, or as much of it as matters: one that cannot be read keeps no other back.
+pub(super) type Sent<K> = Result<K, Head>;
+
+/// What is read of an object that cannot be read, or is gone.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    /// `None` where nobody can say which object it is.
+    pub(super) name: Option<ObjectName>,
+    pub(super) version: Option<String>,
+    pub(super) unread: Unread,
+}
 
 /// An API server, as one kind's watch sees it.
 pub(super) trait Server<K: Clone>: Send + Sync {
     /// Changes as they come.
-    type Stream: Stream<Item = kube::Result<WatchEvent<K>>> + Send + Unpin;
+    type Stream: Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin;
 
     /// One page of a list that is no older than `since`: any at "0", the newest at "".
     fn page(
         &self,
         since: &str,
         token: Option<String>,
-    ) -> impl Future<Output = kube::Result<ObjectList<K>>> + Send;
+    ) -> impl Future<Output = kube::Result<ObjectList<Sent<K>>>> + Send;
 
     /// Changes after `since`; with `listing`, all objects come first and then a bookmark says so.
     fn open(
@@ -66,9 +85,9 @@ impl<K: Kind> Scope<K> {
 }
 
 impl<K: Kind> Server<K> for Scope<K> {
-    type Stream = BoxStream<'static, kube::Result<WatchEvent<K>>>;
+    type Stream = BoxStream<'static, kube::Result<WatchEvent<Sent<K>>>>;
 
-    async fn page(&self, since: &str, token: Option<String>) -> kube::Result<ObjectList<K>> {
+    async fn page(&self, since: &str, token: Option<String>) -> kube::Result<ObjectList<Sent<K>>> {
         // The watch cache answers for any version but the newest, and has no pages. The client
         // would drop a version "0" that comes with a limit, and etcd would have to answer.
         let cached = !since.is_empty();
@@ -89,7 +108,7 @@ impl<K: Kind> Server<K> for Scope<K> {
         Ok(ObjectList {
             types: page.types,
             metadata: page.metadata,
-            items: page.items.iter().filter_map(|text| read(text)).collect(),
+            items: page.items.iter().map(|text| read(text)).collect(),
         })
     }
 
@@ -137,7 +156,7 @@ fn is_end(error: &std::io::Error) -> bool {
 }
 
 /// One line of a watch; `None` where it says nothing.
-fn read_event<K: Kind>(line: &str) -> kube::Result<Option<WatchEvent<K>>> {
+fn read_event<K: Kind>(line: &str) -> kube::Result<Option<WatchEvent<Sent<K>>>> {
     #[derive(Deserialize)]
     struct Line<'a> {
         #[serde(rename = "type", borrow)]
@@ -158,10 +177,10 @@ fn read_event<K: Kind>(line: &str) -> kube::Result<Option<WatchEvent<K>>> {
     };
     let text = object.get();
     Ok(match &*kind {
-        "ADDED" => read(object).map(WatchEvent::Added),
-        "MODIFIED" => read(object).map(WatchEvent::Modified),
-        // Whatever else it says, it is gone.
-        "DELETED" => read_name(object).map(WatchEvent::Deleted),
+        "ADDED" => Some(WatchEvent::Added(read(object))),
+        "MODIFIED" => Some(WatchEvent::Modified(read(object))),
+        // Whatever else it says.
+        "DELETED" => Some(WatchEvent::Deleted(Err(head(object, "is gone")))),
         "BOOKMARK" => Some(WatchEvent::Bookmark(
             serde_json::from_str(text).map_err(kube::Error::SerdeError)?,
         )),
@@ -172,35 +191,46 @@ fn read_event<K: Kind>(line: &str) -> kube::Result<Option<WatchEvent<K>>> {
     })
 }
 
-/// Reads one object; one that cannot be read is left out, so that it keeps no other back.
-fn read<K: Kind>(text: &RawValue) -> Option<K> {
+/// Reads one object.
+fn read<K: Kind>(text: &RawValue) -> Sent<K> {
     let error = match serde_json::from_str::<Lean<K>>(text.get()) {
-        Ok(Lean(object)) => return Some(object),
-        Err(error) => error,
+        Ok(Lean(object)) => return Ok(object),
+        Err(error) => error.to_string(),
     };
-    let kind = K::kind(&());
-    let name = read_name::<K>(text).map(|object| object.name_any());
-    // The message may quote what is there.
-    let error = (kind != Secret::KIND).then(|| tracing::field::display(error));
-    tracing::warn!(%kind, name, error, "skipped an object that cannot be read");
-    None
+    // The message may quote what is there, be it a secret, long, or of several lines.
+    if K::kind(&()) == Secret::KIND {
+        return Err(head(text, "cannot be read"));
+    }
+    let plain = |char: char| if char.is_control() { ' ' } else { char };
+    let short: String = error.chars().take(ERROR).map(plain).collect();
+    let words: Vec<_> = short.split_whitespace().collect();
+    Err(head(text, &format!("cannot be read: {}", words.join(" "))))
 }
 
-/// The object as far as its name and version.
-fn read_name<K: Kind>(text: &RawValue) -> Option<K> {
-    #[derive(Deserialize, Serialize)]
-    struct Named {
-        metadata: Metadata,
+/// The object as far as its name, uid and version, each by itself.
+fn head(text: &RawValue, error: &str) -> Head {
+    #[derive(Default, Deserialize)]
+    struct Object<'a> {
+        #[serde(borrow)]
+        metadata: BTreeMap<String, &'a RawValue>,
     }
-    #[derive(Deserialize, Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata {
-        name: String,
-        #[serde(default)]
-        namespace: Option<String>,
-        #[serde(default)]
-        resource_version: Option<String>,
+    let Object { metadata } = serde_json::from_str(text.get()).unwrap_or_default();
+    let text = |field: &str| {
+        let text = metadata.get(field)?.get();
+        serde_json::from_str::<Option<String>>(text).ok()
+    };
+    let namespace = || match metadata.contains_key("namespace") {
+        true => text("namespace").map(Option::unwrap_or_default),
+        // Some kinds have none.
+        false => Some(String::new()),
+    };
+    let name = text("name").flatten().filter(|name| !name.is_empty());
+    Head {
+        name: name.and_then(|name| Some(ObjectName::new(namespace()?, name))),
+        version: text("resourceVersion").flatten(),
+        unread: Unread {
+            uid: text("uid").flatten().map(String::into),
+            error: error.into(),
+        },
     }
-    let named: Named = serde_json::from_str(text.get()).ok()?;
-    serde_json::from_value(serde_json::to_value(named).ok()?).ok()
 }

@@ -23,16 +23,18 @@ use tokio::time::Instant;
 
 use super::{
     super::super::{
-        index::SERVICE_LABEL,
-        kept::Change,
+        index::{Index, SERVICE_LABEL},
+        kept::{Change, Unread},
         kind::Changed,
         source::{Condition, SourceState},
+        tests::settings,
+        translate::State,
     },
-    server::Server,
+    server::{Head, Sent, Server},
     *,
 };
 
-type Said = kube::Result<WatchEvent<Service>>;
+type Said = kube::Result<WatchEvent<Sent<Service>>>;
 
 /// What the server does with one request.
 enum Answer {
@@ -41,7 +43,7 @@ enum Answer {
     Refuses(Status),
     /// Says this; then the stream ends, or stays open in silence.
     Stream(Vec<Said>, Ends),
-    Page(ObjectList<Service>),
+    Page(ObjectList<Sent<Service>>),
 }
 
 #[derive(PartialEq)]
@@ -67,7 +69,11 @@ impl Script {
 impl Server<Service> for Script {
     type Stream = BoxStream<'static, Said>;
 
-    async fn page(&self, since: &str, token: Option<String>) -> kube::Result<ObjectList<Service>> {
+    async fn page(
+        &self,
+        since: &str,
+        token: Option<String>,
+    ) -> kube::Result<ObjectList<Sent<Service>>> {
         match self.next(format!("page {since} {}", token.unwrap_or_default())) {
             Answer::Page(page) => Ok(page),
             Answer::Refuses(status) => Err(kube::Error::Api(Box::new(status))),
@@ -102,11 +108,11 @@ fn service(name: &str, version: u32) -> Service {
 }
 
 fn added(name: &str, version: u32) -> Said {
-    Ok(WatchEvent::Added(service(name, version)))
+    Ok(WatchEvent::Added(Ok(service(name, version))))
 }
 
 fn deleted(name: &str, version: u32) -> Said {
-    Ok(WatchEvent::Deleted(service(name, version)))
+    Ok(WatchEvent::Deleted(Ok(service(name, version))))
 }
 
 fn bookmark(version: u32, list_ends: bool) -> Said {
@@ -132,7 +138,7 @@ fn page(names: &[&str], token: &str, version: &str) -> Answer {
             resource_version: Some(version.into()),
             ..ListMeta::default()
         },
-        items: names.iter().map(|name| service(name, 1)).collect(),
+        items: names.iter().map(|name| Ok(service(name, 1))).collect(),
     })
 }
 
@@ -245,6 +251,34 @@ async fn what_is_gone_before_its_list_is_complete_is_not_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_no_name_is_counted_and_keeps_nothing_back() {
+    let nameless = || {
+        let unread = Unread {
+            uid: None,
+            error: "cannot be read".into(),
+        };
+        Err(Head {
+            name: None,
+            version: Some("5".to_owned()),
+            unread,
+        })
+    };
+    let said = vec![
+        Ok(WatchEvent::Added(nameless())),
+        added("a", 1),
+        bookmark(4, true),
+        Ok(WatchEvent::Modified(nameless())),
+        Ok(WatchEvent::Deleted(nameless())),
+        added("b", 6),
+    ];
+    let mut run = run([Answer::Stream(said, Ends::Never)]);
+    assert_eq!(run.change().await, "listed a");
+    assert_eq!(run.change().await, "applied b");
+    let kind = run.status.borrow().kinds[0].clone();
+    assert_eq!((kind.unnamed, kind.restarts), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_reads_is_not_kept() {
     let mut fat = service("a", 1);
     let entries =
@@ -255,14 +289,16 @@ async fn what_nobody_reads_is_not_kept() {
     fat.metadata.labels = entries([SERVICE_LABEL, "app"]);
     fat.metadata.finalizers = Some(vec!["f".to_owned()]);
     let said = vec![
-        Ok(WatchEvent::Added(fat.clone())),
+        Ok(WatchEvent::Added(Ok(fat.clone()))),
         bookmark(2, true),
-        Ok(WatchEvent::Modified(fat)),
+        Ok(WatchEvent::Modified(Ok(fat))),
     ];
     let mut run = run([Answer::Stream(said, Ends::Never)]);
     for _ in 0..2 {
         let object = match run.inbox.recv().await {
-            Some(Event::Changed(Changed::Service(Change::Listed(mut list)))) => list.remove(0).1,
+            Some(Event::Changed(Changed::Service(Change::Listed(mut list)))) => {
+                list.remove(0).1.unwrap()
+            }
             Some(Event::Changed(Changed::Service(Change::Applied(_, object)))) => *object,
             other => panic!("{other:?}"),
         };
@@ -479,7 +515,7 @@ async fn an_object_is_read_whatever_it_says_of_the_owners_of_its_fields() {
         let scope = named::<Secret>(&serve(&[list]), &name);
         let page = scope.page("0", None).await.expect(time);
         assert_eq!(page.metadata.resource_version.as_deref(), Some("7"));
-        let mut read = page.items;
+        let mut read: Vec<_> = page.items.into_iter().map(Result::unwrap).collect();
         let event = |kind: &str| serde_json::json!({"type": kind, "object": odd});
         let client = serve(&[event("ADDED"), event("MODIFIED"), event("DELETED")]);
         let scope = named::<Secret>(&client, &name);
@@ -487,14 +523,14 @@ async fn an_object_is_read_whatever_it_says_of_the_owners_of_its_fields() {
         let events: Vec<_> = events.collect().await;
         for event in events {
             match event.expect(time) {
-                WatchEvent::Added(secret)
-                | WatchEvent::Modified(secret)
-                | WatchEvent::Deleted(secret) => read.push(secret),
+                WatchEvent::Added(secret) | WatchEvent::Modified(secret) => {
+                    read.push(secret.unwrap());
+                }
+                WatchEvent::Deleted(gone) => assert_eq!(gone.unwrap_err().name, Some(name.clone())),
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(read.len(), 4);
-        assert_eq!(read.pop().unwrap().metadata.name.as_deref(), Some("odd"));
+        assert_eq!(read.len(), 3);
         for secret in read {
             assert_eq!(secret.metadata.name.as_deref(), Some("odd"));
             assert_eq!(secret.metadata.annotations.unwrap().len(), 1);
@@ -521,7 +557,8 @@ async fn an_object_that_cannot_be_read_keeps_no_other_back_and_is_gone_when_it_i
     let name = ObjectName::new("default", "any");
     let scope = named::<Secret>(&serve(&[list]), &name);
     let page = scope.page("0", None).await.unwrap();
-    assert_eq!(page.items.len(), 1);
+    let read: Vec<_> = page.items.iter().map(Result::is_ok).collect();
+    assert_eq!(read, [false, true]);
     let event = |kind: &str, object: &_| serde_json::json!({"type": kind, "object": object});
     let client = serve(&[
         event("ADDED", &bad),
@@ -536,16 +573,123 @@ async fn an_object_that_cannot_be_read_keeps_no_other_back_and_is_gone_when_it_i
     let events: Vec<_> = events
         .into_iter()
         .map(|event| match event.unwrap() {
-            WatchEvent::Added(secret) => format!("added {}", secret.metadata.name.unwrap()),
-            WatchEvent::Deleted(secret) => {
-                assert_eq!(secret.metadata.resource_version.as_deref(), Some("3"));
-                assert_eq!(secret.metadata.namespace.as_deref(), Some("default"));
-                format!("deleted {}", secret.metadata.name.unwrap())
+            WatchEvent::Added(Ok(secret)) => format!("added {}", secret.metadata.name.unwrap()),
+            WatchEvent::Added(Err(head)) | WatchEvent::Modified(Err(head)) => {
+                format!("unread {}: {}", head.name.unwrap(), head.unread.error)
+            }
+            WatchEvent::Deleted(Err(head)) => {
+                assert_eq!(head.version.as_deref(), Some("3"));
+                format!("deleted {}", head.name.unwrap())
             }
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(events, ["added good", "deleted bad", "deleted good"]);
+    // Nothing of what it says is shown.
+    let unread = "unread default/bad: cannot be read";
+    assert_eq!(
+        events,
+        [
+            unread,
+            "added good",
+            unread,
+            "deleted default/bad",
+            "deleted default/good"
+        ]
+    );
+}
+
+/// What a watch of all Secrets, or all Services, says first of a server that lists these objects, and
+/// how often it says so after each of `changes`.
+async fn said<K: Kind>(objects: &[serde_json::Value], changes: &[serde_json::Value]) -> Vec<Event> {
+    let event = |kind: &str, object: &_| serde_json::json!({"type": kind, "object": object});
+    let mark = serde_json::json!({"kind": K::kind(&()), "apiVersion": K::api_version(&()), "metadata": {
+        "resourceVersion": "7", "annotations": {"k8s.io/initial-events-end": "true"},
+    }});
+    let mut lines: Vec<_> = objects.iter().map(|it| event("ADDED", it)).collect();
+    lines.push(event("BOOKMARK", &mark));
+    lines.extend(changes.iter().map(|it| event("MODIFIED", it)));
+    let scope = Scope::<K>::new(serve(&lines), None, None);
+    let (events, mut inbox) = mpsc::channel(8);
+    let (status, _status) = channel::channel(SourceStatus::starting());
+    tokio::spawn(follow(scope, events, Health::new("K".into(), status)));
+    let mut said = Vec::new();
+    for _ in 0..=changes.len() {
+        said.push(inbox.recv().await.unwrap());
+    }
+    said
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_keeps_its_last_good_version_and_is_named() {
+    let object = |name: &str, uid: &str, spec: serde_json::Value| {
+        serde_json::json!({
+            "metadata": {
+                "name": name, "namespace": "default", "resourceVersion": ["odd"], "uid": uid,
+                "creationTimestamp": "never",
+            },
+            "spec": spec,
+        })
+    };
+    let good = |name: &str, uid: &str, port: u16| {
+        let mut good = object(name, uid, serde_json::json!({"ports": [{"port": port}]}));
+        good["metadata"]["resourceVersion"] = port.to_string().into();
+        good["metadata"]["creationTimestamp"] = serde_json::Value::Null;
+        good
+    };
+    let bad = |name: &str, uid: &str| object(name, uid, serde_json::json!({}));
+    let mut nameless = bad("x", "8");
+    nameless["metadata"]["name"] = 8.into();
+    let all_good = [good("a", "1", 80), good("b", "2", 80)];
+    let mut events = said::<Service>(&all_good, &[bad("a", "1"), good("a", "1", 81)]).await;
+    events.extend(
+        said::<Service>(
+            &[bad("a", "1"), bad("b", "9"), nameless, bad("c", "3")],
+            &[],
+        )
+        .await,
+    );
+    events.extend(said::<Service>(&all_good, &[]).await);
+    let stays = "its last good version stays in force";
+    let gone = "it is not served; there is no earlier version";
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    let mut expected = vec![
+        (vec![("a", 80), ("b", 80)], vec![]),
+        (vec![("a", 80), ("b", 80)], vec![("a", stays)]),
+        (vec![("a", 81), ("b", 80)], vec![]),
+        (
+            vec![("a", 81)],
+            vec![("a", stays), ("b", gone), ("c", gone)],
+        ),
+        (vec![("a", 80), ("b", 80)], vec![]),
+    ];
+    expected.reverse();
+    for event in events {
+        let (services, problems) = expected.pop().unwrap();
+        let keys = index.apply(event);
+        state.apply(&index, keys);
+        let known: Vec<_> = index
+            .objects
+            .services
+            .iter()
+            .map(|(name, item)| {
+                let spec = item.object.spec.as_ref().unwrap();
+                (&*name.name, spec.ports.as_ref().unwrap()[0].port)
+            })
+            .collect();
+        assert_eq!(known, services);
+        let said = state.book().lock().unwrap().all();
+        let said: Vec<_> = said.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), problems.len(), "{said:?}");
+        for (said, (name, consequence)) in said.iter().zip(problems) {
+            let start = format!("Service default/{name}: cannot be read: ");
+            assert!(
+                said.starts_with(&start) && said.ends_with(consequence),
+                "{said}"
+            );
+        }
+    }
+    assert!(expected.is_empty());
 }
 
 #[tokio::test]
@@ -565,7 +709,10 @@ async fn a_stream_that_is_cut_off_ends_and_what_is_no_event_is_told_apart() {
             "no event, no event, no event, added, end",
         ),
         (r#"{"type":"OTHER","object":7}"#.to_owned(), "end"),
-        (r#"{"type":"ADDED","object":7}"#.to_owned(), "end"),
+        (
+            r#"{"type":"ADDED","object":7}"#.to_owned() + "\n",
+            "unnamed, end",
+        ),
     ] {
         let length = lines.len();
         let chunk = format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{lines}\r\n");
@@ -578,7 +725,8 @@ async fn a_stream_that_is_cut_off_ends_and_what_is_no_event_is_told_apart() {
             let scope = named::<Service>(&answer_with(rest.clone()), &ObjectName::new("b", "a"));
             let events = scope.open("7", false, Duration::from_secs(1)).await;
             let said = events.unwrap().map(|event| match event {
-                Ok(WatchEvent::Added(_)) => "added, ".to_owned(),
+                Ok(WatchEvent::Added(Ok(_))) => "added, ".to_owned(),
+                Ok(WatchEvent::Added(Err(Head { name: None, .. }))) => "unnamed, ".to_owned(),
                 Ok(WatchEvent::Error(status)) => format!("error {}, ", status.code),
                 Ok(other) => panic!("{other:?}"),
                 Err(kube::Error::Api(status)) => format!("refused {}, ", status.code),
@@ -658,11 +806,11 @@ fn one_kind_that_fails_degrades_the_source_and_is_named() {
             "kinds": [
                 {
                     "kind": "Secret", "condition": "failing", "reason": "watch Secret: no",
-                    "listed": false, "last_heard": null, "restarts": 1
+                    "listed": false, "last_heard": null, "restarts": 1, "unnamed": 0
                 },
                 {
                     "kind": "Service", "condition": "fine",
-                    "listed": true, "last_heard": null, "restarts": 0
+                    "listed": true, "last_heard": null, "restarts": 0, "unnamed": 0
                 },
             ],
         })
