@@ -17,6 +17,16 @@ use ingress_model::{ObjectName, Problem};
 /// The label by which an EndpointSlice belongs to a Service.
 pub(super) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
+/// The entries of a Secret that are read. Others may be most of it, and none of our business.
+pub(super) const CERTIFICATE: [&str; 2] = ["tls.crt", "tls.key"];
+
+/// How long both may be together, in bytes. A Secret may be 1 MiB and a sensible chain is a few KiB;
+/// every node keeps those that nobody names, too.
+pub(super) const CERTIFICATE_LIMIT: usize = 256 * 1024;
+
+/// Said of a Secret with more.
+pub(super) const TOO_LARGE: &str = "tls.crt and tls.key are together larger than 256 KiB";
+
 /// What a source says.
 #[derive(Debug)]
 pub(super) enum Event {

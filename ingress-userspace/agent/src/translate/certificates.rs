@@ -12,11 +12,15 @@ use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-use super::{super::kept::Item, claim::Claim, named::LIMIT};
+use super::{
+    super::{
+        index::{CERTIFICATE, CERTIFICATE_LIMIT, TOO_LARGE},
+        kept::Item,
+    },
+    claim::Claim,
+    named::LIMIT,
+};
 use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem, Subject};
-
-/// Largest chain, in bytes of PEM: a Secret may be 1 MiB, a sensible chain is a few KiB.
-const CHAIN_LIMIT: usize = 256 * 1024;
 
 /// Why a Secret's content cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +40,7 @@ pub(super) enum CertificateError {
     /// A part is missing.
     #[error("has no {0}")]
     Part(&'static str),
-    #[error("tls.crt is larger than 256 KiB")]
+    #[error("{TOO_LARGE}")]
     TooLarge,
     #[error("tls.crt has no PEM certificate")]
     NoCertificate,
@@ -77,8 +81,9 @@ impl Readable {
                 .filter(|bytes| !bytes.is_empty())
                 .ok_or(CertificateError::Part(key))
         };
-        let (chain_pem, key_pem) = (part("tls.crt")?, part("tls.key")?);
-        if chain_pem.len() > CHAIN_LIMIT {
+        let [chain_pem, key_pem] = CERTIFICATE.map(part);
+        let (chain_pem, key_pem) = (chain_pem?, key_pem?);
+        if chain_pem.len() + key_pem.len() > CERTIFICATE_LIMIT {
             return Err(CertificateError::TooLarge);
         }
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain_pem)

@@ -1186,6 +1186,12 @@ fn secrets_that_cannot_be_used_are_named_and_their_hosts_still_have_tls() {
             "tls.crt has no PEM certificate",
             true,
         ),
+        (
+            "large",
+            good("large", "default").replace(r#""tls.key":""#, &format!(r#""tls.key":"{}"#, "x".repeat(256 * 1024))),
+            "tls.crt and tls.key are together larger than 256 KiB",
+            true,
+        ),
     ] {
         let entry = format!("[{{hosts: [a.test], secretName: {name}}}]");
         let web = dated("web", 2026, &["a.test"], &entry);

@@ -7,7 +7,7 @@
 use std::{any::Any, collections::BTreeMap, future::Future, time::Duration};
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{core::v1::Secret, networking::v1::Ingress};
 use kube::{Resource, ResourceExt, core::WatchEvent};
 use tokio::{
     sync::mpsc,
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     super::super::{
-        index::{Event, SERVICE_LABEL},
+        index::{CERTIFICATE, CERTIFICATE_LIMIT, Event, SERVICE_LABEL, TOO_LARGE},
         kept::{Change, Unread},
         kind::Kind,
     },
@@ -36,8 +36,6 @@ const NEWEST: &str = "";
 const LIST: Duration = Duration::from_secs(280);
 /// Says that a streamed list is complete.
 const LIST_ENDS: &str = "k8s.io/initial-events-end";
-/// The entries of a Secret that are read. Others may be most of it, and none of our business.
-pub(super) const READ: [&str; 2] = ["tls.crt", "tls.key"];
 
 /// What a list says, by name.
 type Objects<K> = BTreeMap<ObjectName, Result<K, Unread>>;
@@ -278,7 +276,7 @@ impl<T, S> Follower<S, T> {
     /// The name of an object, and what is kept of it.
     fn keep<K: Kind>(&self, sent: Sent<K>) -> Option<(ObjectName, Result<K, Unread>)> {
         match sent {
-            Ok(object) => Some((name(&object), Ok(strip(object)))),
+            Ok(object) => Some((name(&object), fit(strip(object)))),
             Err(Head { name, unread, .. }) => {
                 if name.is_none() {
                     tracing::warn!(kind = %K::kind(&()), error = %unread.error, "left out an object without a name");
@@ -326,18 +324,36 @@ fn name<K: Resource>(object: &K) -> ObjectName {
     ObjectName::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// Refuses a Secret that is larger than any certificate.
+fn fit<K: Kind>(object: K) -> Result<K, Unread> {
+    let any: &dyn Any = &object;
+    let secret = any.downcast_ref::<Secret>();
+    let data = secret.and_then(|secret| secret.data.as_ref());
+    let size: usize = data.map_or(0, |data| data.values().map(|entry| entry.0.len()).sum());
+    if size <= CERTIFICATE_LIMIT {
+        return Ok(object);
+    }
+    Err(Unread {
+        uid: object.uid().map(String::into),
+        error: TOO_LARGE.into(),
+    })
+}
+
 /// Frees what is never read; it can be most of an object. A map that is left empty goes, too: its
 /// first entry has taken half a kilobyte.
 fn strip<K: Kind>(mut object: K) -> K {
     let any: &mut dyn Any = &mut object;
     let secret = any.downcast_mut::<Secret>();
     if let Some(data) = secret.and_then(|secret| secret.data.as_mut()) {
-        data.retain(|key, _| READ.contains(&key.as_str()));
+        data.retain(|key, _| CERTIFICATE.contains(&key.as_str()));
     }
+    let has_settings = any.is::<Ingress>();
     let meta = object.meta_mut();
     meta.managed_fields = None;
     meta.owner_references = None;
     meta.finalizers = None;
+    // Of a Secret one of them may hold the private key once more.
+    meta.annotations = meta.annotations.take().filter(|_| has_settings);
     if let Some(annotations) = &mut meta.annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     }

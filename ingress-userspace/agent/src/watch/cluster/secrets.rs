@@ -165,11 +165,10 @@ mod tests {
     use super::{
         super::{
             super::super::{
-                index::Index,
+                index::{CERTIFICATE, Index},
                 kept::Unread,
                 source::{Condition, SourceState},
             },
-            follow::READ,
             health::Health,
         },
         *,
@@ -262,7 +261,10 @@ mod tests {
         run.wish.send_replace(names(["there", "void"]));
         let (name, secret) = told(&mut run.inbox).await;
         let keys: Vec<_> = secret.unwrap().data.clone().unwrap().into_keys().collect();
-        assert_eq!((&*name, keys), ("there", READ.map(str::to_owned).to_vec()));
+        assert_eq!(
+            (&*name, keys),
+            ("there", CERTIFICATE.map(str::to_owned).to_vec())
+        );
         assert_eq!(told(&mut run.inbox).await, ("void".to_owned(), None));
         let fine = |status: &SourceStatus| {
             status.kinds.len() == 1 && status.kinds[0].condition == Condition::Fine
@@ -364,7 +366,7 @@ mod tests {
             panic!("no list");
         };
         let data = list[0].1.clone().unwrap().data.unwrap();
-        assert!(data.keys().eq(&READ.map(str::to_owned)), "{data:?}");
+        assert!(data.keys().eq(&CERTIFICATE.map(str::to_owned)), "{data:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,10 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::{
+    core::v1::{Secret, Service},
+    networking::v1::Ingress,
+};
 use kube::{
     api::{ListMeta, ObjectMeta, TypeMeta},
     core::{
@@ -303,10 +306,63 @@ async fn what_nobody_reads_is_not_kept() {
             other => panic!("{other:?}"),
         };
         let keys = |map: Option<BTreeMap<String, String>>| Vec::from_iter(map.unwrap().into_keys());
-        assert_eq!(keys(object.metadata.annotations), ["own"]);
+        assert_eq!(object.metadata.annotations, None);
         assert_eq!(keys(object.metadata.labels), [SERVICE_LABEL]);
         assert_eq!(object.metadata.finalizers, None);
     }
+}
+
+#[tokio::test]
+async fn annotations_are_kept_where_they_are_read_and_of_secrets_no_more_than_a_certificate_takes()
+{
+    let kib = |kib: usize| base64(&vec![b'x'; kib * 1024]);
+    let object = |name: &str, data: serde_json::Value| {
+        serde_json::json!({
+            "metadata": {
+                "name": name, "namespace": "default", "resourceVersion": "3", "uid": "1",
+                "annotations": {"own": kib(200)},
+            },
+            "type": "kubernetes.io/tls", "data": data,
+        })
+    };
+    let said_of_ingresses = said::<Ingress>(&[object("a", serde_json::Value::Null)], &[]).await;
+    let [Event::Changed(Changed::Ingress(Change::Listed(list)))] = &*said_of_ingresses else {
+        panic!("{said_of_ingresses:?}");
+    };
+    let ingress = list[0].1.as_ref().unwrap();
+    assert_eq!(ingress.metadata.annotations.as_ref().unwrap().len(), 1);
+
+    let fits = object(
+        "fits",
+        serde_json::json!({"tls.crt": kib(200), "tls.key": kib(56), "other": kib(700)}),
+    );
+    let large = object(
+        "large",
+        serde_json::json!({"tls.crt": kib(200), "tls.key": kib(57)}),
+    );
+    let said_of_secrets = said::<Secret>(&[fits, large.clone()], &[large]).await;
+    let error = "tls.crt and tls.key are together larger than 256 KiB";
+    let expected = Unread {
+        uid: Some("1".into()),
+        error: error.into(),
+    };
+    match &*said_of_secrets {
+        [
+            Event::Changed(Changed::Secret(Change::Listed(list))),
+            Event::Changed(Changed::Secret(Change::Unread(name, unread))),
+        ] => {
+            let fits = list[0].1.as_ref().unwrap();
+            assert_eq!(fits.metadata.annotations, None);
+            assert_eq!(fits.data.as_ref().unwrap().len(), 2);
+            assert_eq!(list[1].1.as_ref().unwrap_err(), &expected);
+            assert_eq!((&*name.name, unread), ("large", &expected));
+        }
+        _ => panic!("something else was said"),
+    }
+}
+
+fn base64(bytes: &[u8]) -> serde_json::Value {
+    serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec())).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
