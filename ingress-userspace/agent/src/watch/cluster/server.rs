@@ -9,11 +9,13 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{AsyncBufReadExt, Stream, StreamExt, stream::BoxStream};
+use futures_util::{AsyncBufReadExt, Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use http_body_util::BodyExt;
 use k8s_openapi::{Resource as _, api::core::v1::Secret};
 use kube::{
     Client,
     api::{ListParams, VersionMatch, WatchParams},
+    client::Body,
     core::{ObjectList, Request, Status, WatchEvent},
 };
 use serde::Deserialize;
@@ -84,6 +86,27 @@ impl<K: Kind> Scope<K> {
     }
 }
 
+impl<K> Scope<K> {
+    /// The body of what a server answers, if it is no refusal. The client would take a refusal for
+    /// one with code 0 if the code is in its status line only.
+    async fn answer(&self, request: http::Request<Vec<u8>>) -> kube::Result<Body> {
+        let answer = self.client.send(request.map(Body::from)).await?;
+        let code = answer.status();
+        if !code.is_client_error() && !code.is_server_error() {
+            return Ok(answer.into_body());
+        }
+        let body = answer.into_body().collect_bytes().await?;
+        let status = serde_json::from_slice(&body).unwrap_or_else(|_| {
+            let text = String::from_utf8_lossy(&body);
+            Status::failure(text.trim(), "no Status")
+        });
+        Err(kube::Error::Api(Box::new(match status.code {
+            0 => status.with_code(code.as_u16()),
+            _ => status,
+        })))
+    }
+}
+
 impl<K: Kind> Server<K> for Scope<K> {
     type Stream = BoxStream<'static, kube::Result<WatchEvent<Sent<K>>>>;
 
@@ -102,9 +125,9 @@ impl<K: Kind> Server<K> for Scope<K> {
         let request = self.request.list(&params);
         let request = request.map_err(kube::Error::BuildRequest)?;
         // Read here: the client would log a page that it cannot read, with every private key in it.
-        let text = self.client.request_text(request).await?;
+        let body = self.answer(request).await?.collect_bytes().await?;
         let page: ObjectList<Box<RawValue>> =
-            serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+            serde_json::from_slice(&body).map_err(kube::Error::SerdeError)?;
         Ok(ObjectList {
             types: page.types,
             metadata: page.metadata,
@@ -127,7 +150,11 @@ impl<K: Kind> Server<K> for Scope<K> {
         let request = self.request.watch(&params, since);
         let request = request.map_err(kube::Error::BuildRequest)?;
         // Read here: the client takes an object that it cannot read for a refusal without a reason.
-        let lines = self.client.request_stream(request).await?.lines();
+        let body = self.answer(request).await?.into_data_stream();
+        let lines = body
+            .map_err(std::io::Error::other)
+            .into_async_read()
+            .lines();
         let events = lines.filter_map(|line| {
             ready(match line {
                 Ok(line) => read_event(&line).transpose(),

@@ -521,8 +521,13 @@ fn serve(lines: &[serde_json::Value]) -> Client {
     answer_with(format!("\r\n{lines}"))
 }
 
-/// Answers every request with what follows the status line, from a thread of its own.
+/// Answers every request with what follows the status line.
 fn answer_with(rest: String) -> Client {
+    answer("200 OK", rest)
+}
+
+/// Answers every request with that status and what follows it, from a thread of its own.
+fn answer(status: &'static str, rest: String) -> Client {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -532,12 +537,13 @@ fn answer_with(rest: String) -> Client {
             while head.next().is_some_and(|line| !line.is_empty()) {}
             write!(
                 stream,
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n{rest}"
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n{rest}"
             )
             .unwrap();
         }
     });
-    let config = Config::new(format!("http://{address}").parse().unwrap());
+    let mut config = Config::new(format!("http://{address}").parse().unwrap());
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 
@@ -791,6 +797,27 @@ async fn a_stream_that_is_cut_off_ends_and_what_is_no_event_is_told_apart() {
             });
             let said: String = said.collect().await;
             assert_eq!(format!("{said}end"), expected, "{rest}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_that_does_not_say_its_code_has_that_of_its_status_line() {
+    for (status, body, code) in [
+        ("403 Forbidden", "{}", 403),
+        ("410 Gone", r#"{"kind":"Status","message":"too old"}"#, 410),
+        ("410 Gone", r#"{"kind":"Status","code":422}"#, 422),
+        ("503 Service Unavailable", "<html>", 503),
+    ] {
+        let client = answer(status, format!("\r\n{body}"));
+        let scope = named::<Service>(&client, &ObjectName::new("b", "a"));
+        let list = scope.page("0", None).await.err();
+        let watch = scope.open("0", true, Duration::from_secs(1)).await.err();
+        for error in [list, watch] {
+            match error {
+                Some(kube::Error::Api(said)) => assert_eq!(said.code, code, "{status} {body}"),
+                other => panic!("{other:?}"),
+            }
         }
     }
 }
