@@ -17,7 +17,7 @@ use super::{
     listener::{self, Role},
     serve::Front,
 };
-use ingress_agent::kernel::{self, Dataplane, WorkerSockets};
+use ingress_agent::kernel::{self, KernelPart, WorkerSockets};
 use ingress_proxy::metrics::{Kind, Registry};
 
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 
 /// The sockets of the workers and, where VIPs are given, the kernel part in front of them.
 pub(super) struct DataPlane {
-    kernel: Option<Arc<Dataplane>>,
+    kernel: Option<Arc<KernelPart>>,
     /// Second descriptors of the sockets that workers accept from; given up as soon as nobody needs
     /// them, so that a worker which closes its own ends the socket.
     held: Vec<(Place, TcpListener)>,
@@ -86,10 +86,10 @@ impl DataPlane {
         } else if !config.vip.is_empty() {
             let seed = config.seed().map_err(UsageError::from)?;
             let settings = settings(config, node_name.unwrap_or_default(), nodes, seed);
-            match Dataplane::install(&settings).await {
-                Ok(dataplane) => {
-                    data_plane.mode = format!("xdp-{}", dataplane.mode());
-                    data_plane.kernel = Some(Arc::new(dataplane));
+            match KernelPart::install(&settings).await {
+                Ok(kernel_part) => {
+                    data_plane.mode = format!("xdp-{}", kernel_part.mode());
+                    data_plane.kernel = Some(Arc::new(kernel_part));
                     data_plane.vips = settings.vips;
                     data_plane.expose(metrics);
                 }
@@ -132,13 +132,13 @@ impl DataPlane {
             self.renew(workers).await;
         }
         self.lacking = None;
-        if let Some(dataplane) = self.kernel.clone() {
+        if let Some(kernel_part) = self.kernel.clone() {
             // Workers take no more sockets than they began with. What nobody accepts from must not be
             // steered to: clients would wait there.
             let bound = if is_served {
                 self.see_steered()
             } else {
-                self.bind_steered(&dataplane, workers)
+                self.bind_steered(&kernel_part, workers)
             };
             if let Err(error) = bound {
                 self.refuse(&error);
@@ -361,9 +361,9 @@ impl DataPlane {
     }
 
     /// Binds the pairs that are missing for the kernel to hand connections to.
-    fn bind_steered(&mut self, dataplane: &Dataplane, workers: usize) -> anyhow::Result<()> {
+    fn bind_steered(&mut self, kernel_part: &KernelPart, workers: usize) -> anyhow::Result<()> {
         let pairs = self.steered()?.len();
-        let sockets = dataplane
+        let sockets = kernel_part
             .bind_listeners(workers.saturating_sub(pairs))
             .context("cannot bind the sockets for sk_lookup")?;
         for WorkerSockets { http, https } in sockets {
@@ -407,10 +407,10 @@ impl DataPlane {
         for door in std::mem::take(&mut self.doors) {
             self.wait(door);
         }
-        if let Some(dataplane) = &self.kernel
+        if let Some(kernel_part) = &self.kernel
             && self.lacking.is_none()
         {
-            dataplane.register(&self.steered()?)?;
+            kernel_part.register(&self.steered()?)?;
         }
         Ok(())
     }
@@ -420,7 +420,7 @@ impl DataPlane {
         let kernel = self.kernel.clone();
         async move {
             match kernel {
-                Some(dataplane) => dataplane.follow().await,
+                Some(kernel_part) => kernel_part.follow().await,
                 None => std::future::pending().await,
             }
         }
@@ -454,7 +454,7 @@ impl DataPlane {
     }
 
     fn expose(&self, metrics: &Registry) {
-        let Some(dataplane) = self.kernel.clone() else {
+        let Some(kernel_part) = self.kernel.clone() else {
             return;
         };
         metrics.collect_with(Box::new(move |exposition| {
@@ -464,7 +464,7 @@ impl DataPlane {
                 Kind::Counter,
                 "Packets by action of the XDP and sk_lookup programs and by reason.",
             );
-            match dataplane.counters() {
+            match kernel_part.counters() {
                 Ok(counters) => {
                     for (reason, count) in counters {
                         exposition.sample(
@@ -539,14 +539,14 @@ fn settings(
     node_name: &str,
     nodes: BTreeMap<String, Ipv4Addr>,
     hash_seed: u64,
-) -> kernel::Settings {
+) -> kernel::NodeSettings {
     // The namespace's own list; /sys may show the interfaces of another.
     let present = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     let interfaces = interfaces_of(&present, &config.xdp_interface);
     if interfaces != config.xdp_interface {
         tracing::info!(asked = ?config.xdp_interface, ?interfaces, "steering on the interfaces that this node has");
     }
-    kernel::Settings {
+    kernel::NodeSettings {
         vips: config.vip.clone(),
         interfaces,
         mode: config.xdp_mode,

@@ -156,14 +156,14 @@ pub(super) async fn serve(
     };
 
     let (shutdown, shutting_down) = watch::channel(Shutdown::NotYet);
-    let settings = Arc::new(worker::Settings {
+    let settings = Arc::new(worker::WorkerSettings {
         shutdown_grace: config.shutdown_grace,
         lame_duck: config.lame_duck,
         hsts: config.hsts,
         trace_node: config
             .trace_responses
             .then(|| process.node_name.as_deref().unwrap_or("-").into()),
-        ..worker::Settings::default()
+        ..worker::WorkerSettings::default()
     });
     let idle = Arc::new(Barrier::new(workers));
     let (end, ended) = mpsc::unbounded_channel();

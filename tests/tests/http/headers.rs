@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ingress_lab::origin::Origin;
 use ingress_model::{Policy, RoutePolicy};
-use ingress_proxy::worker::Settings;
+use ingress_proxy::worker::WorkerSettings;
 
 use crate::{
     proxy::{Cluster, Proxy, settings},
@@ -103,7 +103,7 @@ fn fields_of_one_hop_stay_on_the_endpoints_side() {
 #[test]
 fn a_traced_response_says_which_way_it_went() {
     let origin = origin();
-    let settings = Settings {
+    let settings = WorkerSettings {
         trace_node: Some("n1".into()),
         ..settings()
     };

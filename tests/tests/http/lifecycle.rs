@@ -4,7 +4,7 @@ use std::{io::Read, time::Duration};
 
 use ingress_lab::{eventually, origin::Origin};
 use ingress_model::{Policy, UpstreamPolicy};
-use ingress_proxy::worker::Settings;
+use ingress_proxy::worker::WorkerSettings;
 
 use crate::{
     proxy::{Cluster, Proxy, settings},
@@ -39,7 +39,7 @@ fn shutdown_lets_requests_finish_and_takes_no_new_ones() {
     let origin = origin("a");
     let proxy = Proxy::start_with(
         &Cluster::of(&[origin.address()]),
-        Settings {
+        WorkerSettings {
             shutdown_grace: Duration::from_secs(20),
             ..settings()
         },
@@ -68,7 +68,7 @@ fn shutdown_ends_with_the_grace() {
     let grace = Duration::from_millis(200);
     let proxy = Proxy::start_with(
         &Cluster::of(&[origin.address()]),
-        Settings {
+        WorkerSettings {
             shutdown_grace: grace,
             ..settings()
         },

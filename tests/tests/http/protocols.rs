@@ -11,7 +11,7 @@ use ingress_lab::{
     origin::{Echo, Origin},
 };
 use ingress_model::Policy;
-use ingress_proxy::worker::Settings;
+use ingress_proxy::worker::WorkerSettings;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
@@ -269,7 +269,7 @@ async fn shutdown_says_goaway_and_lets_streams_finish() {
 #[tokio::test]
 async fn http2_connections_without_streams_are_let_go_and_those_with_one_are_not() {
     let origin = origin();
-    let settings = Settings {
+    let settings = WorkerSettings {
         idle_timeout: Duration::from_millis(200),
         ..settings()
     };

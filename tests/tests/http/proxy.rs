@@ -16,7 +16,7 @@ use ingress_model::{
 use ingress_proxy::metrics::Registry;
 use ingress_proxy::table::Site;
 use ingress_proxy::tls::{self, Resolver};
-use ingress_proxy::worker::{self, Inputs, Listener, Settings, Shutdown};
+use ingress_proxy::worker::{self, Inputs, Listener, Shutdown, WorkerSettings};
 use rustix::net::{self, AddressFamily, SocketType};
 use tokio::sync::{Barrier, mpsc, watch};
 
@@ -33,11 +33,11 @@ pub(crate) struct Proxy {
 }
 
 /// Times short enough for a test, long enough for a busy machine.
-pub(crate) fn settings() -> Settings {
-    Settings {
+pub(crate) fn settings() -> WorkerSettings {
+    WorkerSettings {
         shutdown_grace: Duration::from_secs(5),
         lame_duck: Duration::from_millis(50),
-        ..Settings::default()
+        ..WorkerSettings::default()
     }
 }
 
@@ -48,12 +48,12 @@ impl Proxy {
     }
 
     /// Serves `state` under `settings`.
-    pub(crate) fn start_with(state: &Update, settings: Settings) -> Self {
+    pub(crate) fn start_with(state: &Update, settings: WorkerSettings) -> Self {
         Self::start_workers(state, settings, 1)
     }
 
     /// Serves `state` under `settings` on `count` workers.
-    pub(crate) fn start_workers(state: &Update, settings: Settings, count: usize) -> Self {
+    pub(crate) fn start_workers(state: &Update, settings: WorkerSettings, count: usize) -> Self {
         let registry = Arc::new(Registry::new(count));
         let resolver = Resolver::new().unwrap();
         let mut site = Site::new(Arc::clone(&resolver), Arc::clone(&registry));

@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use ingress_lab::{eventually, origin::Origin};
 use ingress_model::{Policy, RoutePolicy, UpstreamPolicy};
-use ingress_proxy::worker::Settings;
+use ingress_proxy::worker::WorkerSettings;
 
 use crate::{
     proxy::{Cluster, Proxy, settings},
@@ -125,7 +125,7 @@ fn a_body_over_the_limit_is_too_large() {
 fn a_client_that_sends_no_head_or_no_body_is_let_go() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let short = Duration::from_millis(300);
-    let settings = Settings {
+    let settings = WorkerSettings {
         head_timeout: short,
         idle_timeout: short,
         body_timeout: short,

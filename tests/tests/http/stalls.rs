@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
 use ingress_lab::{eventually, origin::Origin};
 use ingress_model::{Policy, RoutePolicy, Update, UpstreamPolicy};
-use ingress_proxy::worker::Settings;
+use ingress_proxy::worker::WorkerSettings;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -58,7 +58,7 @@ fn flooding() -> (Endpoint, mpsc::Receiver<()>) {
 #[test]
 fn a_client_that_takes_nothing_is_let_go() {
     let (endpoint, has_stopped) = flooding();
-    let settings = Settings {
+    let settings = WorkerSettings {
         write_timeout: BRIEF,
         ..settings()
     };
@@ -81,7 +81,7 @@ fn a_client_that_takes_nothing_is_let_go() {
 #[test]
 fn a_client_that_takes_little_at_a_time_is_slow_and_not_stalled() {
     let (endpoint, _stopped) = flooding();
-    let settings = Settings {
+    let settings = WorkerSettings {
         write_timeout: BRIEF,
         ..settings()
     };
@@ -225,7 +225,7 @@ fn an_endpoint_that_says_nothing_times_out_though_its_clients_connection_may_idl
         .route("", "/", "web", &[origin.address()], Policy::default())
         .route("", "/silent", "silent", &[silent.address], policy)
         .0;
-    let settings = Settings {
+    let settings = WorkerSettings {
         idle_timeout: 10 * LIMIT,
         ..settings()
     };
@@ -297,7 +297,7 @@ fn an_endpoint_that_falls_silent_within_its_answer_breaks_it_off() {
 async fn an_http2_client_without_a_window_holds_no_endpoint() {
     const STREAMS: usize = 10;
     let (endpoint, has_stopped) = flooding();
-    let settings = Settings {
+    let settings = WorkerSettings {
         write_timeout: BRIEF,
         ..settings()
     };
@@ -345,7 +345,7 @@ async fn an_http2_request_has_its_limit_on_a_connection_that_another_has_waited_
         },
         ..Policy::default()
     };
-    let settings = Settings {
+    let settings = WorkerSettings {
         shutdown_grace: BRIEF,
         ..settings()
     };
@@ -387,7 +387,7 @@ async fn an_endpoint_that_sends_piece_by_piece_to_an_http2_client_is_waited_for(
         },
         ..Policy::default()
     };
-    let settings = Settings {
+    let settings = WorkerSettings {
         shutdown_grace: BRIEF,
         ..settings()
     };
@@ -428,7 +428,7 @@ impl Body for Sends {
 #[tokio::test]
 async fn an_http2_client_that_sends_no_body_is_let_go() {
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
-    let settings = Settings {
+    let settings = WorkerSettings {
         body_timeout: BRIEF,
         ..settings()
     };

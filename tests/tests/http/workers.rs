@@ -8,7 +8,7 @@ use std::{
 
 use ingress_lab::{eventually, origin::Origin};
 use ingress_model::Update;
-use ingress_proxy::worker::Settings;
+use ingress_proxy::worker::WorkerSettings;
 
 use crate::{
     proxy::{Cluster, Proxy, settings},
@@ -33,7 +33,7 @@ fn pods(wires: &mut [Wire]) -> Vec<String> {
 #[test]
 fn every_worker_serves_follows_the_table_and_drains() {
     let (first, second) = (origin("a"), origin("b"));
-    let settings = Settings {
+    let settings = WorkerSettings {
         shutdown_grace: Duration::from_secs(20),
         ..settings()
     };

@@ -5,7 +5,7 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use ingress_agent::kernel::{Dataplane, Reason, WorkerSockets};
+use ingress_agent::kernel::{KernelPart, Reason, WorkerSockets};
 
 use super::{VIP, accept, block_on, can_run, connect, count, machine, settings};
 
@@ -16,9 +16,9 @@ fn assign_gives_each_port_of_a_vip_to_its_workers() {
     }
     machine("assign").run(|| {
         block_on(async {
-            let dataplane = Dataplane::install(&settings()).await.unwrap();
-            let sockets = dataplane.bind_listeners(2).unwrap();
-            dataplane.register(&sockets).unwrap();
+            let kernel_part = KernelPart::install(&settings()).await.unwrap();
+            let sockets = kernel_part.bind_listeners(2).unwrap();
+            kernel_part.register(&sockets).unwrap();
             let mut seen = [0; 2];
             for port in [80, 443].into_iter().cycle().take(40) {
                 let mut client = connect(port).unwrap();
@@ -48,7 +48,7 @@ fn assign_gives_each_port_of_a_vip_to_its_workers() {
                 seen.iter().all(|count| *count > 0),
                 "connections of each worker: {seen:?}"
             );
-            assert_eq!(count(&dataplane, Reason::Assigned), 40);
+            assert_eq!(count(&kernel_part, Reason::Assigned), 40);
         });
     });
 }
@@ -60,7 +60,7 @@ fn a_vip_never_leads_to_another_socket_of_the_host() {
     }
     machine("closed").run(|| {
         block_on(async {
-            let dataplane = Dataplane::install(&settings()).await.unwrap();
+            let kernel_part = KernelPart::install(&settings()).await.unwrap();
             let everywhere = TcpListener::bind("0.0.0.0:22").unwrap();
             let web = TcpListener::bind("0.0.0.0:80").unwrap();
             assert!(
@@ -69,8 +69,8 @@ fn a_vip_never_leads_to_another_socket_of_the_host() {
             );
             assert!(connect(22).is_err(), "port 22 of the VIP is closed");
             assert!(connect(80).is_err(), "port 80 of the VIP has no worker yet");
-            assert!(count(&dataplane, Reason::ClosedPort) > 0);
-            assert!(count(&dataplane, Reason::NoListener) > 0);
+            assert!(count(&kernel_part, Reason::ClosedPort) > 0);
+            assert!(count(&kernel_part, Reason::NoListener) > 0);
             drop((everywhere, web));
         });
     });
@@ -83,7 +83,7 @@ fn new_sockets_take_over_at_once_and_old_connections_stay() {
     }
     machine("handover").run(|| {
         block_on(async {
-            let first = Dataplane::install(&settings()).await.unwrap();
+            let first = KernelPart::install(&settings()).await.unwrap();
             let old: Vec<WorkerSockets> = first.bind_listeners(1).unwrap();
             first.register(&old).unwrap();
             let mut client = connect(80).unwrap();
@@ -91,7 +91,7 @@ fn new_sockets_take_over_at_once_and_old_connections_stay() {
             server.set_nonblocking(false).unwrap();
 
             // As a second process would: the same pins, sockets of its own.
-            let second = Dataplane::install(&settings()).await.unwrap();
+            let second = KernelPart::install(&settings()).await.unwrap();
             let new = second.bind_listeners(1).unwrap();
             second.register(&new).unwrap();
             let _another = connect(80).unwrap();

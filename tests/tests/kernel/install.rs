@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData};
-use ingress_agent::kernel::{Dataplane, KernelError, Settings, XdpMode};
+use ingress_agent::kernel::{KernelError, KernelPart, NodeSettings, XdpMode};
 use ingress_ebpf::abi::{Node, SCHEMA, SelfNode, node_flags};
 use ingress_lab::{eventually, lab::Namespace};
 
@@ -66,7 +66,7 @@ fn pins_outside_a_bpffs_are_refused() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings {
+    let settings = NodeSettings {
         pin_dir: directory.path().join("pins"),
         ..settings()
     };
@@ -95,7 +95,7 @@ fn a_restart_updates_the_links_and_a_new_mode_replaces_them() {
     );
     node.veth("up0.7", &router, "up1").unwrap();
     node.up("up0.7").unwrap();
-    let on = |mode| Settings {
+    let on = |mode| NodeSettings {
         interfaces: vec!["up0.7".to_owned()],
         mode,
         ..settings()
@@ -132,7 +132,7 @@ fn another_xdp_program_on_the_interface_is_left_alone() {
     );
     node.veth("up0", &router, "up1").unwrap();
     let _other = node.accept_xdp_frames("up0").unwrap();
-    let settings = Settings {
+    let settings = NodeSettings {
         interfaces: vec!["up0".to_owned()],
         ..settings()
     };
@@ -148,14 +148,14 @@ fn settings_that_cannot_work_are_named() {
         return;
     }
     let namespace = Namespace::new("settings").unwrap();
-    let nowhere = Settings {
+    let nowhere = NodeSettings {
         interfaces: vec!["nowhere".to_owned()],
         ..settings()
     };
     assert!(
         matches!(install(&namespace, nowhere), Err(KernelError::NoInterface(name)) if name == "nowhere")
     );
-    let stranger = Settings {
+    let stranger = NodeSettings {
         node_name: "n9".to_owned(),
         ..settings()
     };
@@ -172,7 +172,7 @@ fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
     }
     machine("converge").run(|| {
         block_on(async {
-            Dataplane::install(&settings()).await.unwrap();
+            KernelPart::install(&settings()).await.unwrap();
             let pins = || {
                 std::fs::read_dir(pin(""))
                     .unwrap()
@@ -182,9 +182,9 @@ fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
             assert_eq!(all.len(), 11, "ten maps and a link: {all:?}");
             for missing in &all {
                 std::fs::remove_file(missing).unwrap();
-                let dataplane = Dataplane::install(&settings()).await.unwrap();
-                let sockets = dataplane.bind_listeners(1).unwrap();
-                dataplane.register(&sockets).unwrap();
+                let kernel_part = KernelPart::install(&settings()).await.unwrap();
+                let sockets = kernel_part.bind_listeners(1).unwrap();
+                kernel_part.register(&sockets).unwrap();
                 let client = connect(80).unwrap();
                 let (_, _, peer) = accept(&[&sockets[0].http]);
                 assert_eq!(
@@ -210,7 +210,7 @@ fn a_failed_install_leaves_the_vip_to_plain_sockets() {
     let _other = node.accept_xdp_frames("up0").unwrap();
     let refused = install(
         &node,
-        Settings {
+        NodeSettings {
             interfaces: vec!["up0".to_owned()],
             ..settings()
         },
@@ -238,7 +238,7 @@ fn an_interface_that_is_no_longer_named_is_left() {
     for (here, there) in [("up0", "down0"), ("up1", "down1")] {
         node.veth(here, &router, there).unwrap();
     }
-    let on = |names: &[&str]| Settings {
+    let on = |names: &[&str]| NodeSettings {
         interfaces: names.iter().map(|&name| name.to_owned()).collect(),
         ..settings()
     };
@@ -264,7 +264,7 @@ fn a_peer_that_appears_or_changes_its_mac_address_is_followed() {
         .unwrap();
     let nodes = [("n1", 11), ("n2", 12)]
         .map(|(name, last)| (name.to_owned(), Ipv4Addr::new(198, 18, 0, last)));
-    let settings = Settings {
+    let settings = NodeSettings {
         nodes: nodes.into(),
         interfaces: vec!["up0".to_owned()],
         ..settings()
@@ -276,9 +276,9 @@ fn a_peer_that_appears_or_changes_its_mac_address_is_followed() {
     let follower = node.run(move || {
         std::thread::spawn(move || {
             block_on(async {
-                let dataplane = Dataplane::install(&settings).await.unwrap();
+                let kernel_part = KernelPart::install(&settings).await.unwrap();
                 installed.send(()).unwrap();
-                tokio::select! { () = dataplane.follow() => {}, _ = stopped => {} }
+                tokio::select! { () = kernel_part.follow() => {}, _ = stopped => {} }
             });
         })
     });

@@ -18,7 +18,9 @@ use std::{
     time::Duration,
 };
 
-use ingress_agent::kernel::{Dataplane, Forward, KernelError, Reason, Settings, XdpMode, object};
+use ingress_agent::kernel::{
+    Forward, KernelError, KernelPart, NodeSettings, Reason, XdpMode, object,
+};
 use ingress_lab::{
     eventually,
     lab::{self, Namespace},
@@ -39,8 +41,8 @@ fn can_run() -> bool {
     false
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> NodeSettings {
+    NodeSettings {
         vips: vec![VIP],
         interfaces: vec![],
         mode: XdpMode::Native,
@@ -68,8 +70,8 @@ fn machine(name: &str) -> Namespace {
     namespace
 }
 
-fn install(namespace: &Namespace, settings: Settings) -> Result<(), KernelError> {
-    namespace.run(move || block_on(Dataplane::install(&settings)).map(drop))
+fn install(namespace: &Namespace, settings: NodeSettings) -> Result<(), KernelError> {
+    namespace.run(move || block_on(KernelPart::install(&settings)).map(drop))
 }
 
 /// Accepts on the first of two sockets that has a connection, and says which it was and who
@@ -92,8 +94,8 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
     TcpStream::connect_timeout(&(VIP, port).into(), Duration::from_millis(300))
 }
 
-fn count(dataplane: &Dataplane, reason: Reason) -> u64 {
-    dataplane
+fn count(kernel_part: &KernelPart, reason: Reason) -> u64 {
+    kernel_part
         .counters()
         .unwrap()
         .into_iter()

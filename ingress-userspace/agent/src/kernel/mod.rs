@@ -1,11 +1,11 @@
 //! Installs and updates the kernel's half: programs, maps, links, routes, neighbours and the
 //! workers' sockets.
 //!
-//! [`Dataplane::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets`
-//! registers the workers' listeners and [`Dataplane::follow`] keeps `neighbour`s fresh. Pins
+//! [`KernelPart::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets`
+//! registers the workers' listeners and [`KernelPart::follow`] keeps `neighbour`s fresh. Pins
 //! outlive the process: after a crash, the next one runs the same steps.
 
-mod dataplane;
+mod kernel_part;
 
 mod settings;
 
@@ -22,10 +22,10 @@ mod error;
 mod mode;
 mod sys;
 
-pub use dataplane::Dataplane;
 pub use error::KernelError;
 pub use ingress_ebpf::verdict::Reason;
+pub use kernel_part::KernelPart;
 pub use load::object;
 pub use mode::{Forward, UnknownName, XdpMode};
-pub use settings::Settings;
+pub use settings::NodeSettings;
 pub use sockets::WorkerSockets;

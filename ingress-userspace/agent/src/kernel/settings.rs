@@ -1,4 +1,4 @@
-//! The data plane settings of a node, and what is derived from them.
+//! What the kernel part of a node is told, and what is derived from it.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
@@ -11,9 +11,9 @@ use super::{
     netlink::Interface,
 };
 
-/// The data plane settings of a node.
+/// What the kernel part of a node is told.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct NodeSettings {
     /// Virtual addresses; TCP ports 80 and 443 of each are served.
     pub vips: Vec<Ipv4Addr>,
     /// Interfaces to steer on, at most four. If empty, connections still reach the workers, but
@@ -35,7 +35,7 @@ pub struct Settings {
     pub pin_dir: PathBuf,
 }
 
-impl Settings {
+impl NodeSettings {
     /// The nodes under their ids: the order of their names, so that every node gives the same.
     pub(super) fn named_nodes(&self) -> Result<Vec<NamedNode>, KernelError> {
         let alone = || NamedNode {

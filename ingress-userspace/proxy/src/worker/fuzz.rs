@@ -22,7 +22,7 @@ use tokio::{
 use ingress_model::Transport;
 
 use super::{
-    Settings, connection, phases,
+    WorkerSettings, connection, phases,
     state::{Freshness, Worker},
 };
 use crate::{
@@ -73,7 +73,7 @@ impl Site {
             0,
             table,
             metrics,
-            Arc::new(Settings::default()),
+            Arc::new(WorkerSettings::default()),
             tls,
             Freshness::default(),
         )))

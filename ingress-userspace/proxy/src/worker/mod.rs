@@ -33,7 +33,7 @@ use crate::{metrics::WorkerMetrics, table::RouteTable, tls::ServerConfig};
 
 /// Limits and times of a worker.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct WorkerSettings {
     /// How long connections may take to finish once shutdown has begun.
     pub shutdown_grace: Duration,
     /// How long idle connections stay open once shutdown has begun.
@@ -54,7 +54,7 @@ pub struct Settings {
     pub hsts: bool,
 }
 
-impl Default for Settings {
+impl Default for WorkerSettings {
     /// The defaults of ingress-nginx, and 10 s for a handshake and for a head.
     fn default() -> Self {
         Self {
@@ -108,7 +108,7 @@ pub struct Inputs {
     /// accept until the last one has come.
     pub idle: Arc<Barrier>,
     /// Limits and times.
-    pub settings: Arc<Settings>,
+    pub settings: Arc<WorkerSettings>,
 }
 
 /// Starts worker `id` on its own thread, which ends after shutdown.

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Settings,
+    WorkerSettings,
     drain::Drain,
     route::{Route, Routes},
 };
@@ -39,7 +39,7 @@ pub(super) struct Worker {
     pub(super) pool: Pool,
     pub(super) retry_budget: RetryBudget,
     pub(super) metrics: Arc<WorkerMetrics>,
-    pub(super) settings: Arc<Settings>,
+    pub(super) settings: Arc<WorkerSettings>,
     pub(super) tls: Arc<ServerConfig>,
     pub(super) drain: Drain,
     /// For the fields of the head that is being parsed; kept for its memory.
@@ -100,7 +100,7 @@ impl Worker {
         id: usize,
         table: Arc<RouteTable>,
         metrics: Arc<WorkerMetrics>,
-        settings: Arc<Settings>,
+        settings: Arc<WorkerSettings>,
         tls: Arc<ServerConfig>,
         freshness: Freshness,
     ) -> Self {

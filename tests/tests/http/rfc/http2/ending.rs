@@ -8,7 +8,7 @@ use std::{
 };
 
 use ingress_lab::eventually;
-use ingress_proxy::worker::Settings;
+use ingress_proxy::worker::WorkerSettings;
 
 use super::{
     case::get,
@@ -31,7 +31,7 @@ fn a_request_that_crosses_the_goaway_of_an_idle_connection_is_served_to_its_end(
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         let _ = stream.write_all(answer);
     });
-    let settings = Settings {
+    let settings = WorkerSettings {
         idle_timeout: BRIEF,
         shutdown_grace: BRIEF,
         ..settings()
@@ -72,7 +72,7 @@ fn a_client_that_takes_one_frame_at_a_time_is_slow_and_not_stalled() {
     const FRAME: u32 = 16 * 1024;
     const FIRST_WINDOW: usize = 65_535;
     let endpoint = flooding();
-    let settings = Settings {
+    let settings = WorkerSettings {
         write_timeout: 5 * BRIEF / 2,
         ..settings()
     };
@@ -92,7 +92,7 @@ fn a_client_that_takes_one_frame_at_a_time_is_slow_and_not_stalled() {
 #[test]
 fn a_stream_of_a_client_that_reads_slowly_waits_for_its_turn() {
     let endpoint = flooding();
-    let settings = Settings {
+    let settings = WorkerSettings {
         write_timeout: BRIEF,
         ..settings()
     };
@@ -153,7 +153,7 @@ fn a_slow_client_gets_the_rest_of_streams_that_the_proxy_is_done_with() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
         let _ = stream.write_all(&[&answer[..], &[b'x'; 60_000]].concat());
     });
-    let settings = Settings {
+    let settings = WorkerSettings {
         idle_timeout: BRIEF,
         shutdown_grace: BRIEF,
         ..settings()

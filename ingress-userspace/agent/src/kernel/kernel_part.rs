@@ -21,7 +21,7 @@ use super::{
     neighbour,
     netlink::{Interface, Netlink},
     pins::Pins,
-    settings::Settings,
+    settings::NodeSettings,
     sockets::{self, WorkerSockets},
 };
 
@@ -32,7 +32,7 @@ const ASSIGN_LINK: &str = "assign_link";
 const STEER_LINK: &str = "steer_link_";
 
 /// How long an install waits for the peers' MAC addresses before it leaves the rest to
-/// [`Dataplane::follow`].
+/// [`KernelPart::follow`].
 const RESOLUTION: Duration = Duration::from_secs(2);
 
 /// Flags of a peer whose frames may come unencapsulated.
@@ -41,9 +41,9 @@ const REACHED_BY_MAC: u16 = node_flags::L2 | node_flags::V4;
 /// How often routes and neighbours are looked at again.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// The installed data plane. Dropping it changes nothing in the kernel.
+/// The programs, maps and links as installed. Dropping it changes nothing in the kernel.
 #[derive(Debug)]
-pub struct Dataplane {
+pub struct KernelPart {
     mode: XdpMode,
     forward: Forward,
     /// The smallest MTU of the steered interfaces, in bytes.
@@ -53,7 +53,7 @@ pub struct Dataplane {
     netlink: Netlink,
 }
 
-impl Dataplane {
+impl KernelPart {
     /// Loads or updates programs, maps, links and routes, and resolves the peers' MAC addresses.
     ///
     /// Must run inside a tokio runtime with I/O and time enabled, in the network namespace of the
@@ -63,7 +63,7 @@ impl Dataplane {
     ///
     /// [`KernelError`]; what is already installed stays and does no harm, and the next call
     /// continues from it.
-    pub async fn install(settings: &Settings) -> Result<Self, KernelError> {
+    pub async fn install(settings: &NodeSettings) -> Result<Self, KernelError> {
         let nodes = settings.named_nodes()?;
         let netlink = Netlink::open()?;
         let mut interfaces = Vec::new();
@@ -100,7 +100,7 @@ impl Dataplane {
             .map(|interface| interface.mtu)
             .min()
             .unwrap_or(1500);
-        let dataplane = Self {
+        let kernel_part = Self {
             mode: settings.mode,
             forward: settings.forward,
             mtu,
@@ -110,14 +110,14 @@ impl Dataplane {
         };
         // Programs that an earlier process attached are running now, on these same maps. They see
         // each step; the new programs come last, when there is nothing left that they could miss.
-        dataplane.fill(settings, this_node, &nodes).await?;
+        kernel_part.fill(settings, this_node, &nodes).await?;
         let attached = attach_all(&mut loaded, &pins, settings.mode, &interfaces);
         if attached.is_err() {
             // The caller will listen on plain sockets, which an `assign` of an earlier run would
             // hide.
             pins.remove_link(ASSIGN_LINK);
         }
-        attached.map(|()| dataplane)
+        attached.map(|()| kernel_part)
     }
 
     /// The mode of the XDP program.
@@ -181,7 +181,7 @@ impl Dataplane {
     /// Fills the maps in an order that leaves no reference without its target; the VIPs are last.
     async fn fill(
         &self,
-        settings: &Settings,
+        settings: &NodeSettings,
         this_node: SelfNode,
         nodes: &[NamedNode],
     ) -> Result<(), KernelError> {
