@@ -203,6 +203,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::tls::{Resolver, server_config};
 
     #[test]
     fn a_reading_of_the_clock_serves_eight_tasks_and_none_after_a_wait() {
@@ -230,5 +231,66 @@ mod tests {
             freshness.take()
         });
         assert!(!is_fresh, "it goes on with the reading from before");
+    }
+
+    fn worker() -> Worker {
+        let resolver = Resolver::new().unwrap();
+        Worker::new(
+            0,
+            Arc::default(),
+            Arc::default(),
+            Arc::default(),
+            server_config(resolver).unwrap(),
+            Freshness::default(),
+        )
+    }
+
+    fn date(worker: &Worker) -> SystemTime {
+        let date = worker.date();
+        let date = std::str::from_utf8(&date).unwrap();
+        httpdate::parse_http_date(date).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_reads_the_clock_at_its_first_task_and_after_eight() {
+        let worker = worker();
+        let second = Duration::from_secs(1);
+        for _ in 0..3 {
+            tokio::time::advance(second).await;
+            worker.tick();
+            let read = Instant::now();
+            assert_eq!(worker.now(), read, "nothing was read");
+            for _ in 1..TASKS_PER_READING {
+                tokio::time::advance(second).await;
+                worker.tick();
+                assert_eq!(worker.now(), read, "it reads more often than it has to");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_date_is_as_old_as_the_reading_of_the_clock() {
+        let worker = worker();
+        let mut said = date(&worker);
+        for seconds in [1, 1, 60, 86_400] {
+            let time = Duration::from_secs(seconds);
+            tokio::time::advance(time).await;
+            assert_eq!(date(&worker), said);
+            worker.read_clock();
+            said += time;
+            assert_eq!(date(&worker), said);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_takes_the_time_of_day_anew() {
+        let worker = worker();
+        let before = date(&worker);
+        let hour = Duration::from_secs(3600);
+        // As if somebody had set the time of day back: it stands still.
+        tokio::time::advance(hour).await;
+        worker.sweep();
+        assert_eq!(worker.now(), Instant::now());
+        assert!(date(&worker) < before + hour);
     }
 }
