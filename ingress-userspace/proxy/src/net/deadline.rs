@@ -124,4 +124,35 @@ mod tests {
         assert!(fired.is_ok(), "it never fires");
         assert_eq!(start.elapsed().as_secs(), 1);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_was_taken_away_never_comes() {
+        let mut deadline = Deadline::default();
+        assert!(!deadline.is_set());
+        deadline.set(Instant::now() + Duration::from_secs(1));
+        assert!(deadline.is_set());
+        deadline.clear();
+        assert!(!deadline.is_set());
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(
+            poll_fn(|cx| Poll::Ready(deadline.poll(cx)))
+                .await
+                .is_pending()
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_after_one_that_was_taken_away_wakes_whoever_polls_it() {
+        let start = Instant::now();
+        let mut deadline = Deadline::default();
+        deadline.set(start + Duration::from_secs(1));
+        let mut another = Context::from_waker(std::task::Waker::noop());
+        assert!(deadline.poll(&mut another).is_pending());
+        deadline.clear();
+        deadline.set(start + Duration::from_secs(2));
+        let fired = poll_fn(|cx| deadline.poll(cx));
+        let fired = tokio::time::timeout(Duration::from_secs(60), fired).await;
+        assert!(fired.is_ok(), "it never fires");
+        assert_eq!(start.elapsed().as_secs(), 2, "the other task was woken");
+    }
 }
