@@ -556,14 +556,15 @@ mod tests {
     fn more_status_codes_than_slots_count_as_other() {
         let registry = Registry::new(2);
         let worker = registry.worker();
-        for status in 400..430 {
+        let says = |what: &str| registry.expose().any(|piece| piece.contains(what));
+        for status in 400..412 {
             worker.counters.unrouted.record(status, Duration::ZERO, 0);
         }
-        assert!(
-            registry
-                .expose()
-                .any(|piece| piece.contains("status=\"other\"} 18"))
-        );
+        assert!(!says("status=\"other\""), "each has a slot");
+        for status in 412..430 {
+            worker.counters.unrouted.record(status, Duration::ZERO, 0);
+        }
+        assert!(says("status=\"other\"} 18"));
     }
 
     #[test]
@@ -637,5 +638,76 @@ mod tests {
         drop(route);
         assert!(!registry.expose().any(names_it), "other scrapes show it");
         assert!(!slow.any(names_it), "this one goes on to show it");
+    }
+
+    #[test]
+    fn a_request_that_took_as_long_as_a_bound_is_within_it() {
+        let counters = RouteCounters::default();
+        let microsecond = Duration::from_micros(1);
+        for us in DURATION_BOUNDS_US {
+            let bound = Duration::from_micros(us);
+            counters.record(200, bound, 0);
+            counters.record(200, bound + microsecond, 0);
+        }
+        let counts = counters.duration.each_ref().map(Counter::value);
+        assert_eq!(counts, [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]);
+    }
+
+    #[test]
+    fn a_scrape_says_of_each_worker_what_it_counted() {
+        let registry = Registry::new(1);
+        let worker = registry.worker();
+        let own = &worker.counters;
+        let named = [
+            (&own.accepted, "downstream_connections_total", "counter"),
+            (&own.open, "downstream_connections", "gauge"),
+            (
+                &own.handshakes_failed,
+                "tls_handshakes_failed_total",
+                "counter",
+            ),
+            (&own.upstream_connects, "upstream_connects_total", "counter"),
+            (
+                &own.upstream_connects_failed,
+                "upstream_connects_failed_total",
+                "counter",
+            ),
+            (&own.upstream_reused, "upstream_reused_total", "counter"),
+            (&own.retries, "retries_total", "counter"),
+            (&own.cut, "responses_cut_total", "counter"),
+            (&own.panics, "panics_total", "counter"),
+        ];
+        for (count, (counter, ..)) in (10..).zip(named) {
+            counter.add(count);
+            counter.increment();
+            counter.decrement();
+        }
+        let text: String = registry.expose().collect();
+        for (count, (_, name, kind)) in (10..).zip(named) {
+            for line in [
+                format!("\n# TYPE forebay_{name} {kind}\n"),
+                format!("\nforebay_{name}{{worker=\"0\"}} {count}\n"),
+            ] {
+                assert!(text.contains(&line), "no line {line:?} in\n{text}");
+            }
+        }
+        let duration = "\n# TYPE forebay_request_duration_seconds histogram\n";
+        assert!(text.contains(duration), "{text}");
+    }
+
+    #[test]
+    fn a_scrape_contains_what_other_modules_collect() {
+        let registry = Registry::new(1);
+        let asked = Counter::default();
+        registry.collect_with(Box::new(move |exposition| {
+            asked.increment();
+            exposition.family("asked", Kind::Gauge, "Scrapes.");
+            exposition.sample("asked", &[], asked.value());
+        }));
+        for count in 1..3 {
+            let text: String = registry.expose().collect();
+            let said = format!("# HELP asked Scrapes.\n# TYPE asked gauge\nasked {count}\n");
+            assert!(text.contains(&said), "{text}");
+        }
     }
 }
