@@ -322,7 +322,13 @@ impl Timeouts {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::poll_fn, io::Write, rc::Rc};
+    use std::{
+        cell::{Cell, RefCell},
+        future::poll_fn,
+        io::Write,
+        net::Shutdown,
+        rc::Rc,
+    };
 
     use socket2::SockRef;
     use tokio::{io::AsyncWriteExt, net::TcpListener};
@@ -487,7 +493,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_response_that_is_all_there_frees_its_connection_at_once() {
-        let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\n{:4096}", "");
+        let large = format!("HTTP/1.1 200 OK\r\nContent-Length: 4089\r\n\r\n{:4089}", "");
+        let most = format!("HTTP/1.1 200 OK\r\nContent-Length: 4088\r\n\r\n{:4088}", "");
         let get = b"GET / HTTP/1.1\r\n\r\n";
         let whole = |body: &str| Some(format!("HEAD\r\n\r\n{body}"));
         for (response, unsent, gathered, kept) in [
@@ -524,6 +531,8 @@ mod tests {
                 0,
             ),
             ("HTTP/1.1 200 OK\r\n\r\n", None, None, 0),
+            // With the head before it, as long as it pays; and one byte longer.
+            (&most, None, whole(&format!("{:4088}", "")), 1),
             (&large, None, None, 0),
             // The endpoint would take the next request for the rest of this one.
             (
@@ -655,6 +664,288 @@ mod tests {
         assert!(matches!(
             poll(&mut download),
             Poll::Ready(Err(ForwardError::ReadTimeout { .. }))
+        ));
+    }
+
+    /// No body; notes the interim responses that its client is given.
+    #[derive(Default)]
+    struct Told(Rc<RefCell<Vec<String>>>);
+
+    impl RequestBody for Told {
+        fn poll_data(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<Result<Option<&[u8]>, RequestBodyError>> {
+            Poll::Ready(Ok(None))
+        }
+
+        fn consume(&mut self, _: usize) {}
+
+        fn write_trailers(&self, _: &mut Vec<u8>) {}
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn interim(&mut self, status: u16, reason: &[u8], fields: Fields<'_>) {
+            let mut told = format!("{status} {}", String::from_utf8_lossy(reason));
+            for (_, name, value) in fields.iter() {
+                told += &format!(
+                    " {}={}",
+                    String::from_utf8_lossy(name),
+                    String::from_utf8_lossy(value)
+                );
+            }
+            self.0.borrow_mut().push(told);
+        }
+    }
+
+    fn get<B: RequestBody>(body: B) -> Outgoing<B> {
+        let mut head = Outbound::new();
+        head.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+        Outgoing::new(head, body, Announced::Nothing, None)
+    }
+
+    #[tokio::test]
+    async fn interim_responses_go_to_the_client_until_the_final_one_comes() {
+        let (lease, mut server) = connected(&Pool::default()).await;
+        let responses = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 \r\n\r\n\
+            HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 0\r\n\r\n";
+        server.write_all(responses).unwrap();
+        let body = Told::default();
+        let told = Rc::clone(&body.0);
+        let mut exchange = Exchange::new(lease, get(body), ask(Duration::from_secs(5)));
+        let now = Instant::now();
+        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+        assert_eq!(head.status, 200);
+        assert_eq!(exchange.fields(&head).iter().count(), 2);
+        assert_eq!(*told.borrow(), ["103 Early Hints Link=</a>", "102 "]);
+    }
+
+    #[tokio::test]
+    async fn interim_responses_may_have_64_kib_and_no_byte_more() {
+        for more in [0, 1] {
+            let (lease, mut server) = connected(&Pool::default()).await;
+            let writing = std::thread::spawn(move || {
+                for part in 0..64 {
+                    let padding = 1024 - 28 + if part == 0 { more } else { 0 };
+                    let head = format!("HTTP/1.1 102 \r\nPadding: {:x<padding$}\r\n\r\n", "");
+                    server.write_all(head.as_bytes()).unwrap();
+                }
+                server
+                    .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    .unwrap();
+                server
+            });
+            let mut exchange =
+                Exchange::new(lease, get(Told::default()), ask(Duration::from_secs(5)));
+            let now = Instant::now();
+            let head = poll_fn(|cx| exchange.poll_head(now, cx)).await;
+            let server = writing.join().unwrap();
+            match head {
+                Ok(head) => assert_eq!((head.status, more), (204, 0)),
+                Err(error) => {
+                    let refused = matches!(error, ForwardError::Response { .. });
+                    assert!(refused && more == 1, "{error}, {more} more");
+                }
+            }
+            drop(server);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_interim_response_gives_its_endpoint_the_whole_time_again() {
+        let (lease, mut server) = connected(&Pool::default()).await;
+        let limit = Duration::from_secs(4);
+        let mut exchange = Exchange::new(lease, get(Told::default()), ask(limit));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        tokio::time::pause();
+        assert!(exchange.poll_head(Instant::now(), &mut cx).is_pending());
+        for _ in 0..3 {
+            server.write_all(b"HTTP/1.1 102 \r\n\r\n").unwrap();
+            tokio::time::advance(limit * 3 / 4).await;
+            let polled = exchange.poll_head(Instant::now(), &mut cx);
+            assert!(polled.is_pending(), "{polled:?}");
+        }
+        for _ in 0..2 {
+            // Being asked gives it none.
+            let polled = exchange.poll_head(Instant::now(), &mut cx);
+            assert!(polled.is_pending(), "{polled:?}");
+            tokio::time::advance(limit * 3 / 4).await;
+        }
+        assert!(matches!(
+            exchange.poll_head(Instant::now(), &mut cx),
+            Poll::Ready(Err(ForwardError::ReadTimeout { .. }))
+        ));
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_says_nothing_is_told_from_one_that_breaks_off() {
+        for (said, is_begun) in [(&b""[..], false), (b"HTTP/1.1 200 OK\r\n", true)] {
+            let (lease, mut server) = connected(&Pool::default()).await;
+            let mut exchange =
+                Exchange::new(lease, get(Told::default()), ask(Duration::from_secs(5)));
+            server.write_all(said).unwrap();
+            server.shutdown(Shutdown::Write).unwrap();
+            let now = Instant::now();
+            let error = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap_err();
+            let is_right = match error {
+                ForwardError::Unanswered { source: None, .. } => !is_begun,
+                ForwardError::Truncated { source: None, .. } => is_begun,
+                _ => false,
+            };
+            assert!(is_right, "{error} after {said:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_sent_again_only_while_none_of_its_body_is_gone() {
+        let pool = Pool::default();
+        for (body, replayable) in [(None, true), (Some(2), false)] {
+            let (lease, mut server) = connected(&pool).await;
+            let request = request(b"PUT / HTTP/1.1\r\n\r\n", body);
+            let mut exchange = Exchange::new(lease, request, ask(Duration::from_secs(5)));
+            assert!(exchange.is_replayable());
+            server.write_all(b"HTTP/1.1 204 \r\n\r\n").unwrap();
+            let now = Instant::now();
+            poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+            assert_eq!(exchange.is_replayable(), replayable, "{body:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_without_a_body_frees_its_connection_before_it_is_read() {
+        let pool = Pool::default();
+        let (lease, mut server) = connected(&pool).await;
+        let endpoint = pool.endpoint(Peer {
+            address: lease.address(),
+            protocol: Protocol::Http1,
+        });
+        let mut lease = Some(lease);
+        for reused in [false, true] {
+            let now = Instant::now();
+            let lease = lease.take().or_else(|| endpoint.checkout(now)).unwrap();
+            let mut exchange =
+                Exchange::new(lease, get(Told::default()), ask(Duration::from_secs(5)));
+            assert_eq!(exchange.reused(), reused);
+            server
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .unwrap();
+            let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+            let download = exchange.into_download(&head, now);
+            assert_eq!((pool.idle(), download.length()), (1, Some(0)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_says_how_much_of_it_is_to_come_where_that_is_known() {
+        let pool = Pool::default();
+        for (rest, lengths, trailers) in [
+            (
+                "Content-Length: 3\r\n\r\nabc",
+                [Some(3), Some(1), Some(0)],
+                "",
+            ),
+            (
+                "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nDigest: d\r\n\r\n",
+                [None, None, Some(0)],
+                "Digest: d\r\n",
+            ),
+            ("\r\nabc", [None, None, Some(0)], ""),
+        ] {
+            let (lease, mut server) = connected(&pool).await;
+            write!(server, "HTTP/1.1 200 OK\r\n{rest}").unwrap();
+            server.shutdown(Shutdown::Write).unwrap();
+            let mut exchange =
+                Exchange::new(lease, get(Told::default()), ask(Duration::from_secs(5)));
+            let now = Instant::now();
+            let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+            let mut download = exchange.into_download(&head, now);
+            let mut said = vec![download.length()];
+            for (length, taken) in [(Some(3), 2), (Some(1), 1), (None, 0)] {
+                let data = poll_fn(|cx| {
+                    let polled = download.poll_data(now, cx);
+                    polled.map_ok(|data| data.map(<[u8]>::len))
+                });
+                assert_eq!(data.await.unwrap(), length, "{rest:?}");
+                if taken > 0 {
+                    download.consume(taken);
+                }
+                said.push(download.length());
+            }
+            assert_eq!(said[..2], lengths[..2], "{rest:?}");
+            assert_eq!(said[3], lengths[2], "{rest:?}");
+            let ended = String::from_utf8_lossy(download.trailers());
+            assert!(ended.starts_with(trailers), "{rest:?}: {ended:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_told_from_one_that_ends() {
+        for (head, ends) in [
+            ("Content-Length: 5\r\n", false),
+            ("Transfer-Encoding: chunked\r\n", false),
+            ("", true),
+        ] {
+            let (lease, mut server) = connected(&Pool::default()).await;
+            write!(server, "HTTP/1.1 200 OK\r\n{head}\r\n2\r\nx").unwrap();
+            server.shutdown(Shutdown::Write).unwrap();
+            let mut exchange =
+                Exchange::new(lease, get(Told::default()), ask(Duration::from_secs(5)));
+            let now = Instant::now();
+            let response = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+            let mut download = exchange.into_download(&response, now);
+            let ended = loop {
+                let data = poll_fn(|cx| {
+                    let polled = download.poll_data(now, cx);
+                    polled.map_ok(|data| data.map(<[u8]>::len))
+                });
+                match data.await {
+                    Ok(Some(count)) => download.consume(count),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            match ended {
+                Ok(()) => assert!(ends, "{head:?} ends"),
+                Err(ForwardError::Truncated { source: None, .. }) => assert!(!ends, "{head:?}"),
+                Err(error) => panic!("{error} for {head:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_begins_with_what_follows_its_head() {
+        let (lease, mut server) = connected(&Pool::default()).await;
+        let switch =
+            b"HTTP/1.1 101 \r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi";
+        server.write_all(switch).unwrap();
+        let mut asked = ask(Duration::from_secs(5));
+        asked.upgrade = true;
+        let mut exchange = Exchange::new(lease, get(Told::default()), asked);
+        let now = Instant::now();
+        let head = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+        let (_socket, inbound) = exchange.into_tunnel(&head);
+        assert_eq!(inbound.data(), b"\x81\x02hi");
+    }
+
+    #[test]
+    fn whoever_is_waited_for_has_a_limit_and_an_error_of_its_own() {
+        let [read, send, body] = [1, 2, 3].map(Duration::from_secs);
+        let timeouts = Timeouts { read, send, body };
+        let endpoint = ([192, 0, 2, 1], 80).into();
+        let of = |waiting| (timeouts.of(waiting), timeout(endpoint, waiting));
+        assert!(matches!(
+            of(Waiting::Client),
+            (limit, ForwardError::BodyTimeout) if limit == body
+        ));
+        assert!(matches!(
+            of(Waiting::Socket),
+            (limit, ForwardError::SendTimeout { .. }) if limit == send
+        ));
+        assert!(matches!(
+            of(Waiting::Response),
+            (limit, ForwardError::ReadTimeout { .. }) if limit == read
         ));
     }
 }
