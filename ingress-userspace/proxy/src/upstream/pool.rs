@@ -236,6 +236,7 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use socket2::{Domain, Type};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::{super::peer::Protocol, *};
@@ -303,5 +304,80 @@ mod tests {
         drop(endpoint);
         pool.sweep(Instant::now());
         assert_eq!(pool.idle(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_pool_keeps_no_more_than_its_limits() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = Pool::default();
+        let endpoint = pool.endpoint(peer(&listener));
+        let now = Instant::now();
+        let mut servers = Vec::new();
+        for count in 1..ENDPOINT_LIMIT + 2 {
+            let (client, server) = pair(&listener).await;
+            endpoint.adopt(client).give_back(now, IDLE_TIME);
+            servers.push(server);
+            assert_eq!(pool.idle(), count.min(ENDPOINT_LIMIT));
+        }
+        pool.sweep(now + IDLE_TIME - Duration::from_nanos(1));
+        assert_eq!(pool.idle(), ENDPOINT_LIMIT, "each is young and open");
+        pool.sweep(now + IDLE_TIME);
+        assert_eq!(pool.idle(), 0);
+        // As if others had the rest.
+        pool.idle.set(WORKER_LIMIT - 1);
+        for count in [WORKER_LIMIT, WORKER_LIMIT] {
+            let (client, server) = pair(&listener).await;
+            endpoint.adopt(client).give_back(now, IDLE_TIME);
+            servers.push(server);
+            assert_eq!(pool.idle(), count);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_with_bytes_that_nobody_asked_for_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pool = Pool::default();
+        let endpoint = pool.endpoint(peer(&listener));
+        for (bytes, idle_time, kept) in [
+            (&b""[..], IDLE_TIME, 1),
+            (b"x", IDLE_TIME, 0),
+            (b"", Duration::ZERO, 0),
+        ] {
+            let (client, _server) = pair(&listener).await;
+            let mut lease = endpoint.adopt(client);
+            assert!(lease.connection.inbound.extend(bytes));
+            assert!(!lease.reused());
+            lease.give_back(Instant::now(), idle_time);
+            assert_eq!(pool.idle(), kept);
+            if let Some(lease) = endpoint.checkout(Instant::now()) {
+                assert!(lease.reused());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_not_made_says_why() {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).unwrap();
+        let pool = Pool::default();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let endpoint = pool.endpoint(Peer {
+            address,
+            protocol: Protocol::Http1,
+        });
+        let limit = Duration::from_secs(5);
+        let error = endpoint.connect(limit).await.unwrap_err();
+        assert!(matches!(error, ForwardError::Connect { .. }), "{error}");
+        // Its queue has one place, and the kernel answers nobody else.
+        socket.listen(0).unwrap();
+        let _first = std::net::TcpStream::connect(address).unwrap();
+        let started = Instant::now();
+        let error = endpoint.connect(limit).await.unwrap_err();
+        assert!(
+            matches!(error, ForwardError::ConnectTimeout { .. }),
+            "{error}"
+        );
+        assert_eq!(started.elapsed(), limit);
     }
 }
