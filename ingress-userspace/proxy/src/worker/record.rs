@@ -111,3 +111,50 @@ impl Drop for Record {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::state::tests::worker, *};
+    use crate::metrics::RouteCounters;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_counted_once_however_it_ends() {
+        for (status, complete, attempts, counted, cut, retries) in [
+            (Some(200), true, 1, 200, 0, 0),
+            (Some(200), false, 2, 200, 1, 1),
+            (Some(404), true, 0, 404, 0, 0),
+            // The client left before there was a response.
+            (None, false, 3, 499, 0, 2),
+        ] {
+            let worker = Rc::new(worker());
+            let mut record = Record::new(&worker);
+            tokio::time::advance(Duration::from_millis(3)).await;
+            worker.tick();
+            assert_eq!(record.now(), worker.now());
+            assert_eq!(record.elapsed(), Duration::from_millis(3));
+            record.status(503);
+            record.forget_status();
+            if let Some(status) = status {
+                record.status(status);
+            }
+            record.sent(4);
+            record.sent(3);
+            if complete {
+                record.complete();
+            }
+            record.attempts = attempts;
+            drop(record);
+            let expected = RouteCounters::default();
+            expected.record(counted, Duration::from_millis(3), 7);
+            let counters = worker.counters();
+            assert_eq!(
+                format!("{:?}", counters.unrouted),
+                format!("{expected:?}"),
+                "{status:?}"
+            );
+            assert_eq!(counters.cut.value(), cut, "{status:?}");
+            assert_eq!(counters.retries.value(), retries, "{status:?}");
+            assert!(std::ptr::eq(counters, &raw const worker.metrics.counters));
+        }
+    }
+}

@@ -199,7 +199,7 @@ impl Worker {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -233,7 +233,8 @@ mod tests {
         assert!(!is_fresh, "it goes on with the reading from before");
     }
 
-    fn worker() -> Worker {
+    /// A worker without routes.
+    pub(in super::super) fn worker() -> Worker {
         let resolver = Resolver::new().unwrap();
         Worker::new(
             0,
