@@ -507,3 +507,22 @@ async fn early_data_is_dropped_and_asked_for_again() {
     assert!(is_idle(&stream));
     drop(second.join().unwrap());
 }
+
+#[tokio::test]
+async fn a_stream_knows_whether_its_client_asked_for_http2() {
+    for (asked, is_http2) in [
+        (&[][..], false),
+        (&[&b"http/1.1"[..]], false),
+        (&[b"http/1.1", b"h2"], true),
+    ] {
+        let (server, client) = configs(&TLS13, 0);
+        let mut server = (*server).clone();
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut client = (*client).clone();
+        client.alpn_protocols = asked.iter().map(|name| name.to_vec()).collect();
+        let configs = (Arc::new(server), Arc::new(client));
+        let (stream, client) = accept(configs, usize::MAX, |client| client).await;
+        assert_eq!(stream.is_http2(), is_http2, "{asked:?}");
+        drop(client.join().unwrap());
+    }
+}
