@@ -78,6 +78,13 @@ pub(crate) struct DataPlaneArgs {
     )]
     pub(crate) hash_seed: Option<u64>,
 
+    #[command(flatten)]
+    pub(crate) pins: PinArgs,
+}
+
+/// Where the kernel's half is.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PinArgs {
     /// Folder in a BPF file system where programs, maps and links outlive the process
     #[arg(
         long,

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use ingress_model::HostPattern;
 
 pub(crate) use self::{
-    data_plane::{ConfigError, DataPlaneArgs},
+    data_plane::{ConfigError, DataPlaneArgs, PinArgs},
     listen::{AGENT_METRICS_PORT, ListenArgs, METRICS_PORT, MetricsArgs},
     serve::{MOST_WORKERS, ServeArgs},
     source::SourceArgs,
@@ -75,6 +75,13 @@ pub(crate) enum Command {
     Routes(RoutesArgs),
     /// Print the metrics of a running Forebay, as Prometheus reads them
     Metrics(AdminArgs),
+    /// Remove what served virtual IPs from the kernel of this node, and say what that was
+    ///
+    /// Programs, maps and local routes outlive the process: without one that serves by them they drop
+    /// the connections. A start without --vip removes them too, where it may. A Forebay that still
+    /// serves by them loses its virtual IPs until it is restarted: end it first.
+    #[command(verbatim_doc_comment)]
+    Detach(PinArgs),
     /// Print what becomes of each annotation, as Markdown
     Annotations,
 }

@@ -198,6 +198,7 @@ impl Agent<'_> {
                 _ = heartbeat.tick() => {
                     self.tell(&FromAgent::Alive).await;
                     self.data_plane.open_doors();
+                    self.data_plane.withdraw_again().await;
                     self.show();
                 }
                 () = over(self.hold) => {
@@ -349,7 +350,7 @@ impl Agent<'_> {
             }
             FromProxy::Resync => self.ask_for_whole(),
             FromProxy::Serving => {
-                let opened = self.data_plane.open();
+                let opened = self.data_plane.open().await;
                 self.closed = opened.err().map(|error| format!("{error:#}"));
                 if let Some(error) = &self.closed {
                     let what = "connections for the virtual IPs do not reach the proxy";

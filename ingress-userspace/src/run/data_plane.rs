@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use ingress_model::{Transport, wire::Place};
 use rustix::net::sockopt;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use super::{
     UsageError,
@@ -17,13 +19,16 @@ use super::{
     listener::{self, Role},
     serve::Front,
 };
-use ingress_agent::kernel::{self, KernelPart, WorkerSockets};
+use ingress_agent::kernel::{self, Extent, KernelPart, Removed, WorkerSockets};
 use ingress_proxy::metrics::{Kind, Registry};
 
 use crate::{
     config::{DataPlaneArgs, ListenArgs, MOST_WORKERS},
     sockets::{Sockets, Steering},
 };
+
+/// How often a process without virtual IPs looks whether the one that serves them has ended.
+const WITHDRAWAL: Duration = Duration::from_secs(1);
 
 /// The sockets of the workers and, where VIPs are given, the kernel part in front of them.
 pub(super) struct DataPlane {
@@ -50,6 +55,9 @@ pub(super) struct DataPlane {
     refusal: Option<String>,
     /// The same, as long as this proxy runs.
     lacking: Option<String>,
+    pin_dir: PathBuf,
+    /// What an earlier process may have left in the kernel that must go.
+    leftovers: Option<Extent>,
 }
 
 impl DataPlane {
@@ -79,6 +87,8 @@ impl DataPlane {
             degraded: None,
             refusal: None,
             lacking: None,
+            pin_dir: config.pins.pin_dir.clone(),
+            leftovers: None,
         };
         if let Some(reason) = config.takes_no_part(node_name) {
             tracing::warn!(reason, "serving ordinary sockets, no virtual IPs");
@@ -105,7 +115,10 @@ impl DataPlane {
             error = reason,
             "XDP is unavailable: workers listen on plain sockets"
         );
-        (self.kernel, self.vips) = (None, Vec::new());
+        if let Some(kernel_part) = self.kernel.take() {
+            kernel_part.leave();
+        }
+        self.vips.clear();
         self.mode = "sockets".to_owned();
         self.degraded = Some(reason.clone());
         self.refusal = Some(reason);
@@ -126,6 +139,7 @@ impl DataPlane {
         served: Vec<(Place, TcpListener)>,
     ) -> anyhow::Result<()> {
         let is_served = !served.is_empty();
+        let is_steered_to = served.iter().any(|(place, _)| place.is_steered);
         if is_served {
             self.held = self.of_ours(config, served);
         } else {
@@ -143,6 +157,9 @@ impl DataPlane {
             if let Err(error) = bound {
                 self.refuse(&error);
             }
+        }
+        if self.kernel.is_none() && !is_steered_to {
+            self.withdraw().await;
         }
         let (http, https) = self.plain_addresses(config);
         if is_served {
@@ -213,6 +230,50 @@ impl DataPlane {
             // Each address anew, so that its door knows the sockets that are to come.
             self.forget().await;
         }
+    }
+
+    /// Takes away what would drop connections before they reach ordinary sockets.
+    async fn withdraw(&mut self) {
+        // As long as they are asked for, the virtual IPs stay local: ordinary sockets serve them.
+        self.leftovers = Some(match self.refusal {
+            Some(_) => Extent::Programs,
+            None => Extent::All,
+        });
+        if self.leftovers_are_gone().await {
+            self.leftovers = None;
+        } else {
+            tracing::warn!("another process serves virtual IPs; its programs go when it ends");
+        }
+    }
+
+    /// Tries once more to take away what another process served by.
+    pub(super) async fn withdraw_again(&mut self) {
+        if self.leftovers_are_gone().await {
+            self.leftovers = None;
+        }
+    }
+
+    /// Takes the leftovers away; `false` while another process serves by them.
+    async fn leftovers_are_gone(&self) -> bool {
+        let Some(extent) = self.leftovers else {
+            return true;
+        };
+        match kernel::withdraw(&self.pin_dir, extent).await {
+            Ok(None) => return false,
+            Ok(Some(removed)) if removed.is_empty() => {}
+            Ok(Some(Removed {
+                programs,
+                vips,
+                maps,
+            })) => {
+                tracing::info!(?programs, ?vips, maps, "removed what served virtual IPs");
+            }
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "cannot remove what served virtual IPs: connections to them may be lost until `forebay detach`"
+            ),
+        }
+        true
     }
 
     /// What the workers accept from, and what is said of it.
@@ -403,14 +464,19 @@ impl DataPlane {
     ///
     /// # Errors
     /// The maps refuse the sockets.
-    pub(super) fn open(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn open(&mut self) -> anyhow::Result<()> {
         for door in std::mem::take(&mut self.doors) {
             self.wait(door);
         }
         if let Some(kernel_part) = &self.kernel
             && self.lacking.is_none()
         {
-            kernel_part.register(&self.steered()?)?;
+            let registered = self.steered().map_err(anyhow::Error::from);
+            if let Err(error) = registered.and_then(|pairs| Ok(kernel_part.register(&pairs)?)) {
+                self.refuse(&error);
+                self.withdraw().await;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -485,7 +551,7 @@ impl DataPlane {
 
 impl Front for DataPlane {
     async fn serve(&mut self) -> anyhow::Result<()> {
-        self.open()?;
+        self.open().await?;
         self.release();
         Ok(())
     }
@@ -495,6 +561,9 @@ impl Front for DataPlane {
     }
 
     async fn follow(&self) {
+        while !self.leftovers_are_gone().await {
+            sleep(WITHDRAWAL).await;
+        }
         self.following().await;
     }
 
@@ -554,7 +623,7 @@ fn settings(
         node_name: node_name.to_owned(),
         nodes,
         hash_seed,
-        pin_dir: config.pin_dir.clone(),
+        pin_dir: config.pins.pin_dir.clone(),
     }
 }
 

@@ -8,11 +8,13 @@ use std::{
 };
 
 use aya::maps::{Array, Map, MapData};
-use ingress_agent::kernel::{KernelError, KernelPart, NodeSettings, XdpMode};
+use ingress_agent::kernel::{
+    Extent, KernelError, KernelPart, NodeSettings, XdpMode, detach, withdraw,
+};
 use ingress_ebpf::abi::{Node, SCHEMA, SelfNode, node_flags};
 use ingress_lab::{eventually, lab::Namespace};
 
-use super::{PINS, accept, block_on, can_run, connect, install, machine, settings};
+use super::{PINS, VIP, accept, block_on, can_run, connect, install, machine, settings};
 
 /// Where an object of this name is pinned.
 fn pin(name: &str) -> PathBuf {
@@ -200,7 +202,7 @@ fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
 }
 
 #[test]
-fn a_failed_install_leaves_the_vip_to_plain_sockets() {
+fn without_what_a_failed_install_left_plain_sockets_get_the_vip() {
     if !can_run() {
         return;
     }
@@ -220,9 +222,55 @@ fn a_failed_install_leaves_the_vip_to_plain_sockets() {
         "{refused:?}"
     );
     node.run(|| {
+        let removed = block_on(withdraw(PINS.as_ref(), Extent::Programs)).unwrap();
+        let programs = removed.unwrap().programs;
+        assert_eq!(programs, ["assign from the network namespace"]);
         let plain = TcpListener::bind("0.0.0.0:80").unwrap();
         let client = connect(80).unwrap();
         assert_eq!(plain.accept().unwrap().1, client.local_addr().unwrap());
+    });
+}
+
+#[test]
+fn nobody_takes_away_what_a_process_serves_by() {
+    if !can_run() {
+        return;
+    }
+    machine("in use").run(|| {
+        block_on(async {
+            let first = KernelPart::install(&settings()).await.unwrap();
+            let second = KernelPart::install(&settings()).await.unwrap();
+            for user in [first, second] {
+                let removed = withdraw(PINS.as_ref(), Extent::All).await.unwrap();
+                assert_eq!(removed, None, "somebody serves");
+                user.leave();
+            }
+            let removed = withdraw(PINS.as_ref(), Extent::All).await.unwrap();
+            let removed = removed.unwrap();
+            assert_eq!((removed.vips, removed.maps), (vec![VIP], 10));
+            let again = withdraw(PINS.as_ref(), Extent::All).await.unwrap();
+            assert!(again.unwrap().is_empty());
+        });
+    });
+}
+
+#[test]
+fn detach_asks_nobody_and_an_install_can_follow() {
+    if !can_run() {
+        return;
+    }
+    machine("detach").run(|| {
+        block_on(async {
+            let _serving = KernelPart::install(&settings()).await.unwrap();
+            assert!(!detach(PINS.as_ref()).await.unwrap().is_empty());
+            assert!(detach(PINS.as_ref()).await.unwrap().is_empty());
+            let kernel_part = KernelPart::install(&settings()).await.unwrap();
+            let sockets = kernel_part.bind_listeners(1).unwrap();
+            kernel_part.register(&sockets).unwrap();
+            let client = connect(80).unwrap();
+            let (_, _, peer) = accept(&[&sockets[0].http]);
+            assert_eq!(peer, client.local_addr().unwrap());
+        });
     });
 }
 

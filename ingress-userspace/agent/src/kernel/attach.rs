@@ -126,13 +126,17 @@ fn attach_sk_lookup(
 ///
 /// What the kernel says to `BPF_OBJ_GET` or `unlink`.
 pub(super) fn detach(pin: &Path) -> io::Result<()> {
-    let Some(link) = open(pin)? else {
-        return Ok(());
-    };
-    // Explicitly: closing the last handle detaches too, but at a time of the kernel's choosing, and
-    // the interface would be busy for whoever comes next.
-    // A link whose interface or namespace is gone has nothing to detach from.
-    let _ = sys::detach_link(link.as_fd());
+    match open(pin) {
+        Ok(None) => return Ok(()),
+        // Explicitly: closing the last handle detaches too, but at a time of the kernel's choosing,
+        // and the interface would be busy for whoever comes next.
+        // A link whose interface or namespace is gone has nothing to detach from.
+        Ok(Some(link)) => drop(sys::detach_link(link.as_fd())),
+        // Without CAP_BPF. The folder's owner may remove the pin all the same, and it was the last
+        // handle.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) => return Err(error),
+    }
     fs::remove_file(pin)
 }
 

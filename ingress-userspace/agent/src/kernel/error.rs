@@ -29,6 +29,14 @@ pub enum KernelError {
         /// Why.
         source: io::Error,
     },
+    /// A pin cannot be removed.
+    #[error("remove the pin {}", path.display())]
+    Remove {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Another process has been changing the same pins for too long.
     #[error("another process is changing the pins in {}", .0.display())]
     Busy(PathBuf),

@@ -20,16 +20,16 @@ use super::{
     mode::{Forward, XdpMode},
     neighbour,
     netlink::{Interface, Netlink},
-    pins::Pins,
+    pins::{Mark, Pins, mark_in_use},
     settings::NodeSettings,
     sockets::{self, WorkerSockets},
 };
 
 /// Pin of the sk_lookup link.
-const ASSIGN_LINK: &str = "assign_link";
+pub(super) const ASSIGN_LINK: &str = "assign_link";
 
 /// Pins of the XDP links: this and the interface's name.
-const STEER_LINK: &str = "steer_link_";
+pub(super) const STEER_LINK: &str = "steer_link_";
 
 /// How long an install waits for the peers' MAC addresses before it leaves the rest to
 /// [`KernelPart::follow`].
@@ -51,6 +51,8 @@ pub struct KernelPart {
     peers: Vec<NamedNode>,
     maps: Mutex<Maps>,
     netlink: Netlink,
+    /// Keeps other processes from taking the programs away.
+    in_use: Mutex<Option<Mark>>,
 }
 
 impl KernelPart {
@@ -61,8 +63,8 @@ impl KernelPart {
     ///
     /// # Errors
     ///
-    /// [`KernelError`]; what is already installed stays and does no harm, and the next call
-    /// continues from it.
+    /// [`KernelError`]; what is already installed stays, and the next call continues from it. Whoever
+    /// does without must [`withdraw`](super::withdraw) it: without sockets it drops connections.
     pub async fn install(settings: &NodeSettings) -> Result<Self, KernelError> {
         let nodes = settings.named_nodes()?;
         let netlink = Netlink::open()?;
@@ -76,6 +78,7 @@ impl KernelPart {
         // lock, the two would fill one another's maps by turns.
         let pins = Pins::open(&settings.pin_dir)?;
         let _writer = pins.lock().await?;
+        let in_use = mark_in_use(&settings.pin_dir)?;
         pins.verify()?;
         let mut loaded = Loaded::load(&pins)?;
         let mut maps = Maps::take(&mut loaded)?;
@@ -107,17 +110,19 @@ impl KernelPart {
             peers,
             maps: Mutex::new(maps),
             netlink,
+            in_use: Mutex::new(Some(in_use)),
         };
         // Programs that an earlier process attached are running now, on these same maps. They see
         // each step; the new programs come last, when there is nothing left that they could miss.
         kernel_part.fill(settings, this_node, &nodes).await?;
-        let attached = attach_all(&mut loaded, &pins, settings.mode, &interfaces);
-        if attached.is_err() {
-            // The caller will listen on plain sockets, which an `assign` of an earlier run would
-            // hide.
-            pins.remove_link(ASSIGN_LINK);
-        }
-        attached.map(|()| kernel_part)
+        attach_all(&mut loaded, &pins, settings.mode, &interfaces)?;
+        Ok(kernel_part)
+    }
+
+    /// This process serves by the programs no longer: they may be taken away.
+    pub fn leave(&self) {
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        *in_use = None;
     }
 
     /// The mode of the XDP program.

@@ -3,8 +3,10 @@
 //!
 //! [`KernelPart::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets`
 //! registers the workers' listeners and [`KernelPart::follow`] keeps `neighbour`s fresh. Pins
-//! outlive the process: after a crash, the next one runs the same steps.
+//! outlive the process: after a crash, the next one runs the same steps. `detach` takes all of it
+//! back.
 
+mod detach;
 mod kernel_part;
 
 mod settings;
@@ -22,6 +24,7 @@ mod error;
 mod mode;
 mod sys;
 
+pub use detach::{Extent, Removed, detach, withdraw};
 pub use error::KernelError;
 pub use ingress_ebpf::verdict::Reason;
 pub use kernel_part::KernelPart;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::Ipv4Addr};
 use futures_util::TryStreamExt;
 use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio::task::JoinHandle;
@@ -17,6 +17,10 @@ use super::{
 
 /// The routing table of local addresses, `RT_TABLE_LOCAL`.
 const LOCAL_TABLE: u32 = 255;
+
+/// Who made a route: a number of ours, which `/etc/iproute2/rt_protos` gives to nobody. It tells our
+/// routes from those of the kernel and of others for the same address.
+const OWN_ROUTES: RouteProtocol = RouteProtocol::Other(70);
 
 /// A netlink socket and the task that reads it; both end when this is dropped.
 #[derive(Debug)]
@@ -86,7 +90,7 @@ impl Netlink {
     }
 
     /// Makes an address local without giving it to an interface (AnyIP): no ARP, no duplicate
-    /// detection.
+    /// detection. One that is local already stays as it is.
     ///
     /// # Errors
     ///
@@ -97,13 +101,36 @@ impl Netlink {
             .handle
             .route()
             .add(local_route(vip, loopback))
-            .replace()
             .execute()
             .await;
-        added.map_err(|error| KernelError::netlink("make a VIP local", error))
+        match added {
+            Err(error) if netlink_code(&error) != Some(libc::EEXIST) => {
+                Err(KernelError::netlink("make a VIP local", error))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Takes an address back that [`Self::add_local`] made local; one that is not is fine.
+    /// The addresses that [`Self::add_local`] made local.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Netlink`].
+    pub(super) async fn own_local(&self) -> Result<Vec<Ipv4Addr>, KernelError> {
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut routes = self.handle.route().get(all).execute();
+        let mut own = Vec::new();
+        loop {
+            match routes.try_next().await {
+                Ok(Some(route)) => own.extend(own_address(&route)),
+                Ok(None) => return Ok(own),
+                Err(error) => return Err(KernelError::netlink("read the routes", error)),
+            }
+        }
+    }
+
+    /// Takes an address back that [`Self::add_local`] made local. One that is not is fine, and so is
+    /// one that others made so: it stays.
     ///
     /// # Errors
     ///
@@ -208,7 +235,23 @@ fn local_route(vip: Ipv4Addr, loopback: u32) -> RouteMessage {
         .table_id(LOCAL_TABLE)
         .kind(RouteType::Local)
         .scope(RouteScope::Host)
+        .protocol(OWN_ROUTES)
         .build()
+}
+
+/// The address of a route as [`local_route`] makes it.
+fn own_address(route: &RouteMessage) -> Option<Ipv4Addr> {
+    let header = &route.header;
+    if header.protocol != OWN_ROUTES || header.kind != RouteType::Local {
+        return None;
+    }
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+            _ => None,
+        })
 }
 
 fn path(route: &RouteMessage, destination: Ipv4Addr) -> Option<Path> {

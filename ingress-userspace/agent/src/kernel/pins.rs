@@ -83,13 +83,37 @@ impl Pins {
         Ok(Self(directory))
     }
 
+    /// The directories of every schema that are there.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`].
+    pub(super) fn all(pin_dir: &Path) -> Result<Vec<Self>, KernelError> {
+        let is_schema = |name: &str| {
+            let number = name.strip_prefix('v');
+            number.is_some_and(|number| number.parse::<u16>().is_ok())
+        };
+        let names = names(pin_dir)?.into_iter();
+        let schemas = names.filter(|name| is_schema(name));
+        Ok(schemas.map(|name| Self(pin_dir.join(name))).collect())
+    }
+
+    /// The names of the pins that are there.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`].
+    pub(super) fn names(&self) -> Result<Vec<String>, KernelError> {
+        names(&self.0)
+    }
+
     /// Where an object of this name is pinned. bpffs allows no dot in a name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name.replace('.', "_"))
     }
 
     /// Detaches a pinned link and removes its pin. One that is not there is fine.
-    pub(super) fn remove_link(&self, name: &str) {
+    fn remove_link(&self, name: &str) {
         if let Err(error) = attach::detach(&self.path(name)) {
             tracing::warn!(pin = name, %error, "cannot detach a program");
         }
@@ -158,6 +182,75 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// Keeps others from marking the pins of `pin_dir` as in use, while it lives; `None` where one did.
+/// For whoever holds the lock of the writers.
+///
+/// # Errors
+///
+/// [`KernelError::PinDirectory`].
+pub(super) fn mark_unused(pin_dir: &Path) -> Result<Option<Mark>, KernelError> {
+    mark(pin_dir, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// Says that this process serves by the pins of `pin_dir`, while it lives. For whoever holds the lock
+/// of the writers.
+///
+/// # Errors
+///
+/// [`KernelError::PinDirectory`], [`KernelError::Busy`].
+pub(super) fn mark_in_use(pin_dir: &Path) -> Result<Mark, KernelError> {
+    let marked = mark(pin_dir, FlockOperation::NonBlockingLockShared)?;
+    marked.ok_or_else(|| KernelError::Busy(pin_dir.to_owned()))
+}
+
+fn mark(pin_dir: &Path, operation: FlockOperation) -> Result<Option<Mark>, KernelError> {
+    let failed = |source: io::Error| KernelError::PinDirectory {
+        path: pin_dir.to_owned(),
+        source,
+    };
+    let directory: OwnedFd = File::open(pin_dir).map_err(failed)?.into();
+    match flock(&directory, operation) {
+        Ok(()) => Ok(Some(Mark {
+            _directory: directory,
+        })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// The names in a directory; none where it is not there.
+fn names(directory: &Path) -> Result<Vec<String>, KernelError> {
+    let failed = |source: io::Error| KernelError::PinDirectory {
+        path: directory.to_owned(),
+        source,
+    };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if is_out_of_sight(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// Not there, or where an ordinary user, who pins nothing, may not look.
+fn is_out_of_sight(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// What a process says of the pins, while it lives.
+#[derive(Debug)]
+#[must_use = "others may say something else when this is dropped"]
+pub(super) struct Mark {
+    _directory: OwnedFd,
 }
 
 /// The only writer of the pins, while it lives.

@@ -1,8 +1,11 @@
 //! Packets for a virtual IP through XDP and sk_lookup to pods, over three nodes in namespaces.
 //!
 //! {one next hop, ECMP} × {UDP, L2} × {native, generic}, a crash, and a node where XDP is refused.
+//! `leaving`: what is left where virtual IPs are served no more.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panics")]
+
+mod leaving;
 
 use std::{collections::BTreeMap, mem::offset_of, path::Path, time::Duration};
 
