@@ -34,6 +34,10 @@ fn ip(namespace: &Namespace, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn local_routes(namespace: &Namespace) -> String {
+    ip(namespace, &["route", "show", "table", "local"])
+}
+
 #[test]
 fn a_pin_of_another_layout_is_refused() {
     if !can_run() {
@@ -165,6 +169,85 @@ fn settings_that_cannot_work_are_named() {
         install(&namespace, stranger),
         Err(KernelError::Settings(_))
     ));
+}
+
+#[test]
+fn a_vip_that_is_an_address_of_the_host_is_refused_before_anything_is_installed() {
+    if !can_run() {
+        return;
+    }
+    let (node, router) = (machine("own"), Namespace::new("router").unwrap());
+    node.veth("up0", &router, "up1").unwrap();
+    node.address("up0", VIP, 24).unwrap();
+    let before = local_routes(&node);
+    match install(&node, settings()) {
+        Err(error @ KernelError::OwnAddress { .. }) => {
+            let said = error.to_string();
+            assert!(
+                said.contains("198.51.100.10") && said.contains("up0"),
+                "{said}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(node.run(|| !pin("").exists()), "nothing is pinned");
+    assert_eq!(local_routes(&node), before);
+    let of_a_node = NodeSettings {
+        vips: vec![Ipv4Addr::new(198, 18, 0, 11)],
+        ..settings()
+    };
+    match install(&node, of_a_node) {
+        Err(KernelError::Settings(said)) => assert!(said.contains("n1"), "{said}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_route_of_others_for_a_vip_stays_when_the_vip_goes() {
+    if !can_run() {
+        return;
+    }
+    let node = machine("others");
+    let other = Ipv4Addr::new(198, 51, 100, 11);
+    let with = |vips: &[Ipv4Addr]| NodeSettings {
+        vips: vips.to_vec(),
+        ..settings()
+    };
+    ip(
+        &node,
+        &["route", "add", "local", "198.51.100.11", "dev", "lo"],
+    );
+    install(&node, with(&[VIP, other])).unwrap();
+    let both = local_routes(&node);
+    assert!(
+        both.contains(&VIP.to_string()) && both.contains(&other.to_string()),
+        "{both}"
+    );
+    // By a later install that has another one, and by a withdrawal of all.
+    let third = Ipv4Addr::new(198, 51, 100, 12);
+    install(&node, with(&[third])).unwrap();
+    let third_only = local_routes(&node);
+    assert!(!third_only.contains(&VIP.to_string()), "{third_only}");
+    assert!(third_only.contains(&other.to_string()), "{third_only}");
+    let removed = node.run(|| block_on(detach(PINS.as_ref()))).unwrap();
+    assert_eq!(removed.vips, [third]);
+    let none = local_routes(&node);
+    assert!(none.contains(&other.to_string()) && !none.contains(&third.to_string()));
+}
+
+#[test]
+fn an_address_that_the_host_gets_later_outlives_the_vip() {
+    if !can_run() {
+        return;
+    }
+    let (node, router) = (machine("later"), Namespace::new("router").unwrap());
+    node.veth("up0", &router, "up1").unwrap();
+    install(&node, settings()).unwrap();
+    node.address("up0", VIP, 24).unwrap();
+    let removed = node.run(|| block_on(detach(PINS.as_ref()))).unwrap();
+    assert_eq!(removed.vips, [VIP]);
+    let routes = local_routes(&node);
+    assert!(routes.contains("local 198.51.100.10 dev up0"), "{routes}");
 }
 
 #[test]

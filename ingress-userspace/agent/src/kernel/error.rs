@@ -1,6 +1,6 @@
 //! Why the data plane could not be installed, by what an operator does next.
 
-use std::{io, path::PathBuf};
+use std::{io, net::Ipv4Addr, path::PathBuf};
 
 /// Why the data plane could not be installed or changed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +66,16 @@ pub enum KernelError {
     /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),
+    /// A virtual IP is an address of this host.
+    #[error(
+        "the virtual IP {vip} is an address of {interface}, whose other ports would be closed, SSH's too; choose another, or remove it from {interface}"
+    )]
+    OwnAddress {
+        /// The virtual IP.
+        vip: Ipv4Addr,
+        /// The interface that has it.
+        interface: String,
+    },
     /// The interface does not exist.
     #[error("no interface {0}")]
     NoInterface(String),

@@ -73,6 +73,7 @@ impl KernelPart {
             interfaces.push(netlink.interface(name).await?);
         }
         let this_node = settings.this_node(&nodes, &interfaces)?;
+        settings.check_vips(&nodes, &netlink.addresses().await?)?;
 
         // During a rollout the process that this one replaces may still be installing: without the
         // lock, the two would fill one another's maps by turns.

@@ -1,9 +1,13 @@
 //! What the kernel knows of interfaces and routes, and the routes that make VIPs local.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::{
+    address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
@@ -87,6 +91,23 @@ impl Netlink {
             }
             Ok(None) | Err(_) => Err(KernelError::NoInterface(name.to_owned())),
         }
+    }
+
+    /// The IPv4 addresses of this network's interfaces, and whose they are.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Netlink`].
+    pub(super) async fn addresses(&self) -> Result<HashMap<Ipv4Addr, String>, KernelError> {
+        let addresses: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| KernelError::netlink("read the addresses", error))?;
+        Ok(addresses.iter().filter_map(own_and_label).collect())
     }
 
     /// Makes an address local without giving it to an interface (AnyIP): no ARP, no duplicate
@@ -218,6 +239,20 @@ impl From<&LinkMessage> for Interface {
         }
         interface
     }
+}
+
+/// An interface's own address, which on a point-to-point link is not `Address`, and its name.
+fn own_and_label(message: &AddressMessage) -> Option<(Ipv4Addr, String)> {
+    let attributes = &message.attributes;
+    let own = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
+        _ => None,
+    })?;
+    let label = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Label(label) => Some(label.clone()),
+        _ => None,
+    });
+    Some((own, label.unwrap_or_default()))
 }
 
 fn mode(xdp: &LinkXdp) -> Option<XdpMode> {

@@ -1,6 +1,10 @@
 //! What the kernel part of a node is told, and what is derived from it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    path::PathBuf,
+};
 
 use ingress_ebpf::abi::{MAX_INTERFACES, SelfNode, entries};
 
@@ -60,6 +64,30 @@ impl NodeSettings {
                 address: *address,
             })
             .collect())
+    }
+
+    /// Refuses virtual IPs that are somebody's own: `assign` drops connections to all ports of a VIP
+    /// but two, and a local route keeps packets for another node here.
+    pub(super) fn check_vips(
+        &self,
+        nodes: &[NamedNode],
+        own: &HashMap<Ipv4Addr, String>,
+    ) -> Result<(), KernelError> {
+        for vip in &self.vips {
+            if let Some(interface) = own.get(vip) {
+                return Err(KernelError::OwnAddress {
+                    vip: *vip,
+                    interface: interface.clone(),
+                });
+            }
+            if let Some(node) = nodes.iter().find(|node| node.address == *vip) {
+                return Err(KernelError::Settings(format!(
+                    "the virtual IP {vip} is the address of the node {}",
+                    node.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn this_node(
