@@ -424,8 +424,16 @@ impl DataPlane {
     /// Binds the pairs that are missing for the kernel to hand connections to.
     fn bind_steered(&mut self, kernel_part: &KernelPart, workers: usize) -> anyhow::Result<()> {
         let pairs = self.steered()?.len();
+        let sharing = workers.min(kernel::MOST_WORKERS);
+        if sharing < workers {
+            tracing::warn!(
+                workers,
+                sharing,
+                "some workers get no connections for the virtual IPs; use --workers"
+            );
+        }
         let sockets = kernel_part
-            .bind_listeners(workers.saturating_sub(pairs))
+            .bind_listeners(sharing.saturating_sub(pairs))
             .context("cannot bind the sockets for sk_lookup")?;
         for WorkerSockets { http, https } in sockets {
             for (transport, socket) in [(Transport::Plain, http), (Transport::Tls, https)] {

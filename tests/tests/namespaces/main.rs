@@ -422,6 +422,29 @@ fn serves_by_sockets(lab: &Lab, manifests: &Path, wrapper: &[&str], reason: &str
     );
 }
 
+/// With the default of one worker per core, a machine may have more than the maps have room for.
+#[test]
+fn virtual_ips_are_served_by_as_many_workers_as_have_room_and_the_log_says_so() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let lab = Lab::new(NextHop::Single).unwrap();
+    let folder = TempDir::new().unwrap();
+    lab.write_manifests(folder.path()).unwrap();
+    let forebay = Launch::new(&["--manifests", folder.path().to_str().unwrap()])
+        .args(&["--vip", &VIP.to_string(), "--xdp-interface", "eth0"])
+        .args(&["--node-name", "n1", "--metrics", "off", "--workers", "130"])
+        .within(&lab.nodes[0].namespace);
+    let forebay = forebay.start().unwrap();
+    let (host, url) = (format!("Host: {PLAIN_HOST}"), format!("http://{VIP}/"));
+    for _ in 0..20 {
+        let answer = curl_in(&lab.client, &["-H", &host, &url]).unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let said = |line: &Value| line["level"] == "WARN" && line["sharing"] == 128;
+    assert!(forebay.log().iter().any(said), "{}", forebay.log_text());
+}
+
 /// Its workers have ordinary sockets only, since the agent of their beginning could not steer.
 #[test]
 fn virtual_ips_that_a_running_proxy_cannot_serve_make_its_agent_unready_until_it_is_restarted() {

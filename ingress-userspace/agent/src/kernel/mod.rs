@@ -31,4 +31,4 @@ pub use kernel_part::KernelPart;
 pub use load::object;
 pub use mode::{Forward, UnknownName, XdpMode};
 pub use settings::NodeSettings;
-pub use sockets::WorkerSockets;
+pub use sockets::{MOST_WORKERS, WorkerSockets};

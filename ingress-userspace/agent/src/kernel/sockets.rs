@@ -22,6 +22,9 @@ const HEADERS: u32 = 40;
 /// Connections that may wait for `accept`; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Most workers that share the VIPs: the maps have room for the sockets of so many.
+pub const MOST_WORKERS: usize = SOCKETS_PER_SET as usize;
+
 /// One worker's listening sockets, on loopback ports that nothing but `assign` leads to.
 #[derive(Debug)]
 pub struct WorkerSockets {
