@@ -28,23 +28,17 @@ const IPV4_FAMILY: u32 = 2;
 pub(crate) fn assign(context: SkLookupContext) -> u32 {
     // SAFETY: the kernel passes a valid context for the whole run of the program.
     let lookup = unsafe { &*context.lookup };
-    if lookup.family != IPV4_FAMILY || lookup.protocol != u32::from(TCP) {
+    if lookup.family != IPV4_FAMILY {
         return sk_action::SK_PASS;
+    }
+    if lookup.protocol != u32::from(TCP) {
+        return unless_vip(lookup);
     }
     // The context keeps the local port in host byte order, the keys in network byte order; the
     // remote port is in network byte order in both (linux/bpf.h, `struct bpf_sk_lookup`).
     let port = (lookup.local_port as u16).to_be();
     let Some(vip) = KernelTables.vip(&VipKey::tcp4(lookup.local_ip4, port)) else {
-        if KernelTables
-            .vip(&VipKey::address4(lookup.local_ip4))
-            .is_some()
-        {
-            // Not SK_PASS: a socket of the host that listens on every address would answer on the
-            // VIP, though nobody asked for that.
-            count(Reason::ClosedPort);
-            return sk_action::SK_DROP;
-        }
-        return sk_action::SK_PASS;
+        return unless_vip(lookup);
     };
     let reason = match choose(&context, lookup, port, vip.set) {
         Some(()) => Reason::Assigned,
@@ -55,6 +49,19 @@ pub(crate) fn assign(context: SkLookupContext) -> u32 {
         sk_action::SK_PASS
     } else {
         sk_action::SK_DROP
+    }
+}
+
+/// Leaves a lookup that no worker serves to the kernel, but for a VIP's: there a socket of the host
+/// that is bound to every address would answer, TCP or UDP, though nobody asked for that.
+#[inline(always)]
+fn unless_vip(lookup: &bpf_sk_lookup) -> u32 {
+    match KernelTables.vip(&VipKey::address4(lookup.local_ip4)) {
+        Some(_) => {
+            count(Reason::ClosedPort);
+            sk_action::SK_DROP
+        }
+        None => sk_action::SK_PASS,
     }
 }
 

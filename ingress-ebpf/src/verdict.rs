@@ -114,7 +114,7 @@ reasons! {
     /// again while a process restarts. From within the host `assign` refuses it, which answers with
     /// a reset.
     NoListener = 20, "drop", "no_listener";
-    /// `assign` dropped a connection to a port that the VIP does not serve.
+    /// `assign` dropped a connection to a port that the VIP does not serve, or a datagram to a VIP.
     ClosedPort = 21, "drop", "closed_port";
 }
 

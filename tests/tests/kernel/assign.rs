@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
 };
 
 use ingress_agent::kernel::{KernelPart, Reason, WorkerSockets};
@@ -72,6 +72,29 @@ fn a_vip_never_leads_to_another_socket_of_the_host() {
             assert!(count(&kernel_part, Reason::ClosedPort) > 0);
             assert!(count(&kernel_part, Reason::NoListener) > 0);
             drop((everywhere, web));
+        });
+    });
+}
+
+#[test]
+fn a_datagram_to_a_vip_never_leads_to_a_socket_of_the_host() {
+    if !can_run() {
+        return;
+    }
+    machine("datagrams").run(|| {
+        block_on(async {
+            let kernel_part = KernelPart::install(&settings()).await.unwrap();
+            let everywhere = UdpSocket::bind("0.0.0.0:5353").unwrap();
+            let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+            // Over loopback they arrive in order, before the calls return.
+            for port in [5353, 80] {
+                client.send_to(b"stray", (VIP, port)).unwrap();
+            }
+            client.send_to(b"meant", "127.0.0.1:5353").unwrap();
+            let mut bytes = [0; 5];
+            everywhere.recv(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"meant");
+            assert!(count(&kernel_part, Reason::ClosedPort) >= 2);
         });
     });
 }
