@@ -143,9 +143,51 @@ fn another_xdp_program_on_the_interface_is_left_alone() {
         ..settings()
     };
     match install(&node, settings) {
-        Err(KernelError::OtherXdp(interface)) => assert_eq!(interface, "up0"),
+        Err(error @ KernelError::OtherXdp(_)) => {
+            let said = error.to_string();
+            for advice in [
+                "bpftool net show dev up0",
+                "bpftool link detach id",
+                "ip link set dev up0 xdp off",
+                "forebay detach",
+            ] {
+                assert!(said.contains(advice), "{said}");
+            }
+        }
         other => panic!("{other:?}"),
     }
+    // What the advice is for: this one is held by a link, which the other command leaves alone.
+    let mut off = Command::new("ip");
+    off.args(["link", "set", "dev", "up0", "xdp", "off"]);
+    let off = node.run(move || off.output()).unwrap();
+    assert!(!off.status.success() && link(&node, "up0").contains(" xdp "));
+}
+
+#[test]
+fn detach_frees_an_interface_whose_name_has_changed() {
+    if !can_run() {
+        return;
+    }
+    let (node, router) = (
+        Namespace::new("renamed").unwrap(),
+        Namespace::new("router").unwrap(),
+    );
+    node.veth("up0", &router, "up1").unwrap();
+    let on = |name: &str| NodeSettings {
+        interfaces: vec![name.to_owned()],
+        ..settings()
+    };
+    install(&node, on("up0")).unwrap();
+    ip(&node, &["link", "set", "up0", "down"]);
+    ip(&node, &["link", "set", "up0", "name", "up9"]);
+    ip(&node, &["link", "set", "up9", "up"]);
+    let refused = install(&node, on("up9"));
+    assert!(
+        matches!(refused, Err(KernelError::OtherXdp(_))),
+        "{refused:?}"
+    );
+    node.run(|| block_on(detach(PINS.as_ref()))).unwrap();
+    install(&node, on("up9")).unwrap();
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub enum KernelError {
     NoInterface(String),
     /// Another XDP program is on the interface.
     #[error(
-        "another XDP program is attached to {0}; detach it (ip link set dev {0} xdp off) or choose another interface"
+        "another XDP program is attached to {0} (bpftool net show dev {0}); choose another interface, or detach it: what Forebay left by `forebay detach`, one that a link holds by `bpftool link detach id ID` (ID from bpftool link show), any other by `ip link set dev {0} xdp off`"
     )]
     OtherXdp(String),
     /// The driver has no native XDP, or not with the interface's settings.
