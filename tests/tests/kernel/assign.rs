@@ -100,6 +100,25 @@ fn a_datagram_to_a_vip_never_leads_to_a_socket_of_the_host() {
 }
 
 #[test]
+fn a_connection_to_a_vip_keeps_its_port_from_no_ordinary_socket() {
+    if !can_run() {
+        return;
+    }
+    machine("ports").run(|| {
+        block_on(async {
+            let kernel_part = KernelPart::install(&settings()).await.unwrap();
+            let sockets = kernel_part.bind_listeners(1).unwrap();
+            kernel_part.register(&sockets).unwrap();
+            let client = connect(80).unwrap();
+            let (_, server, _) = accept(&[&sockets[0].http]);
+            let ordinary = TcpListener::bind("0.0.0.0:80");
+            assert!(ordinary.is_ok(), "{ordinary:?}");
+            drop((client, server));
+        });
+    });
+}
+
+#[test]
 fn new_sockets_take_over_at_once_and_old_connections_stay() {
     if !can_run() {
         return;

@@ -51,6 +51,9 @@ fn listen(mtu: u32) -> io::Result<TcpListener> {
     // The kernel answers a SYN with what the listener says, so clients never send what would not
     // fit: `steer` could only drop it, and no ICMP error would tell them.
     socket.set_tcp_mss(mtu.saturating_sub(HEADERS + OVERHEAD as u32).max(536))?;
+    // Connections inherit it. Without, one to port 80 of a VIP would keep the port, on every address,
+    // from a process that falls back to ordinary sockets.
+    socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     socket.listen(BACKLOG)?;
