@@ -366,7 +366,13 @@ impl Agent<'_> {
                 let is_replaced = self.data_plane.is_replaced().await;
                 self.tell(&FromAgent::Ended { is_replaced }).await;
             }
-            FromProxy::Closed => self.abandon().await,
+            FromProxy::Closed => {
+                self.abandon().await;
+                // Else another proxy comes, which is to be steered to.
+                if *self.readiness.borrow() == Readiness::ShuttingDown {
+                    self.data_plane.leave();
+                }
+            }
         }
     }
 

@@ -510,6 +510,14 @@ impl DataPlane {
         });
     }
 
+    /// The workers accept nothing for the virtual IPs any more: whoever falls back to ordinary sockets
+    /// may take the programs away, while connections here go on.
+    pub(super) fn leave(&self) {
+        if let Some(kernel_part) = &self.kernel {
+            kernel_part.leave();
+        }
+    }
+
     /// Lets go of everything that is listened on: nothing accepts from it, and nobody may wait for it.
     pub(super) async fn abandon(&mut self) {
         self.forget().await;
@@ -589,6 +597,7 @@ impl Front for DataPlane {
     /// Passes no sockets on any more: the workers do not accept from them.
     fn close_doors(&mut self) {
         self.waiting.abort_all();
+        self.leave();
     }
 }
 

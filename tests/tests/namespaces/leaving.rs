@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use ingress_lab::{
-    client::{Answer, curl_in},
+    client::{Answer, curl_in, start_curl},
     eventually,
     forebay::{Launch, binary},
     lab::{self, Lab, NextHop, Node, PLAIN_HOST, VIP},
@@ -157,6 +157,30 @@ fn a_process_that_cannot_steer_leaves_the_one_that_does_alone_until_that_ends() 
     steering.kill();
     eventually("the programs are gone", || !node.is_steered());
     node.assert_served("by ordinary sockets");
+}
+
+#[test]
+fn a_process_that_ends_gives_the_virtual_ips_to_ordinary_sockets_and_keeps_its_requests() {
+    let Some(node) = Alone::new() else { return };
+    let steering = node.steering().args(&["--lame-duck", "1s"]);
+    let mut steering = steering.start().unwrap();
+    let (host, url) = (format!("Host: {PLAIN_HOST}"), format!("http://{VIP}/hold"));
+    let held = start_curl(Some(&node.lab.client), &["-H", &host, &url]).unwrap();
+    let pods = || node.lab.nodes.iter().flat_map(|node| &node.pods);
+    eventually("the request is at a pod", || {
+        pods().map(|pod| pod.origin.held()).sum::<u64>() == 1
+    });
+    let fallen_back = node.steering().args(&SOCKETS).wrapped_by(&BARE);
+    let fallen_back = fallen_back.start_unready().unwrap();
+    fallen_back
+        .wait_for("not ready: serving without the virtual IPs")
+        .unwrap();
+    steering.terminate().unwrap();
+    eventually("the programs are gone", || !node.is_steered());
+    node.assert_served("by ordinary sockets");
+    pods().for_each(|pod| pod.origin.release());
+    assert_eq!(held.answer().unwrap().status, 200);
+    assert!(steering.wait().unwrap().success());
 }
 
 #[test]
