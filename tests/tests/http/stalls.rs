@@ -38,6 +38,25 @@ fn cluster(endpoints: &[std::net::SocketAddr], policy: Policy) -> Update {
         .0
 }
 
+/// A worker that does not wait for connections that stay open.
+fn ends_soon() -> WorkerSettings {
+    WorkerSettings {
+        shutdown_grace: BRIEF,
+        ..settings()
+    }
+}
+
+/// An endpoint may be silent for so long.
+fn read_timeout(limit: Duration) -> Policy {
+    Policy {
+        upstream: UpstreamPolicy {
+            read_timeout: limit,
+            ..UpstreamPolicy::default()
+        },
+        ..Policy::default()
+    }
+}
+
 /// An endpoint that sends without an end, side by side; it tells when the proxy stops it.
 fn flooding() -> (Endpoint, mpsc::Receiver<()>) {
     let (stopped, has_stopped) = mpsc::channel();
@@ -214,13 +233,7 @@ fn an_endpoint_that_says_nothing_times_out_though_its_clients_connection_may_idl
     let origin = Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap();
     let (hold, _held) = mpsc::channel();
     let silent = Endpoint::start(move |_, stream| drop(hold.send(stream)));
-    let policy = Policy {
-        upstream: UpstreamPolicy {
-            read_timeout: BRIEF,
-            ..UpstreamPolicy::default()
-        },
-        ..Policy::default()
-    };
+    let policy = read_timeout(BRIEF);
     let state = Cluster::default()
         .route("", "/", "web", &[origin.address()], Policy::default())
         .route("", "/silent", "silent", &[silent.address], policy)
@@ -248,13 +261,7 @@ fn an_endpoint_that_says_nothing_times_out_though_its_clients_connection_may_idl
 fn a_limit_counts_from_its_request_and_not_from_an_earlier_one() {
     let (hold, _held) = mpsc::channel();
     let silent = Endpoint::start(move |_, stream| drop(hold.send(stream)));
-    let policy = Policy {
-        upstream: UpstreamPolicy {
-            read_timeout: BRIEF,
-            ..UpstreamPolicy::default()
-        },
-        ..Policy::default()
-    };
+    let policy = read_timeout(BRIEF);
     let proxy = Proxy::start(&cluster(&[silent.address], policy));
     let mut wire = Wire::connect(proxy.http);
     // One reading of the proxy's clock serves several tasks. Were it not given up when the proxy waits,
@@ -276,13 +283,7 @@ fn an_endpoint_that_falls_silent_within_its_answer_breaks_it_off() {
         stream.write_all(part).unwrap();
         hold.send(stream).unwrap();
     });
-    let policy = Policy {
-        upstream: UpstreamPolicy {
-            read_timeout: BRIEF,
-            ..UpstreamPolicy::default()
-        },
-        ..Policy::default()
-    };
+    let policy = read_timeout(BRIEF);
     let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
     let mut wire = Wire::connect(proxy.http);
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -338,18 +339,8 @@ async fn an_http2_request_has_its_limit_on_a_connection_that_another_has_waited_
         // The second request has no answer.
         let _ = hold.send(stream);
     });
-    let policy = Policy {
-        upstream: UpstreamPolicy {
-            read_timeout: limit,
-            ..UpstreamPolicy::default()
-        },
-        ..Policy::default()
-    };
-    let settings = WorkerSettings {
-        shutdown_grace: BRIEF,
-        ..settings()
-    };
-    let proxy = Proxy::start_with(&cluster(&[endpoint.address], policy), settings);
+    let policy = read_timeout(limit);
+    let proxy = Proxy::start_with(&cluster(&[endpoint.address], policy), ends_soon());
     let io = TcpStream::connect(proxy.http).await.unwrap();
     let (mut sender, _connection) = http2(io).await;
     let answer = sender.send_request(get("http://a/")).await.unwrap();
@@ -380,18 +371,8 @@ async fn an_endpoint_that_sends_piece_by_piece_to_an_http2_client_is_waited_for(
             let _ = stream.write_all(b"x");
         }
     });
-    let policy = Policy {
-        upstream: UpstreamPolicy {
-            read_timeout: limit,
-            ..UpstreamPolicy::default()
-        },
-        ..Policy::default()
-    };
-    let settings = WorkerSettings {
-        shutdown_grace: BRIEF,
-        ..settings()
-    };
-    let proxy = Proxy::start_with(&cluster(&[endpoint.address], policy), settings);
+    let policy = read_timeout(limit);
+    let proxy = Proxy::start_with(&cluster(&[endpoint.address], policy), ends_soon());
     let io = TcpStream::connect(proxy.http).await.unwrap();
     let (mut sender, _connection) = http2(io).await;
     let answer = sender.send_request(get("http://a/")).await.unwrap();
@@ -505,13 +486,7 @@ fn an_endpoint_that_says_that_it_works_is_waited_for() {
         // The proxy may have given up.
         let _ = stream.write_all(answer);
     });
-    let policy = Policy {
-        upstream: UpstreamPolicy {
-            read_timeout: BRIEF,
-            ..UpstreamPolicy::default()
-        },
-        ..Policy::default()
-    };
+    let policy = read_timeout(BRIEF);
     let proxy = Proxy::start(&cluster(&[endpoint.address], policy));
     let mut wire = Wire::connect(proxy.http);
     wire.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
