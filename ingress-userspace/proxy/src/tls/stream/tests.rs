@@ -526,3 +526,35 @@ async fn a_stream_knows_whether_its_client_asked_for_http2() {
         drop(client.join().unwrap());
     }
 }
+
+#[test]
+fn small_pieces_share_a_run_and_large_ones_are_cut_into_whole_records() {
+    let small = [GATHER_LIMIT; 8];
+    let cases: [(&[usize], &[usize]); 6] = [
+        (&[BATCH + 1], &[BATCH]),
+        (&[0, 0], &[]),
+        // All of a batch is used, and no more.
+        (&[small.as_slice(), &[512, 1]].concat(), &[BATCH]),
+        (&[small.as_slice(), &[513]].concat(), &[BATCH - 512]),
+        (&[300, 4 * RECORD, 2], &[300, 4 * RECORD, 2]),
+        (&[600, 4 * RECORD, 2], &[600, 3 * RECORD]),
+    ];
+    for (lengths, expected) in cases {
+        let bytes = text(BATCH + 1);
+        let pieces: Vec<_> = lengths
+            .iter()
+            .map(|length| IoSlice::new(&bytes[..*length]))
+            .collect();
+        let mut runs = Vec::new();
+        let mut said = Vec::new();
+        let taken = batch(&pieces, |run| {
+            runs.push(run.len());
+            said.extend_from_slice(run);
+            Ok(())
+        });
+        assert_eq!(runs, expected, "{lengths:?}");
+        assert_eq!(taken.unwrap(), said.len(), "{lengths:?}");
+        let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.to_vec()).collect();
+        assert!(all.starts_with(&said), "{lengths:?}");
+    }
+}
