@@ -1,10 +1,12 @@
 //! Two sources of events behind one index: a folder of manifests, and an API server.
 //!
-//! `manifest` (with `legacy`) → `files` → `folder`; `cluster`. `names` asks DNS for both.
+//! `manifest` (with `legacy`) → `files` → `folder`; `cluster`. `names`, in the order of
+//! `turns`, asks DNS for both.
 
 mod files;
 mod legacy;
 mod manifest;
+mod turns;
 
 pub(super) mod cluster;
 pub(super) mod folder;

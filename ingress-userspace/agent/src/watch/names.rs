@@ -13,7 +13,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::super::index::{Addresses, Event};
+use super::{
+    super::index::{Addresses, Event},
+    turns::Turns,
+};
 
 /// Names to be looked up, and the namespaces that want each.
 pub(crate) type Names = BTreeMap<Box<str>, BTreeSet<String>>;
@@ -41,27 +44,21 @@ async fn follow_by<F>(
 {
     let mut names: BTreeMap<Box<str>, Known> = BTreeMap::new();
     let mut lookups = JoinSet::new();
-    let mut busy = Busy::default();
+    let mut turns = Turns::default();
     loop {
         let now = Instant::now();
         while lookups.len() < AT_ONCE {
-            // Whoever has the fewest look-ups at the moment comes first, so that no namespace waits for the
-            // thousands of another; then whoever waits longest: names that are not answered are due again so soon
-            // that they would keep all others out.
-            let due = names.iter_mut().filter_map(|(name, known)| {
-                let due = known.due.filter(|due| *due <= now)?;
-                Some(((busy.least(&known.wanted_by), due), name, known))
-            });
-            let Some((_, name, known)) = due.min_by_key(|(order, ..)| *order) else {
+            let Some((name, known)) = turns.next(now).and_then(|name| names.get_key_value(name))
+            else {
                 break;
             };
-            known.due = None;
             let (name, by) = (name.clone(), known.wanted_by.clone());
-            busy.begin(&by);
+            turns.begin(&by);
+            set_due(&mut turns, &mut names, &name, None);
             let found = look_up(name.clone());
             lookups.spawn(async move { (name, by, found.await) });
         }
-        let next = names.values().filter_map(|known| known.due).min();
+        let next = turns.due();
         let is_free = lookups.len() < AT_ONCE;
         tokio::select! {
             changed = wanted.changed() => {
@@ -69,6 +66,11 @@ async fn follow_by<F>(
                     return;
                 }
                 let wanted = wanted.borrow_and_update().clone();
+                for (name, known) in &names {
+                    if let Some(due) = known.due {
+                        turns.remove(due, name, &known.wanted_by);
+                    }
+                }
                 let gone = names.extract_if(.., |name, _| !wanted.contains_key(name));
                 let gone: Vec<_> = gone.filter(|(_, known)| known.said.is_some()).collect();
                 for (name, wanted_by) in wanted {
@@ -79,6 +81,11 @@ async fn follow_by<F>(
                     });
                     known.wanted_by = wanted_by;
                 }
+                for (name, known) in &names {
+                    if let Some(due) = known.due {
+                        turns.add(due, name, &known.wanted_by);
+                    }
+                }
                 for (name, _) in gone {
                     if say(&events, name, None).await.is_err() {
                         return;
@@ -86,7 +93,9 @@ async fn follow_by<F>(
                 }
             }
             Some(Ok((name, by, found))) = lookups.join_next(), if !lookups.is_empty() => {
-                busy.end(&by);
+                turns.end(&by);
+                let pause = if found.is_ok() { REFRESH } else { RETRY };
+                set_due(&mut turns, &mut names, &name, Some(Instant::now() + pause));
                 let Some(known) = names.get_mut(&name) else { continue };
                 let addresses = known.hear(found);
                 if known.said.as_ref() != Some(&addresses) {
@@ -123,40 +132,27 @@ struct Known {
     wanted_by: BTreeSet<String>,
 }
 
-/// How many look-ups each namespace has at the moment.
-#[derive(Default)]
-struct Busy(BTreeMap<String, usize>);
-
-impl Busy {
-    fn begin(&mut self, namespaces: &BTreeSet<String>) {
-        for namespace in namespaces {
-            *self.0.entry(namespace.clone()).or_default() += 1;
-        }
+/// Changes when a name is to be looked up.
+fn set_due(
+    turns: &mut Turns,
+    names: &mut BTreeMap<Box<str>, Known>,
+    name: &str,
+    due: Option<Instant>,
+) {
+    let Some(known) = names.get_mut(name) else {
+        return;
+    };
+    if let Some(due) = std::mem::replace(&mut known.due, due) {
+        turns.remove(due, name, &known.wanted_by);
     }
-
-    fn end(&mut self, namespaces: &BTreeSet<String>) {
-        for namespace in namespaces {
-            if let Some(lookups) = self.0.get_mut(namespace) {
-                *lookups -= 1;
-                if *lookups == 0 {
-                    self.0.remove(namespace);
-                }
-            }
-        }
-    }
-
-    /// Those of the namespace that has the fewest.
-    fn least(&self, namespaces: &BTreeSet<String>) -> usize {
-        let of = |namespace| self.0.get(namespace).copied().unwrap_or_default();
-        namespaces.iter().map(of).min().unwrap_or_default()
+    if let Some(due) = due {
+        turns.add(due, name, &known.wanted_by);
     }
 }
 
 impl Known {
     /// Takes the result of a look-up. The last addresses stay while DNS does not answer.
-    fn hear(&mut self, found: Result<Vec<IpAddr>, String>) -> Addresses {
-        let pause = if found.is_ok() { REFRESH } else { RETRY };
-        self.due = Some(Instant::now() + pause);
+    fn hear(&self, found: Result<Vec<IpAddr>, String>) -> Addresses {
         match found {
             Ok(found) => Addresses {
                 found,
