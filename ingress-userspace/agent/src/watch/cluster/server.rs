@@ -97,7 +97,8 @@ impl<K> Scope<K> {
         }
         let body = answer.into_body().collect_bytes().await?;
         let status = serde_json::from_slice(&body).unwrap_or_else(|_| {
-            let text = String::from_utf8_lossy(&body);
+            // Perhaps the page of a proxy in between.
+            let text: String = String::from_utf8_lossy(&body).chars().take(ERROR).collect();
             Status::failure(text.trim(), "no Status")
         });
         Err(kube::Error::Api(Box::new(match status.code {
@@ -126,7 +127,7 @@ impl<K: Kind> Server<K> for Scope<K> {
         let request = request.map_err(kube::Error::BuildRequest)?;
         // Read here: the client would log a page that it cannot read, with every private key in it.
         let body = self.answer(request).await?.collect_bytes().await?;
-        let page: ObjectList<Box<RawValue>> =
+        let page: ObjectList<&RawValue> =
             serde_json::from_slice(&body).map_err(kube::Error::SerdeError)?;
         Ok(ObjectList {
             types: page.types,
@@ -222,12 +223,16 @@ fn read_event<K: Kind>(line: &str) -> kube::Result<Option<WatchEvent<Sent<K>>>> 
 fn read<K: Kind>(text: &RawValue) -> Sent<K> {
     let error = match serde_json::from_str::<Lean<K>>(text.get()) {
         Ok(Lean(object)) => return Ok(object),
-        Err(error) => error.to_string(),
+        Err(error) => error,
     };
     // The message may quote what is there, be it a secret, long, or of several lines.
     if K::kind(&()) == Secret::KIND {
         return Err(head(text, "cannot be read"));
     }
+    // Where it is says nothing to its owner, and differs with each write.
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    let error = error.to_string();
+    let error = error.strip_suffix(&place).unwrap_or(&error);
     let plain = |char: char| if char.is_control() { ' ' } else { char };
     let short: String = error.chars().take(ERROR).map(plain).collect();
     let words: Vec<_> = short.split_whitespace().collect();
@@ -259,5 +264,25 @@ fn head(text: &RawValue, error: &str) -> Head {
             uid: text("uid").flatten().map(String::into),
             error: error.into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_reads_the_same_wherever_in_the_object_it_is() {
+        let fault = |before: &str| {
+            let text = format!(r#"{{"metadata":{{"name":"a"}},{before}"spec":7}}"#);
+            let sent = read::<Service>(&RawValue::from_string(text).unwrap());
+            sent.err().unwrap().unread
+        };
+        let near = fault("");
+        assert_eq!(near, fault(r#""status":{},"#));
+        assert!(near.error.starts_with("cannot be read: "), "{near:?}");
+        assert!(!near.error.contains("column"), "{near:?}");
     }
 }
