@@ -163,10 +163,9 @@ impl Index {
         self.secrets.get(name)?.answer.as_ref()?.as_ref()
     }
 
-    /// Why a Secret cannot be read now, whoever follows it.
-    pub(super) fn unread_secret(&self, name: &ObjectName) -> Option<&Unread> {
-        let by_name = || self.secrets.get(name)?.unread.as_ref();
-        self.objects.secrets.unread(name).or_else(by_name)
+    /// Why a Secret that is followed by name cannot be read now.
+    pub(super) fn unread_named(&self, name: &ObjectName) -> Option<&Unread> {
+        self.secrets.get(name)?.unread.as_ref()
     }
 
     /// Tells whether the first answer is there for a Secret that is followed by name, or is awaited

@@ -14,6 +14,15 @@ pub(crate) struct Denial {
 }
 
 impl Denial {
+    /// Every rule is denied while nobody knows what the controller's ConfigMap restricts.
+    pub(crate) fn of_unread_globals() -> Self {
+        Self {
+            key: "ConfigMap".to_owned(),
+            scope: Scope::Route,
+            reason: "the controller's ConfigMap cannot be read, and may restrict access",
+        }
+    }
+
     /// Every rule that does not opt out is denied for a key of the controller's ConfigMap.
     pub(crate) fn of_all(key: &str) -> Self {
         Self {

@@ -15,7 +15,7 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 use super::{
     super::{
         index::{CERTIFICATE, CERTIFICATE_LIMIT, TOO_LARGE},
-        kept::Item,
+        kept::{Item, Unread},
     },
     claim::Claim,
     named::LIMIT,
@@ -193,9 +193,15 @@ impl Known {
         self.error == Some(CertificateError::Unread)
     }
 
-    /// One that exists and cannot be read, and of which there is no earlier version.
-    pub(super) fn unreadable(error: &str) -> Self {
-        Self::without(CertificateError::Unreadable(error.into()))
+    /// One that exists and cannot be read. What `before` had stays, unless that was another object.
+    pub(super) fn unreadable(unread: &Unread, before: Option<Self>) -> Self {
+        let uid: Box<str> = unread.uid.clone().unwrap_or_default();
+        let same = before.filter(|before| before.uid == uid);
+        Self {
+            uid,
+            good: same.and_then(|before| before.good),
+            error: Some(CertificateError::Unreadable(unread.error.clone())),
+        }
     }
 
     /// One that there was no room to follow.
@@ -292,8 +298,12 @@ pub(super) fn serve<'k>(
                 secret.is_some_and(|secret| secret.covers(host))
             })
         };
+        let is_own = |before: &&ObjectName| before.namespace == own.namespace;
+        let covers = |before: &&ObjectName| good(before).is_some_and(|good| good.covers(host));
+        let kept = before.filter(is_own).filter(covers);
         // Its names may be those that decide.
         let unread = || {
+            kept?;
             tls.distinct().find(|entry| {
                 let secret = entry.secret.as_ref().and_then(&known);
                 secret.is_some_and(Known::is_unread)
@@ -316,11 +326,7 @@ pub(super) fn serve<'k>(
             ),
             None => match known(secret).and_then(|known| known.error.as_ref()) {
                 Some(error) => {
-                    let is_own = |before: &&ObjectName| before.namespace == secret.namespace;
-                    let covers =
-                        |before: &&ObjectName| good(before).is_some_and(|good| good.covers(host));
-                    let held = before.filter(is_own).filter(covers);
-                    let held = held.filter(|_| *error == CertificateError::Unread);
+                    let held = kept.filter(|_| *error == CertificateError::Unread);
                     served.secret = held.cloned();
                     served.is_held = held.is_some();
                     let used = if served.is_held {

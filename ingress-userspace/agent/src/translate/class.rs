@@ -34,7 +34,7 @@ pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> b
     let named = |class: &&str| !class.is_empty();
     match (field.filter(named), annotation.filter(named)) {
         (Some(class), _) => controller(class, index).map_or_else(
-            || by_name(class),
+            || by_name(class) && !is_unread(class, index),
             |name| settings.controllers.iter().any(|ours| ours == name),
         ),
         (None, Some(class)) => by_name(class),
@@ -42,7 +42,14 @@ pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> b
     }
 }
 
-/// `spec.controller` of the IngressClass `class`; `None` where there is no such object.
+/// Whether there is such an IngressClass and nobody knows whose it is.
+fn is_unread(class: &str, index: &Index) -> bool {
+    let classes = &index.objects.classes;
+    classes.unread(&ObjectName::new("", class)).is_some()
+}
+
+/// `spec.controller` of the IngressClass `class`; `None` where there is no such object
+/// that can be read.
 fn controller<'i>(class: &str, index: &'i Index) -> Option<&'i str> {
     let class = index.objects.classes.find(&ObjectName::new("", class))?;
     Some(

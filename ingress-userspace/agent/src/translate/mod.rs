@@ -33,7 +33,7 @@ use self::{
     patterns::Patterns,
 };
 use super::{
-    annotation::{Base, Prefixes},
+    annotation::{Base, Denial, Prefixes},
     globals,
     index::Index,
     kind::Key,
@@ -248,7 +248,11 @@ impl State {
         let name = self.settings.configmap.as_ref();
         let found = name.and_then(|name| Some((name, index.objects.configmaps.find(name)?)));
         let prefixes = self.base.prefixes.clone();
-        let (base, problems) = globals::read(prefixes, found, &mut self.last_good_globals);
+        let (mut base, problems) = globals::read(prefixes, found, &mut self.last_good_globals);
+        let is_unread = |name| index.objects.configmaps.unread(name).is_some();
+        if found.is_none() && name.is_some_and(is_unread) {
+            base.denials.push(Denial::of_unread_globals());
+        }
         self.note(Topic::Globals, problems);
         std::mem::replace(&mut self.base, base) != self.base
     }
@@ -508,17 +512,20 @@ impl State {
             let is_followed = named.is_some_and(|named| named.follows(&name));
             let by_name = || index.named_secret(&name).filter(|_| is_followed);
             let item = index.objects.secrets.find(&name).or_else(by_name);
-            let unread = index.unread_secret(&name);
+            let unread_by_name = || index.unread_named(&name).filter(|_| is_followed);
+            let unread = index.objects.secrets.unread(&name);
+            let unread = unread.or_else(unread_by_name);
             let known = match item {
                 None if named.is_some_and(|named| named.lacks_room(&name)) => Known::unfollowed(),
                 None if is_followed && !index.has_asked_for(&name) => {
                     Known::unread(used.found.clone().filter(|_| !is_told))
                 }
-                None if let Some(unread) = unread => Known::unreadable(&unread.error),
+                None if let Some(unread) = unread => Known::unreadable(unread, used.found.clone()),
                 item => Known::read(&name, item, used.found.clone()),
             };
             let mut problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
-            problems.extend(unread.map(|it| it.problem::<Secret>(&name, item.is_some())));
+            let stays = item.is_some() || known.good.is_some();
+            problems.extend(unread.map(|it| it.problem::<Secret>(&name, stays)));
             let known = Some(known);
             // Whatever it says now may change who serves a host, or what is said of it. Often
             // nothing: one of many that name it has changed.

@@ -1,6 +1,12 @@
 //! Golden tables: manifests in, rules, endpoints, certificates and problems out.
 
-use k8s_openapi::api::{core::v1::Secret, networking::v1::Ingress};
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, Secret},
+        networking::v1::{Ingress, IngressClass},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use proptest::prelude::*;
 
 use super::{
@@ -1313,6 +1319,64 @@ fn a_bad_edit_keeps_the_last_good_version_and_a_new_object_is_not_served() {
 }
 
 #[test]
+fn a_config_map_that_was_never_read_may_restrict_access_and_denies_every_rule() {
+    let name = ObjectName::new("forebay", "config");
+    let mut state = State::new(Settings {
+        configmap: Some(name.clone()),
+        ..settings()
+    });
+    let mut index = Index::default();
+    let text = format!("{}{SERVICE}", dated("web", 2020, &["a.test"], "[]"));
+    let unread = Unread {
+        uid: Some("1".into()),
+        error: "cannot be read".into(),
+    };
+    let readable = ConfigMap {
+        metadata: ObjectMeta {
+            uid: Some("1".to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..ConfigMap::default()
+    };
+    let changed = |change| Event::Changed(ConfigMap::changed(change));
+    for (event, denied) in [
+        (Event::Whole(Box::new(index_of(&text))), false),
+        (changed(Change::Unread(name.clone(), unread.clone())), true),
+        (
+            changed(Change::Applied(name.clone(), Box::new(readable))),
+            false,
+        ),
+        // What it said last stays.
+        (changed(Change::Unread(name.clone(), unread)), false),
+        (changed(Change::Deleted(name)), false),
+    ] {
+        let keys = index.apply(event);
+        state.apply(&index, keys);
+        let whole = sorted(&state.whole());
+        let rule = &whole.hosts[0].1.as_ref().unwrap().rules[0];
+        assert_eq!(matches!(rule.action, Action::Deny(_)), denied);
+    }
+}
+
+#[test]
+fn an_ingress_class_that_was_never_read_is_not_taken_for_ours_by_its_name() {
+    let web = dated("web", 2020, &["a.test"], "[]");
+    let web = web.replacen("spec: {", "spec: {ingressClassName: nginx, ", 1);
+    let (mut index, keys) = read(&format!("{web}{SERVICE}"));
+    let mut state = State::new(settings());
+    state.apply(&index, keys);
+    assert_eq!(state.foreign(), 0);
+    let unread = Unread {
+        uid: None,
+        error: "cannot be read".into(),
+    };
+    let change = Change::Unread(ObjectName::new("", "nginx"), unread);
+    let keys = index.apply(Event::Changed(IngressClass::changed(change)));
+    state.apply(&index, keys);
+    assert_eq!(state.foreign(), 1);
+}
+
+#[test]
 fn the_config_map_is_the_base_of_every_ingress_and_its_changes_reach_all() {
     let settings = Settings {
         configmap: Some(ObjectName::new("forebay", "config")),
@@ -1640,6 +1704,50 @@ fn a_host_keeps_its_certificate_no_longer_than_it_is_the_same_and_only_for_its_o
 }
 
 #[test]
+fn a_secret_whose_first_answer_cannot_be_read_keeps_the_certificate_that_it_had() {
+    let two = "[{secretName: two}]";
+    for (uid, then) in [(None, "two"), (Some("another"), "-")] {
+        let mut cluster = Cluster::new(two);
+        cluster.by_name("two", true);
+        // It is followed no longer, and then again.
+        cluster.web("[{secretName: three}]");
+        cluster.web(two);
+        let unread = Unread {
+            uid: uid.map(Into::into),
+            error: "cannot be read".into(),
+        };
+        cluster.see(Event::UnreadSecret(
+            ObjectName::new("default", "two"),
+            unread,
+        ));
+        assert_eq!(cluster.served(), [then, then], "{uid:?}");
+        let stays = |it: &String| it.ends_with("its last good version stays in force");
+        assert_eq!(cluster.problems().iter().any(stays), then == "two");
+    }
+}
+
+#[test]
+fn a_younger_ingress_has_no_say_while_an_older_ones_secret_was_not_read_yet() {
+    let mut cluster = Cluster::new("[{hosts: [elsewhere.test], secretName: two}]");
+    let younger = dated(
+        "younger",
+        2027,
+        &["a.test", "b.test"],
+        "[{secretName: one}]",
+    );
+    let name = ObjectName::new("default", "younger");
+    let younger = index_of(&younger)
+        .objects
+        .ingresses
+        .find(&name)
+        .unwrap()
+        .clone();
+    let change = Change::Applied(name, Box::new((*younger.object).clone()));
+    cluster.see(Event::Changed(Kind::changed(change)));
+    assert_eq!(cluster.served(), ["-", "-"]);
+}
+
+#[test]
 fn a_secret_that_cannot_be_read_keeps_its_certificate_and_is_named() {
     let unread = |uid: Option<&str>| Unread {
         uid: uid.map(Into::into),
@@ -1745,6 +1853,34 @@ fn a_secret_that_loses_its_room_is_served_no_longer() {
         let mut certificates = update.certificates.iter();
         let said = certificates.find(|(name, _)| *name == last);
         assert_eq!(said.map(|(_, is)| is.is_some()), served);
+    }
+}
+
+#[test]
+fn of_a_secret_that_loses_its_room_nothing_is_said_but_that() {
+    let last = ObjectName::new("greedy", "s0255");
+    let unread = Unread {
+        uid: None,
+        error: "cannot be read".into(),
+    };
+    let greedy = naming("greedy", 256);
+    let both = format!("{greedy}{}", naming("modest", 1));
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    state.follow_secrets_by_name();
+    for (event, says) in [
+        (Event::Whole(Box::new(index_of(&greedy))), false),
+        (Event::UnreadSecret(last, unread), true),
+        (Event::Whole(Box::new(index_of(&both))), false),
+    ] {
+        let keys = index.apply(event);
+        state.apply(&index, keys);
+        if let Some(named) = state.take_named_secrets() {
+            index.expect_secrets(&named);
+        }
+        let problems = state.book().lock().unwrap().all();
+        let mut problems = problems.iter().map(ToString::to_string);
+        assert_eq!(problems.any(|it| it.contains("cannot be read")), says);
     }
 }
 
