@@ -1,5 +1,4 @@
-//! `forebay detach`: removes what served virtual IPs from the kernel, whether a Forebay
-//! runs or not.
+//! `forebay detach`: removes what served virtual IPs from the kernel, whether or not a Forebay runs.
 
 use std::{fmt::Write as _, process::ExitCode};
 
