@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=target/ebpf-build \
-//! RUSTFLAGS="-C debuginfo=2 -C link-arg=--btf" \
+//! RUSTFLAGS="-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3 \
+//! -C link-arg=--cpu-features=+allows-misaligned-mem-access" \
 //! /usr/bin/cargo build --package ingress-ebpf --bin forebay-ebpf --features programs \
 //!     --profile ebpf --target bpfel-unknown-none -Z build-std=core
 //! cp target/ebpf-build/bpfel-unknown-none/ebpf/forebay-ebpf target/ebpf/forebay.bpf.o

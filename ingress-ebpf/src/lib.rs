@@ -1,8 +1,11 @@
 //! What the kernel programs and userspace share: the pure core of the L4 data plane.
 //!
-//! PACKET: [`frame`] reads bytes → [`headers`] parses them → [`hash`] picks a bucket → [`verdict`]
-//! decides → [`encap`] writes what leaves. [`abi`] is the memory both sides see; [`maglev`]
-//! (userspace only) fills the table. The kernel object and the host's tests run the very same code.
+//! PACKET: [`frame`] reads bytes → [`headers`] parses them → [`find`] names the flow → [`hash`] picks a
+//! bucket → [`verdict`] decides → [`encap`] writes what leaves. [`family`] is what IPv4 and IPv6 differ
+//! in, [`abi`] the memory both sides see; [`owners`] says who
+//! owns connections around a change, [`maglev`] and [`vip_slots`] fill the table and the index of VIPs (all userspace
+//! only). The kernel
+//! object and the host's tests run the very same code.
 #![cfg_attr(not(any(test, feature = "userspace")), no_std)]
 
 #[expect(
@@ -11,13 +14,22 @@
 )]
 pub mod abi;
 pub mod encap;
+pub mod family;
+pub mod find;
+pub mod flow;
 pub mod frame;
 pub mod hash;
 pub mod headers;
+pub mod reason;
+pub mod tables;
 pub mod verdict;
 
 #[cfg(feature = "userspace")]
 pub mod maglev;
+#[cfg(feature = "userspace")]
+pub mod owners;
+#[cfg(feature = "userspace")]
+pub mod vip_slots;
 
 #[cfg(feature = "fixtures")]
 pub mod fixtures;

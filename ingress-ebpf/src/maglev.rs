@@ -3,9 +3,12 @@
 //! Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016,
 //! section 3.4.
 
-use crate::abi::{Bucket, NO_HOP, TABLE_LEN};
+use crate::{
+    abi::{Bucket, NO_HOP, TABLE_LEN},
+    owners::Owners,
+};
 
-/// A node that takes part: its id for the buckets, its name for its place in the table.
+/// A node that may own connections: its id for the buckets, its name for its place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
     /// Index into `NODES`.
@@ -13,40 +16,78 @@ pub struct Member<'a> {
     /// The node's name; its preferences depend on nothing else, so that others' changes move
     /// little.
     pub name: &'a str,
+    /// Its connections are gone, with it: it keeps its place in the tables of earlier sets, so that
+    /// those of others are found, and is no bucket's hop.
+    pub is_gone: bool,
 }
 
-/// Fills the table: each node in turn takes the first free bucket of its own order.
+/// Fills the table: a bucket's hops are its owners in the sets of `owners`, in that order.
 ///
-/// The result depends on names, ids and seed, not on the order of `members`. With none, no bucket
-/// has an owner and every node keeps what it receives.
-pub fn table(members: &[Member<'_>], seed: u64) -> Vec<Bucket> {
+/// The result depends on names, ids and seed, not on the order of `members`; each bucket says the
+/// lower half of `epoch`. A node of a set that is not among `members` owns nothing. With none, no
+/// bucket has an owner and every node keeps what it receives.
+pub fn table(members: &[Member<'_>], owners: &Owners, seed: u64, epoch: u64) -> Vec<Bucket> {
+    let mut table = vec![
+        Bucket {
+            hops: [NO_HOP; 3],
+            epoch: epoch as u16,
+        };
+        TABLE_LEN
+    ];
+    let is_gone = |id| {
+        members
+            .iter()
+            .any(|member| member.id == id && member.is_gone)
+    };
+    let gone: Vec<u16> = owners
+        .sets()
+        .flatten()
+        .copied()
+        .filter(|id| is_gone(*id))
+        .collect();
+    for set in owners.sets() {
+        let of_set: Vec<_> = members
+            .iter()
+            .filter(|member| set.contains(&member.id))
+            .copied()
+            .collect();
+        for (bucket, owner) in table.iter_mut().zip(fill(of_set, seed)) {
+            if owner == NO_HOP || gone.contains(&owner) {
+                continue;
+            }
+            let free = bucket
+                .hops
+                .iter_mut()
+                .take_while(|hop| **hop != owner)
+                .find(|hop| **hop == NO_HOP);
+            if let Some(hop) = free {
+                *hop = owner;
+            }
+        }
+    }
+    table
+}
+
+/// The owner of each bucket: each node in turn takes the first free bucket of its own order.
+fn fill(mut members: Vec<Member<'_>>, seed: u64) -> Vec<u16> {
     let mut owners = vec![NO_HOP; TABLE_LEN];
-    let mut members = members.to_vec();
     members.sort_by_key(|member| member.name);
     let mut walks: Vec<Walk> = members
         .iter()
         .map(|member| Walk::new(member.name, seed))
         .collect();
     let mut free = if members.is_empty() { 0 } else { TABLE_LEN };
-    'fill: loop {
+    while free > 0 {
         for (walk, member) in walks.iter_mut().zip(&members) {
             if free == 0 {
-                break 'fill;
+                break;
             }
             let bucket = walk.find(|bucket| owners[*bucket] == NO_HOP).unwrap_or(0);
             owners[bucket] = member.id;
             free -= 1;
         }
-        if free == 0 {
-            break;
-        }
     }
     owners
-        .into_iter()
-        .map(|owner| Bucket {
-            hops: [owner, NO_HOP, NO_HOP],
-        })
-        .collect()
 }
 
 /// A node's order of preference: every bucket once, since the table's length is prime.
@@ -90,12 +131,18 @@ mod tests {
 
     use super::*;
 
+    fn members<'a>(names: &[(u16, &'a str)]) -> Vec<Member<'a>> {
+        let member = |(id, name): &(u16, &'a str)| Member {
+            id: *id,
+            name,
+            is_gone: false,
+        };
+        names.iter().map(member).collect()
+    }
+
     fn owners(names: &[(u16, &str)], seed: u64) -> Vec<u16> {
-        let members: Vec<_> = names
-            .iter()
-            .map(|(id, name)| Member { id: *id, name })
-            .collect();
-        table(&members, seed)
+        let all = Owners::of(names.iter().map(|(id, _)| *id));
+        table(&members(names), &all, seed, 0)
             .iter()
             .map(|bucket| bucket.hops[0])
             .collect()
@@ -146,6 +193,49 @@ mod tests {
             (hash ^ u64::from(*owner)).wrapping_mul(0x100_0000_01b3)
         });
         assert_eq!(digest, 0xfd7b_9ec3_372f_4eea);
+    }
+
+    #[test]
+    fn the_hops_of_a_bucket_are_its_owners_before_and_after_a_change() {
+        let names = [(1, "a"), (2, "b"), (3, "c")];
+        let tables = [&names[..2], &names[..], &names[1..]].map(|names| owners(names, 7));
+        let [before, now, after] = &tables;
+        let changing = Owners::of([1, 2])
+            .prepare([1, 2, 3].into())
+            .and_then(|owners| owners.commit())
+            .and_then(|owners| owners.prepare([2, 3].into()))
+            .unwrap();
+        let table = table(&members(&names), &changing, 7, 0x1_0005);
+        let mut changed = 0;
+        for (bucket, hops) in table.iter().enumerate() {
+            let mut expected = vec![now[bucket]];
+            for owner in [after[bucket], before[bucket]] {
+                if !expected.contains(&owner) {
+                    expected.push(owner);
+                }
+            }
+            changed += usize::from(expected.len() > 1);
+            expected.resize(3, NO_HOP);
+            assert_eq!(hops.hops[..], expected, "bucket {bucket}");
+            assert_eq!(hops.epoch, 5);
+        }
+        let share = changed * 100 / TABLE_LEN;
+        assert!((40..80).contains(&share), "{share} % have a second hop");
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_no_hop_and_moves_nobody_elses() {
+        let mut members = members(&[(1, "a"), (2, "b"), (3, "c")]);
+        let owners = Owners::of([1, 2, 3]).prepare([1, 2].into()).unwrap();
+        let with = table(&members, &owners, 7, 0);
+        members[2].is_gone = true;
+        let without = table(&members, &owners, 7, 0);
+        for (with, without) in with.iter().zip(&without) {
+            let mut left: Vec<_> = with.hops.into_iter().filter(|hop| *hop != 3).collect();
+            left.resize(3, NO_HOP);
+            assert_eq!(without.hops[..], left);
+            assert_ne!(without.hops[0], NO_HOP);
+        }
     }
 
     #[test]

@@ -7,354 +7,572 @@
 //! wrong inside ends in [`Verdict::Pass`]: a node then serves the connection itself.
 
 use crate::{
-    abi::{
-        Bucket, ENCAP_PORT, MacKey, Meta, NO_HOP, Node, SelfNode, Steer, VipKey, VipValue, mapped,
-        node_flags,
-    },
-    encap::{self, Outer},
+    abi::{ENCAP_PORT, NO_HOP, Node, Steer, Unit, node_flags, steer_flags, unit_flags},
+    encap::{self, Hops, Outer},
+    family::{Family, V4, V6},
+    find::{Found, Meaning, Unfound, find},
     frame::Frame,
-    hash::{self, Flow},
-    headers::{ETHERTYPE_IPV4, IPV4, Ipv4, Link, Ports, TCP, UDP, UDP_LENGTH},
+    hash,
+    headers::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, Packet, UDP, UDP_LENGTH},
+    reason::Reason,
+    tables::Tables,
 };
-
-/// What the maps hold, as one packet sees it.
-pub trait Tables {
-    /// `META`.
-    fn meta(&self) -> Option<&Meta>;
-    /// `SELF`.
-    fn this_node(&self) -> Option<&SelfNode>;
-    /// `VIPS`.
-    fn vip(&self, key: &VipKey) -> Option<&VipValue>;
-    /// `TABLES`.
-    fn bucket(&self, table: u8, index: u32) -> Option<&Bucket>;
-    /// `NODES`.
-    fn node(&self, id: u16) -> Option<&Node>;
-    /// `PEERS`: may this address send encapsulated packets?
-    fn is_peer(&self, address: &[u8; 16]) -> bool;
-    /// `PEER_MACS`: does this address belong to a node on the same segment?
-    fn is_peer_mac(&self, mac: &MacKey) -> bool;
-    /// `SETS` and `SOCKS`: does a worker listen for a new connection of this flow?
-    fn is_listening(&self, set: u8, flow: Flow, seed: [u32; 2]) -> bool;
-}
-
-/// Declares [`Reason`] with its number, name and action, so that they cannot drift apart.
-macro_rules! reasons {
-    ($($(#[$doc:meta])+ $variant:ident = $number:literal, $action:literal, $label:literal;)+) => {
-        /// Why a frame was treated as it was: the index of its counter.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u32)]
-        pub enum Reason { $($(#[$doc])+ $variant = $number),+ }
-
-        impl Reason {
-            /// Every reason, in the order of its counters.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// Index into `COUNTERS`.
-            #[inline(always)]
-            pub const fn index(self) -> u32 {
-                self as u32
-            }
-
-            /// Label of the metric: `pass`, `drop`, `forward` or `assign`.
-            pub const fn action(self) -> &'static str {
-                match self { $(Self::$variant => $action),+ }
-            }
-
-            /// Label of the metric: why.
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label),+ }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// Neither IPv4 nor a length that IPv4 can have: ARP, IPv6, three VLAN tags.
-    NotIpv4 = 0, "pass", "not_ipv4";
-    /// Not TCP, and no encapsulated packet.
-    NotTcp = 1, "pass", "not_tcp";
-    /// TCP for an address and port that is no VIP.
-    NotVip = 2, "pass", "not_vip";
-    /// The frame ends inside a header, or its lengths contradict each other. The kernel has the
-    /// last word.
-    Malformed = 3, "pass", "malformed";
-    /// For a VIP, but another machine's frame: a switch flooded it.
-    OtherMac = 4, "pass", "other_mac";
-    /// This node owns the connection.
-    Own = 5, "pass", "own";
-    /// A peer sent it and this node serves it.
-    Decapsulated = 6, "pass", "decapsulated";
-    /// The maps are not filled, or a bucket or node is missing: served here.
-    NoTable = 7, "pass", "no_table";
-    /// The owner's MAC address is not known: served here.
-    NoNeighbour = 8, "pass", "no_neighbour";
-    /// The kernel refused room for the outer headers: served here.
-    NoRoom = 9, "pass", "no_room";
-    /// Sent to the owner inside UDP.
-    ForwardedUdp = 10, "forward", "udp";
-    /// Sent to the owner's MAC address as it was.
-    ForwardedL2 = 11, "forward", "l2";
-    /// A fragment for a VIP: fragments cannot be steered consistently.
-    Fragment = 12, "drop", "fragment";
-    /// IP options on a packet for a VIP.
-    IpOptions = 13, "drop", "ip_options";
-    /// A TCP header for a VIP that contradicts itself.
-    BadTcp = 14, "drop", "bad_tcp";
-    /// Too long to be encapsulated on the way to its owner.
-    TooBig = 15, "drop", "too_big";
-    /// Encapsulated, but from no peer.
-    NotPeer = 16, "drop", "not_peer";
-    /// From a peer, but the header or the inner packet is not understood.
-    BadEncapsulation = 17, "drop", "bad_encapsulation";
-    /// From a peer, but the inner destination is no VIP.
-    InnerNotVip = 18, "drop", "inner_not_vip";
-    /// `assign` gave the connection to a worker.
-    Assigned = 19, "assign", "assigned";
-    /// A new connection while no worker listens: `steer` drops its SYN, so that the client tries
-    /// again while a process restarts. From within the host `assign` refuses it, which answers with
-    /// a reset.
-    NoListener = 20, "drop", "no_listener";
-    /// `assign` dropped a connection to a port that the VIP does not serve, or a datagram to a VIP.
-    ClosedPort = 21, "drop", "closed_port";
-}
 
 /// What happens to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<'a> {
     /// The kernel goes on with it as it is.
-    Pass(Reason),
+    Pass,
     /// It ends here.
-    Drop(Reason),
+    Drop,
     /// The outer headers go, the kernel goes on with what was inside.
     Decapsulate {
-        /// Offset of the outer IPv4 header.
+        /// Offset of the outer IP header.
         network: usize,
+        /// Bytes from there to the inner one.
+        cut: usize,
+        /// EtherType of the inner packet, host byte order.
+        ethertype: u16,
     },
-    /// It leaves where it came in, to another MAC address.
+    /// It leaves as it is, to another MAC address.
     ForwardL2 {
-        /// The owner's MAC address.
-        destination: [u8; 6],
-        /// This node's.
-        source: [u8; 6],
+        /// Who gets it.
+        node: &'a Node,
     },
-    /// It leaves where it came in, inside new outer headers.
-    ForwardUdp {
-        /// Offset of the inner IPv4 header.
-        network: usize,
+    /// It leaves inside new outer headers.
+    Encapsulate {
+        /// Bytes before the inner IP header, which go: the link-layer header, and the outer headers
+        /// that it came in, if it did.
+        cut: usize,
         /// What the outer headers say.
-        outer: Outer,
+        outer: Outer<'a>,
     },
+}
+
+/// A verdict and what is counted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// What happens to the frame.
+    pub verdict: Verdict<'a>,
+    /// Why.
+    pub reason: Reason,
+    /// Index of the VIP it is for; [`NO_VIP`] for none.
+    pub vip: u32,
+    /// The node that it goes to, or that sent it encapsulated; [`NO_HOP`] for none.
+    pub node: u16,
+    /// Whether the sending node steers by another table.
+    pub is_skewed: bool,
+}
+
+/// The index of no VIP.
+pub const NO_VIP: u32 = u32::MAX;
+
+impl<'a> Decision<'a> {
+    /// About a frame that is for no VIP.
+    #[inline(always)]
+    const fn of(verdict: Verdict<'a>, reason: Reason) -> Self {
+        Self {
+            verdict,
+            reason,
+            vip: NO_VIP,
+            node: NO_HOP,
+            is_skewed: false,
+        }
+    }
+
+    #[inline(always)]
+    const fn pass(reason: Reason) -> Self {
+        Self::of(Verdict::Pass, reason)
+    }
+
+    #[inline(always)]
+    const fn drop(reason: Reason) -> Self {
+        Self::of(Verdict::Drop, reason)
+    }
+}
+
+/// What a frame is, before it is looked at closely. Each kind has a function of its own: a program has
+/// 512 bytes of stack for all functions of a call chain, and inlined into one they would all take
+/// theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An IPv4 packet that no peer has encapsulated.
+    Plain4,
+    /// The same of IPv6.
+    Plain6,
+    /// UDP to the port of encapsulation; by the versions of the outer and the inner packet.
+    Encapsulated44,
+    /// IPv6 in IPv4.
+    Encapsulated46,
+    /// IPv4 in IPv6.
+    Encapsulated64,
+    /// IPv6 in IPv6.
+    Encapsulated66,
 }
 
 /// Decides about one frame.
 #[inline(always)]
-pub fn steer<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T) -> Verdict {
-    let Some(link) = Link::parse(frame) else {
-        return Verdict::Pass(Reason::Malformed);
+pub fn steer<'a, T: Tables>(frame: &(impl Frame + ?Sized), tables: &'a T) -> Decision<'a> {
+    let decided = match kind(frame) {
+        Err(reason) => Err(reason),
+        Ok((link, Kind::Plain4)) => plain::<V4, T>(frame, tables, &link),
+        Ok((link, Kind::Plain6)) => plain::<V6, T>(frame, tables, &link),
+        Ok((link, Kind::Encapsulated44)) => encapsulated::<V4, V4, T>(frame, tables, &link),
+        Ok((link, Kind::Encapsulated46)) => encapsulated::<V4, V6, T>(frame, tables, &link),
+        Ok((link, Kind::Encapsulated64)) => encapsulated::<V6, V4, T>(frame, tables, &link),
+        Ok((link, Kind::Encapsulated66)) => encapsulated::<V6, V6, T>(frame, tables, &link),
     };
-    if link.ethertype != ETHERTYPE_IPV4 {
-        return Verdict::Pass(Reason::NotIpv4);
-    }
-    let Some(packet) = Ipv4::parse(frame, link.payload) else {
-        return Verdict::Pass(Reason::Malformed);
-    };
-    match packet.protocol {
-        TCP => steer_tcp(frame, tables, &link, &packet),
-        UDP => steer_udp(frame, tables, &link, &packet),
-        _ => Verdict::Pass(Reason::NotTcp),
-    }
+    decided.unwrap_or_else(Decision::pass)
 }
 
+/// Tells which function decides about a frame.
+///
+/// # Errors
+///
+/// The reason why it passes, where it is none of our business.
 #[inline(always)]
-fn steer_tcp<F: Frame + ?Sized, T: Tables>(
-    frame: &F,
-    tables: &T,
-    link: &Link,
-    packet: &Ipv4,
-) -> Verdict {
-    // Options would put the TCP header at a place that only the packet knows; with them refused it
-    // is at one of three, which the verifier can follow.
-    if packet.fragment || packet.header != IPV4 {
-        let reason = if packet.fragment {
-            Reason::Fragment
-        } else {
-            Reason::IpOptions
-        };
-        return unsteerable(tables, packet.destination, reason);
+pub fn kind(frame: &(impl Frame + ?Sized)) -> Result<(Link, Kind), Reason> {
+    let link = Link::parse(frame).ok_or(Reason::Malformed)?;
+    let protocol = match link.ethertype {
+        ETHERTYPE_IPV4 => frame.read::<1>(link.payload + 9),
+        ETHERTYPE_IPV6 => frame.read::<1>(link.payload + 6),
+        _ => return Err(Reason::NotIp),
+    };
+    let kind = match (link.ethertype == ETHERTYPE_IPV4, protocol == Some([UDP])) {
+        (true, false) => Kind::Plain4,
+        (false, false) => Kind::Plain6,
+        (true, true) => match datagram::<V4>(frame, &link)? {
+            false => Kind::Encapsulated44,
+            true => Kind::Encapsulated46,
+        },
+        (false, true) => match datagram::<V6>(frame, &link)? {
+            false => Kind::Encapsulated64,
+            true => Kind::Encapsulated66,
+        },
+    };
+    Ok((link, kind))
+}
+
+/// Whether a UDP packet to the port of encapsulation says that IPv6 is inside.
+#[inline(always)]
+fn datagram<O: Family>(frame: &(impl Frame + ?Sized), link: &Link) -> Result<bool, Reason> {
+    let packet = O::parse(frame, link.payload).ok_or(Reason::Malformed)?;
+    if packet.oddity.is_some() {
+        return Err(Reason::NotTcp);
     }
-    let Some(ports) = Ports::of_tcp(frame, link.payload + IPV4, packet.total - IPV4) else {
-        return unsteerable(tables, packet.destination, Reason::BadTcp);
+    let transport = link.payload + O::HEADER;
+    let ports = headers::ports(frame, transport).ok_or(Reason::Malformed)?;
+    if packet.total < O::HEADER + UDP_LENGTH {
+        return Err(Reason::Malformed);
+    }
+    if (ports >> 16) as u16 != ENCAP_PORT.to_be() {
+        return Err(Reason::NotTcp);
+    }
+    let flags = frame.read::<2>(transport + UDP_LENGTH);
+    Ok(flags.is_some_and(|[_, flags]| flags & steer_flags::V6 != 0))
+}
+
+/// Decides about a packet that no peer has encapsulated.
+///
+/// # Errors
+///
+/// The reason why it passes, where it is none of our business. Apart from decisions, since these are
+/// most packets: a program is done with them at once.
+#[inline(always)]
+pub fn plain<'a, F: Family, T: Tables>(
+    frame: &(impl Frame + ?Sized),
+    tables: &'a T,
+    link: &Link,
+) -> Result<Decision<'a>, Reason> {
+    let packet = F::parse(frame, link.payload).ok_or(Reason::Malformed)?;
+    let found = match find::<F, T>(frame, tables, link.payload, &packet) {
+        Ok(found) => found,
+        Err(Unfound::Pass(reason)) => return Err(reason),
+        Err(Unfound::Drop(reason, vip)) => {
+            tables.came(vip, packet.total, false);
+            return Ok(dropped(tables, reason, vip));
+        }
     };
-    let Some(vip) = tables.vip(&VipKey::tcp4(packet.destination, ports.destination)) else {
-        return Verdict::Pass(Reason::NotVip);
-    };
-    let (Some(this_node), Some(meta)) = (tables.this_node(), tables.meta()) else {
-        return Verdict::Pass(Reason::NoTable);
+    let way = Way {
+        cut: link.payload,
+        total: packet.total,
     };
     // A switch that floods, or an interface in promiscuous mode, shows us frames for others. If
     // every node steered them, the client's packet would arrive once per node.
-    if !this_node.macs.contains(&link.destination) {
-        return Verdict::Pass(Reason::OtherMac);
+    if !headers::destination_mac(frame).is_some_and(|mac| tables.is_own_mac(mac)) {
+        return Err(Reason::OtherMac);
     }
-    let flow = Flow::of(packet, ports);
-    let hash = hash::flow(flow, meta.seed);
-    let Some(bucket) = tables.bucket(vip.table, hash::bucket(hash)) else {
-        return Verdict::Pass(Reason::NoTable);
-    };
-    if bucket.hops[0] == this_node.id {
-        return if refused(frame, tables, link.payload + IPV4, vip, flow, meta) {
-            Verdict::Drop(Reason::NoListener)
-        } else {
-            Verdict::Pass(Reason::Own)
-        };
-    }
-    forward(tables, link, packet, this_node, bucket, hash)
+    tables.came(
+        found.vip.index,
+        packet.total,
+        found.meaning == Meaning::Opening,
+    );
+    Ok(Decision {
+        vip: found.vip.index,
+        ..of_client::<F, T>(frame, tables, link, &found, &way)
+    })
 }
 
-/// Tells whether the TCP header at `offset` opens a connection that nobody here would accept.
+/// About a packet for a VIP that ends here.
 #[inline(always)]
-fn refused<F: Frame + ?Sized, T: Tables>(
-    frame: &F,
-    tables: &T,
-    offset: usize,
-    vip: &VipValue,
-    flow: Flow,
-    meta: &Meta,
-) -> bool {
-    Ports::is_syn(frame, offset) && !tables.is_listening(vip.set, flow, meta.seed)
-}
-
-/// A packet that names a flow only in part: dropped for a VIP, none of our business otherwise.
-#[inline(always)]
-fn unsteerable<T: Tables>(tables: &T, destination: u32, reason: Reason) -> Verdict {
-    match tables.vip(&VipKey::address4(destination)) {
-        Some(_) => Verdict::Drop(reason),
-        None => Verdict::Pass(Reason::NotVip),
+fn dropped<'a, T: Tables>(tables: &T, reason: Reason, vip: u32) -> Decision<'a> {
+    tables.dropped(vip);
+    Decision {
+        vip,
+        ..Decision::drop(reason)
     }
 }
 
+/// How a packet came.
+struct Way {
+    /// Offset of the (inner) packet.
+    cut: usize,
+    /// Bytes of the (inner) packet.
+    total: usize,
+}
+
 #[inline(always)]
-fn forward<T: Tables>(
-    tables: &T,
+fn of_client<'a, F: Family, T: Tables>(
+    frame: &(impl Frame + ?Sized),
+    tables: &'a T,
     link: &Link,
-    packet: &Ipv4,
-    this_node: &SelfNode,
-    bucket: &Bucket,
-    hash: u32,
-) -> Verdict {
-    let Some(node) = tables
-        .node(bucket.hops[0])
-        .filter(|_| bucket.hops[0] != NO_HOP)
-    else {
-        return Verdict::Pass(Reason::NoTable);
+    found: &Found<'a, F::Address>,
+    way: &Way,
+) -> Decision<'a> {
+    let Some((number, unit)) = tables.unit() else {
+        return Decision::pass(Reason::NoTable);
     };
-    if node.flags & node_flags::V4 == 0 {
-        return Verdict::Pass(Reason::NoNeighbour);
+    let digest = F::digest(&found.flow, &unit.keys);
+    let hash = digest.bucket(&unit.keys);
+    let Some(bucket) = tables.bucket(number, found.vip.pool, hash::bucket(hash)) else {
+        return Decision::pass(Reason::NoTable);
+    };
+    let next = Next {
+        number,
+        unit,
+        hash,
+        hops: bucket.hops,
+    };
+    if bucket.hops[0] != unit.self_id {
+        return of_another::<F, T>(frame, tables, link, found, way, next);
     }
-    // A frame from a peer was steered once already: forwarding it as it is could send it round for
-    // ever.
-    let from_peer = node.flags & node_flags::L2 != 0
-        && tables.is_peer_mac(&MacKey {
-            mac: link.source,
-            reserved: [0; 2],
-        });
-    if node.flags & node_flags::L2 != 0 && !from_peer {
-        return Verdict::ForwardL2 {
-            destination: node.mac,
-            source: link.destination,
+    if found.meaning == Meaning::Opening {
+        return if tables.is_listening(found.vip.set, digest.worker(&unit.keys)) {
+            Decision::pass(Reason::Own)
+        } else {
+            dropped(tables, Reason::NoListener, found.vip.index)
         };
     }
-    if packet.total + encap::OVERHEAD > usize::from(node.mtu) {
-        return Verdict::Drop(Reason::TooBig);
+    let next = next.after_first();
+    if next.is_last() || F::has(tables, &found.flow, found.meaning.cookie()) {
+        return Decision::pass(Reason::Own);
     }
-    let hops = if from_peer {
-        [NO_HOP; 2]
-    } else {
-        [bucket.hops[1], bucket.hops[2]]
+    send_on::<F, T>(tables, found, way, &next)
+}
+
+/// Sends a packet whose connection is not here to the next node that may have it.
+///
+/// Where too many come, the packet is dropped and not kept: the kernel would answer with a reset, and
+/// end a connection that another node has.
+#[inline(always)]
+fn send_on<'a, F: Family, T: Tables>(
+    tables: &'a T,
+    found: &Found<'a, F::Address>,
+    way: &Way,
+    next: &Next<'a>,
+) -> Decision<'a> {
+    if !tables.may_send_on() {
+        return dropped(tables, Reason::NoChance, found.vip.index);
+    }
+    encapsulate::<F, T>(tables, found, way, next, Reason::SecondChance)
+}
+
+/// Sends a client's packet to the owner of its bucket.
+#[inline(always)]
+fn of_another<'a, F: Family, T: Tables>(
+    frame: &(impl Frame + ?Sized),
+    tables: &'a T,
+    link: &Link,
+    found: &Found<'a, F::Address>,
+    way: &Way,
+    next: Next<'a>,
+) -> Decision<'a> {
+    if next.unit.flags & unit_flags::BY_MAC == 0 {
+        return encapsulate::<F, T>(tables, found, way, &next, Reason::ForwardedUdp);
+    }
+    if !headers::source_mac(frame).is_some_and(|mac| tables.is_peer_mac(mac)) {
+        if let Some(decision) = by_mac(frame, tables, link, &next) {
+            return decision;
+        }
+        return encapsulate::<F, T>(tables, found, way, &next, Reason::ForwardedUdp);
+    }
+    // By another node's table this one comes first: theirs and ours differ while they change. No hops
+    // travelled with the frame, so this node looks for itself, then goes by its own table. As it is
+    // the frame is never sent on, or two such nodes would send it to and fro for ever.
+    let is_here =
+        found.meaning != Meaning::Opening && F::has(tables, &found.flow, found.meaning.cookie());
+    if is_here {
+        return Decision::pass(Reason::Own);
+    }
+    let next = next.without_self();
+    encapsulate::<F, T>(tables, found, way, &next, Reason::ForwardedUdp)
+}
+
+/// Where a packet may go.
+struct Next<'a> {
+    /// Which of the two units is in force.
+    number: u16,
+    unit: &'a Unit,
+    hash: u32,
+    /// Nodes to try, in turn.
+    hops: [u16; 3],
+}
+
+impl Next<'_> {
+    #[inline(always)]
+    const fn after_first(self) -> Self {
+        let [_, second, third] = self.hops;
+        Self {
+            hops: [second, third, NO_HOP],
+            ..self
+        }
+    }
+
+    /// Without this node, which is not the first.
+    #[inline(always)]
+    const fn without_self(self) -> Self {
+        let [first, second, third] = self.hops;
+        let hops = if second == self.unit.self_id {
+            [first, third, NO_HOP]
+        } else if third == self.unit.self_id {
+            [first, second, NO_HOP]
+        } else {
+            self.hops
+        };
+        Self { hops, ..self }
+    }
+
+    /// Whether nobody is left who could have the connection.
+    #[inline(always)]
+    const fn is_last(&self) -> bool {
+        self.hops[0] == NO_HOP || self.hops[0] == self.unit.self_id
+    }
+}
+
+/// Sends a frame as it is to a node on its segment; `None` where it is not that.
+#[inline(always)]
+fn by_mac<'a, T: Tables>(
+    frame: &(impl Frame + ?Sized),
+    tables: &'a T,
+    link: &Link,
+    next: &Next<'a>,
+) -> Option<Decision<'a>> {
+    const REACHED: u16 = node_flags::L2 | node_flags::RESOLVED;
+    let hop = next.hops[0];
+    let node = tables.node(next.number, hop)?;
+    let is_reached =
+        node.flags & REACHED == REACHED && headers::vlan(frame, link) == Some(node.vlan);
+    is_reached.then_some(Decision {
+        node: hop,
+        ..Decision::of(Verdict::ForwardL2 { node }, Reason::ForwardedL2)
+    })
+}
+
+/// Sends a packet to the first of the hops, with the others; keeps it where that cannot be reached.
+#[inline(always)]
+fn encapsulate<'a, F: Family, T: Tables>(
+    tables: &'a T,
+    found: &Found<'a, F::Address>,
+    way: &Way,
+    next: &Next<'a>,
+    reason: Reason,
+) -> Decision<'a> {
+    let [hop, second, third] = next.hops;
+    if hop == NO_HOP {
+        return Decision::pass(Reason::NoTable);
+    }
+    let Some(node) = tables.node(next.number, hop) else {
+        return Decision::pass(Reason::NoTable);
+    };
+    if node.flags & node_flags::RESOLVED == 0 {
+        return Decision::pass(Reason::NoNeighbour);
+    }
+    if way.total + encap::overhead(node) > usize::from(node.mtu) {
+        return dropped(tables, Reason::TooBig, found.vip.index);
+    }
+    let hops = Hops {
+        from: next.unit.self_id,
+        hops: [second, third],
+        inner_is_v6: F::IS_V6,
+        mark: next.unit.mark,
     };
     let outer = Outer {
-        destination_mac: node.mac,
-        source_mac: link.destination,
-        source: this_node.ip4,
-        destination: node.ip4,
-        inner_length: packet.total as u16,
-        flow_hash: hash,
-        from: this_node.id,
-        hops,
+        own: &next.unit.addresses,
+        node,
+        inner_length: way.total as u16,
+        flow_hash: next.hash,
+        steer: hops.steer(),
     };
-    Verdict::ForwardUdp {
-        network: link.payload,
+    let verdict = Verdict::Encapsulate {
+        cut: way.cut,
         outer,
+    };
+    Decision {
+        node: hop,
+        ..Decision::of(verdict, reason)
     }
 }
 
+/// Decides about a packet to the port of encapsulation: `I` in `O`.
+///
+/// # Errors
+///
+/// The reason why it passes, where it is none of our business.
 #[inline(always)]
-fn steer_udp<F: Frame + ?Sized, T: Tables>(
-    frame: &F,
-    tables: &T,
+pub fn encapsulated<'a, O: Family, I: Family, T: Tables>(
+    frame: &(impl Frame + ?Sized),
+    tables: &'a T,
     link: &Link,
-    packet: &Ipv4,
-) -> Verdict {
-    if packet.fragment || packet.header != IPV4 {
-        return Verdict::Pass(Reason::NotTcp);
+) -> Result<Decision<'a>, Reason> {
+    let packet = O::parse(frame, link.payload).ok_or(Reason::Malformed)?;
+    let transport = link.payload + O::HEADER;
+    let (number, unit) = tables.unit().ok_or(Reason::NoTable)?;
+    let is_ours = O::is_to(frame, link.payload, &unit.addresses)
+        && headers::destination_mac(frame).is_some_and(|mac| tables.is_own_mac(mac));
+    if !is_ours {
+        return Err(Reason::NotTcp);
     }
-    let transport = link.payload + IPV4;
-    let Some(ports) = Ports::of_udp(frame, transport, packet.total - IPV4) else {
-        return Verdict::Pass(Reason::Malformed);
+    let header = transport + UDP_LENGTH;
+    let Some([version, flags, f0, f1, h0, h1, h2, h3]) = frame.read::<8>(header) else {
+        return Ok(Decision::drop(Reason::BadEncapsulation));
     };
-    if ports.destination != ENCAP_PORT.to_be() {
-        return Verdict::Pass(Reason::NotTcp);
+    // The header says which node it is, the address that it is true.
+    let from = u16::from_be_bytes([f0, f1]);
+    let peer = tables.node(number, from);
+    let is_peer = from != unit.self_id
+        && peer.is_some_and(|peer| O::is_from(frame, link.payload, &peer.addresses));
+    if !is_peer {
+        return Ok(Decision::drop(Reason::NotPeer));
     }
-    let Some(this_node) = tables.this_node() else {
-        return Verdict::Pass(Reason::NoTable);
+    let next = Next {
+        number,
+        unit,
+        hash: 0,
+        hops: [
+            u16::from_be_bytes([h0, h1]),
+            u16::from_be_bytes([h2, h3]),
+            NO_HOP,
+        ],
     };
-    if packet.destination != this_node.ip4 || !this_node.macs.contains(&link.destination) {
-        return Verdict::Pass(Reason::NotTcp);
-    }
-    if !tables.is_peer(&mapped(packet.source)) {
-        return Verdict::Drop(Reason::NotPeer);
-    }
-    decapsulate(frame, tables, link.payload, packet.total)
+    let outer = O::HEADER + UDP_LENGTH + size_of::<Steer>();
+    let inner = Inner {
+        link,
+        network: link.payload + outer,
+        // Both lengths are known to fit their packet.
+        total: packet.total.wrapping_sub(outer),
+        is_final: flags & steer_flags::FINAL != 0,
+    };
+    let decision = if version == Steer::VERSION_LENGTH {
+        unwrapped::<I, T>(frame, tables, &inner, next)
+    } else {
+        Decision::drop(Reason::BadEncapsulation)
+    };
+    Ok(Decision {
+        node: if decision.node == NO_HOP {
+            from
+        } else {
+            decision.node
+        },
+        is_skewed: (flags ^ (unit.mark as u8) << 4) & steer_flags::MARK != 0,
+        ..decision
+    })
 }
 
-/// Checks what a peer sent before its outer headers go.
-#[inline(always)]
-fn decapsulate<F: Frame + ?Sized, T: Tables>(
-    frame: &F,
-    tables: &T,
+/// What a peer sent, without its outer headers.
+struct Inner<'a> {
+    link: &'a Link,
+    /// Offset of the inner packet.
     network: usize,
+    /// Bytes of the inner packet, by the outer one's account.
     total: usize,
-) -> Verdict {
-    let bad = Verdict::Drop(Reason::BadEncapsulation);
-    let header = network + IPV4 + UDP_LENGTH;
-    match frame.read::<8>(header) {
-        Some([Steer::VERSION_LENGTH, flags, ..]) if flags & crate::abi::steer_flags::V6 == 0 => {}
-        _ => return bad,
+    is_final: bool,
+}
+
+/// Checks what is inside before the outer headers go.
+#[inline(always)]
+fn unwrapped<'a, F: Family, T: Tables>(
+    frame: &(impl Frame + ?Sized),
+    tables: &'a T,
+    inner: &Inner<'_>,
+    next: Next<'a>,
+) -> Decision<'a> {
+    let bad = Decision::drop(Reason::BadEncapsulation);
+    let Some(packet) = F::parse(frame, inner.network) else {
+        return bad;
+    };
+    if packet.total != inner.total {
+        return bad;
     }
-    let inner_offset = network + encap::OVERHEAD;
-    let Some(inner) = Ipv4::parse(frame, inner_offset) else {
-        return bad;
-    };
-    if inner.total + encap::OVERHEAD != total
-        || inner.protocol != TCP
-        || inner.fragment
-        || inner.header != IPV4
-    {
-        return bad;
-    }
-    let Some(ports) = Ports::of_tcp(frame, inner_offset + IPV4, inner.total - IPV4) else {
-        return bad;
-    };
-    let Some(vip) = tables.vip(&VipKey::tcp4(inner.destination, ports.destination)) else {
-        return Verdict::Drop(Reason::InnerNotVip);
-    };
-    let flow = Flow::of(&inner, ports);
-    // The table is not asked again: two nodes whose tables differ for a moment would send the
-    // packet to and fro. Whoever gets it keeps it.
-    match tables.meta() {
-        Some(meta) if refused(frame, tables, inner_offset + IPV4, vip, flow, meta) => {
-            Verdict::Drop(Reason::NoListener)
+    let found = match find::<F, T>(frame, tables, inner.network, &packet) {
+        Ok(found) => found,
+        Err(Unfound::Pass(Reason::NotVip)) => return Decision::drop(Reason::InnerNotVip),
+        Err(Unfound::Pass(_)) => return bad,
+        Err(Unfound::Drop(_, vip)) => {
+            tables.came(vip, packet.total, false);
+            return dropped(tables, Reason::BadEncapsulation, vip);
         }
-        _ => Verdict::Decapsulate { network },
+    };
+    tables.came(
+        found.vip.index,
+        packet.total,
+        found.meaning == Meaning::Opening,
+    );
+    Decision {
+        vip: found.vip.index,
+        ..of_peer::<F, T>(tables, &found, &packet, inner, next)
+    }
+}
+
+/// The table is not asked again: two nodes whose tables differ for a moment would send the packet to
+/// and fro. It has the hops that its first node gave it, and loses one at each.
+#[inline(always)]
+fn of_peer<'a, F: Family, T: Tables>(
+    tables: &'a T,
+    found: &Found<'a, F::Address>,
+    packet: &Packet<F::Address>,
+    inner: &Inner<'_>,
+    next: Next<'a>,
+) -> Decision<'a> {
+    let network = inner.link.payload;
+    let keep = Decision::of(
+        Verdict::Decapsulate {
+            network,
+            cut: inner.network - network,
+            ethertype: F::ETHERTYPE,
+        },
+        Reason::Decapsulated,
+    );
+    if found.meaning == Meaning::Opening {
+        let digest = F::digest(&found.flow, &next.unit.keys);
+        return if tables.is_listening(found.vip.set, digest.worker(&next.unit.keys)) {
+            keep
+        } else {
+            dropped(tables, Reason::NoListener, found.vip.index)
+        };
+    }
+    if inner.is_final || next.is_last() || F::has(tables, &found.flow, found.meaning.cookie()) {
+        return keep;
+    }
+    let hash = F::digest(&found.flow, &next.unit.keys).bucket(&next.unit.keys);
+    let way = Way {
+        cut: inner.network,
+        total: packet.total,
+    };
+    let next = Next { hash, ..next };
+    let onward = send_on::<F, T>(tables, found, &way, &next);
+    // Whoever cannot be reached cannot be asked.
+    match onward.verdict {
+        Verdict::Pass => keep,
+        _ => onward,
     }
 }

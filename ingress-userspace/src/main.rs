@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Agent(config) => run::agent(&config).map(|()| ExitCode::SUCCESS),
         Command::Proxy(config) => run::proxy(&config).map(|()| ExitCode::SUCCESS),
         Command::Detach(args) => ask::detach(&args),
+        Command::Explain(args) => ask::explain(&args),
         Command::Status(args) => ask::status(&args),
         Command::Routes(args) => ask::routes(&args),
         Command::Metrics(args) => ask::metrics(&args),

@@ -61,6 +61,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         setup::ensure(&[pieces, release].concat())?;
     }
     build_ebpf::build()?;
+    if !serves {
+        build_ebpf::build_undo()?;
+    }
     println!("building the benchmark; the first time this takes some minutes");
     let bins: &[&str] = if serves && options.unprofiled {
         &["--bin", "bench", "--bin", "forebay"]

@@ -1,5 +1,5 @@
 //! `build-ebpf`: compiles the kernel programs to `target/ebpf/forebay.bpf.o`, which userspace
-//! embeds.
+//! embeds, and for benchmarks and tests to folders beside it, which it does not.
 //!
 //! The programs have a target directory of their own, since another compiler may build them. Every
 //! compiler and linker found is tried in turn: a nightly newer than the linker's LLVM cannot be
@@ -22,7 +22,9 @@ use crate::{
 };
 
 /// BTF needs debug information, which the linker turns into type information that the kernel reads.
-const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+/// The third version of the instruction set has 32-bit operations and all comparisons; every kernel
+/// from 5.15 on has it.
+const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
 
 /// Packet fields are not aligned; told that loads need not be, LLVM reads each at once instead of
 /// byte by byte.
@@ -33,6 +35,9 @@ const PROGRAMS: &str = "programs";
 
 /// The feature that logs each packet.
 const PACKET_LOG: &str = "packet-log";
+
+/// The feature that puts each frame back as it was.
+const UNDO: &str = "undo";
 
 /// The command line of `cargo xtask build-ebpf`.
 #[derive(Args)]
@@ -54,22 +59,46 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.check {
         return check();
     }
-    if options.packet_log {
-        compile(PACKET_LOG)?;
-        return fs::remove_file(stamp()).context("mark the object as a debug build");
-    }
+    let features = if options.packet_log {
+        PACKET_LOG
+    } else {
+        PROGRAMS
+    };
     if options.force {
-        fs::remove_file(stamp()).ok();
+        fs::remove_file(stamp(features)).ok();
+    }
+    if options.packet_log {
+        build_packet_log()?;
+        // The embedded one is stale from now on.
+        fs::remove_file(stamp(PROGRAMS)).ok();
+        fs::create_dir_all(folder(PROGRAMS))?;
+        fs::copy(object(PACKET_LOG), object(PROGRAMS)).context("embed the debug build")?;
+        return Ok(());
     }
     build()
 }
 
 /// Builds the object unless it is newer than its sources.
 pub(crate) fn build() -> Result<()> {
-    if is_fresh() {
+    build_unless_fresh(PROGRAMS)
+}
+
+/// Builds, unless it is newer than its sources, the object that benchmarks load: it puts each frame
+/// back as it was.
+pub(crate) fn build_undo() -> Result<()> {
+    build_unless_fresh(UNDO)
+}
+
+/// Builds, unless it is newer than its sources, the object that logs each packet.
+pub(crate) fn build_packet_log() -> Result<()> {
+    build_unless_fresh(PACKET_LOG)
+}
+
+fn build_unless_fresh(features: &str) -> Result<()> {
+    if is_fresh(features) {
         Ok(())
     } else {
-        compile(PROGRAMS)
+        compile(features)
     }
 }
 
@@ -88,7 +117,7 @@ fn compile(features: &str) -> Result<()> {
             match run_shown(
                 cargo(&compiler, &linker, "build", features)?.args(["--bin", "forebay-ebpf"]),
             ) {
-                Ok(()) => return keep(&built(), started),
+                Ok(()) => return keep(features, started),
                 Err(error) => failures.push(error),
             }
         }
@@ -123,17 +152,11 @@ pub(crate) fn check() -> Result<()> {
 
 fn cargo(compiler: &Compiler, linker: &Path, subcommand: &str, features: &str) -> Result<Command> {
     let mut cargo = compiler.cargo();
-    // The log builds its lines on the stack, where the verifier takes no misaligned store.
-    let flags = if features == PACKET_LOG {
-        FLAGS.to_owned()
-    } else {
-        format!("{FLAGS} {MISALIGNED}")
-    };
     // The linker is found in PATH, and so is cargo-clippy: the compiler's own before another's.
     let path =
         path_with(&[linker.parent(), compiler.dir()].map(|dir| dir.unwrap_or(Path::new("/"))))?;
     cargo
-        .env("RUSTFLAGS", flags)
+        .env("RUSTFLAGS", flags(features))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("PATH", path)
         .arg(subcommand)
@@ -157,38 +180,70 @@ fn cargo(compiler: &Compiler, linker: &Path, subcommand: &str, features: &str) -
     Ok(cargo)
 }
 
+/// What the compiler is told beside the features.
+fn flags(features: &str) -> String {
+    // The log builds its lines on the stack, where the verifier takes no misaligned store.
+    if features == PACKET_LOG {
+        FLAGS.to_owned()
+    } else {
+        format!("{FLAGS} {MISALIGNED}")
+    }
+}
+
 fn built() -> PathBuf {
     workspace::target().join("ebpf-build/bpfel-unknown-none/ebpf/forebay-ebpf")
 }
 
-/// Where userspace's build script looks for the object.
-fn object() -> PathBuf {
-    workspace::target().join("ebpf/forebay.bpf.o")
+/// The folder of the object with these features. Userspace's build script looks into `ebpf` and
+/// watches all of it, so the objects that it does not embed have others.
+fn folder(features: &str) -> PathBuf {
+    workspace::target().join(match features {
+        UNDO => "ebpf-undo",
+        PACKET_LOG => "ebpf-log",
+        _ => "ebpf",
+    })
 }
 
-fn stamp() -> PathBuf {
-    workspace::target().join("ebpf/built-at")
+fn object(features: &str) -> PathBuf {
+    folder(features).join("forebay.bpf.o")
+}
+
+/// Was written when the last build began, and holds that build's flags.
+fn stamp(features: &str) -> PathBuf {
+    folder(features).join("built-at")
 }
 
 /// Puts the object in its place. An equal one is left alone, so that userspace is not compiled
 /// again.
-fn keep(built: &Path, started: SystemTime) -> Result<()> {
-    let bytes = fs::read(built).with_context(|| format!("read {}", built.display()))?;
-    let object = object();
+fn keep(features: &str, started: SystemTime) -> Result<()> {
+    let built = built();
+    let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let object = object(features);
     if fs::read(&object).ok().as_ref() != Some(&bytes) {
-        fs::create_dir_all(object.parent().unwrap_or(Path::new("/")))?;
+        fs::create_dir_all(folder(features))?;
         let partial = object.with_extension("partial");
         fs::write(&partial, &bytes)?;
         fs::rename(&partial, &object)?;
     }
-    fs::File::create(stamp())?.set_modified(started)?;
+    let stamp = stamp(features);
+    fs::write(&stamp, flags(features))?;
+    fs::File::options()
+        .write(true)
+        .open(&stamp)?
+        .set_modified(started)?;
     println!("built {} ({} bytes)", object.display(), bytes.len());
     Ok(())
 }
 
-fn is_fresh() -> bool {
+/// Whether the object is of these sources and these flags.
+fn is_fresh(features: &str) -> bool {
+    let stamp = stamp(features);
+    // Flags are compared and not only dated: xtask's own source is none of the object's.
+    if fs::read_to_string(&stamp).ok() != Some(flags(features)) {
+        return false;
+    }
     let modified = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
-    let Some(built) = modified(&stamp()).filter(|_| object().exists()) else {
+    let Some(built) = modified(&stamp).filter(|_| object(features).exists()) else {
         return false;
     };
     let root = workspace::root();

@@ -1,9 +1,11 @@
 //! EVENT: turns the objects of a cluster, or of a folder of manifests, into updates.
 //!
 //! `watch` → `index` (`kind`, `slice`, `kept`) → `annotation` (`globals`), `translate` → `publish`; [`kernel`] loads the
-//! BPF programs and updates their maps. This package never reads bytes from clients.
+//! BPF programs and updates their maps, of which a [`membership`] says who shares the virtual IPs. This package never reads bytes from clients.
 
 pub mod kernel;
+
+pub mod membership;
 
 mod watch;
 
@@ -128,6 +130,7 @@ pub fn update_of(text: &str) -> Update {
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,
+        listeners: Vec::new(),
     };
     let mut index = index::Index::default();
     let keys = index.apply(index::Event::Whole(Box::new(watch::index_of(text))));

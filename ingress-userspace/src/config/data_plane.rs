@@ -1,17 +1,26 @@
 //! Flags: virtual IPs through XDP and sk_lookup.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
-use ingress_agent::kernel::{Forward, XdpMode};
+use ingress_agent::{
+    kernel::{Forward, XdpMode},
+    membership::Membership,
+};
 
 /// The virtual IPs and how they are served.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DataPlaneArgs {
-    /// Serve this virtual IPv4 address on ports 80 and 443 through XDP and sk_lookup; repeatable
+    /// Serve this virtual address, IPv4 or IPv6, on ports 80 and 443 through XDP and sk_lookup;
+    /// repeatable
     #[arg(
         long,
         value_name = "ADDR",
@@ -20,7 +29,7 @@ pub(crate) struct DataPlaneArgs {
         requires_all = ["xdp_interface", "node_name"],
         help_heading = "Data plane"
     )]
-    pub(crate) vip: Vec<Ipv4Addr>,
+    pub(crate) vip: Vec<IpAddr>,
 
     /// Attach the XDP program to this interface; repeatable. Nodes may name theirs differently: each
     /// takes those that it has, and must have one
@@ -66,6 +75,18 @@ pub(crate) struct DataPlaneArgs {
         help_heading = "Data plane"
     )]
     pub(crate) node: Vec<NodeAddress>,
+
+    /// Read the nodes that share the virtual IPs from this YAML file, and again when it changes:
+    /// then nodes join and leave without losing a connection (docs/nodes.md)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FOREBAY_NODES_FILE",
+        requires = "vip",
+        conflicts_with = "node",
+        help_heading = "Data plane"
+    )]
+    pub(crate) nodes_file: Option<PathBuf>,
 
     /// Secret number, the same on all nodes, of the hash that picks a connection's node: who knows
     /// it can aim connections at one node. Required if several nodes share the virtual IPs
@@ -142,7 +163,7 @@ impl DataPlaneArgs {
     ///
     /// # Errors
     /// A name or an address is given twice.
-    pub(crate) fn nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
+    fn fixed_nodes(&self) -> Result<BTreeMap<String, Ipv4Addr>, ConfigError> {
         let mut nodes = BTreeMap::new();
         for node in &self.node {
             let address_taken = nodes.values().any(|address| *address == node.address);
@@ -156,6 +177,19 @@ impl DataPlaneArgs {
         Ok(nodes)
     }
 
+    /// The nodes that the flags name: a set that never changes.
+    ///
+    /// # Errors
+    /// A name or an address is given twice.
+    pub(crate) fn membership(&self, node_name: &str) -> Result<Membership, ConfigError> {
+        let nodes = self.fixed_nodes()?;
+        Ok(if nodes.is_empty() {
+            Membership::alone(node_name)
+        } else {
+            Membership::fixed(nodes)
+        })
+    }
+
     /// The seed of the flow hash. A lone node owns every connection, so that its seed tells nobody
     /// anything.
     ///
@@ -164,18 +198,22 @@ impl DataPlaneArgs {
     pub(crate) fn seed(&self) -> Result<u64, ConfigError> {
         match self.hash_seed {
             Some(seed) => Ok(seed),
-            None if self.node.len() > 1 => Err(ConfigError::NoSeed),
+            None if self.node.len() > 1 || self.nodes_file.is_some() => Err(ConfigError::NoSeed),
             None => Ok(0),
         }
     }
 
-    /// Why this node takes no part in the virtual IPs that the others share: it is not in the fixed
-    /// set. One set of flags serves all nodes, so this is no error.
-    pub(crate) fn takes_no_part(&self, node_name: Option<&str>) -> Option<String> {
-        let name = node_name?;
-        let is_listed = self.node.iter().any(|node| node.name == name);
-        (!self.vip.is_empty() && !self.node.is_empty() && !is_listed).then(|| {
-            format!("no --node names this node, {name}; it takes no part in the virtual IPs")
-        })
+    /// Why this node takes no part in the virtual IPs that the others share: it is not among them. One
+    /// set of flags serves all nodes, so this is no error.
+    pub(crate) fn takes_no_part(&self, node_name: &str, membership: &Membership) -> Option<String> {
+        let is_listed = membership
+            .named(node_name)
+            .is_some_and(|node| !node.is_gone);
+        let what = match &self.nodes_file {
+            Some(file) => format!("{} does not list", file.display()),
+            None => "no --node names".to_owned(),
+        };
+        (!self.vip.is_empty() && !is_listed)
+            .then(|| format!("{what} this node, {node_name}; it takes no part in the virtual IPs"))
     }
 }

@@ -7,6 +7,7 @@ mod listen;
 mod serve;
 mod source;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -82,8 +83,29 @@ pub(crate) enum Command {
     /// serves by them loses its virtual IPs until it is restarted: end it first.
     #[command(verbatim_doc_comment)]
     Detach(PinArgs),
+    /// Say which node gets the packets of a connection that enter by this one, and how
+    ///
+    /// Reads the pinned maps, by the same code as the programs; needs the right to (CAP_BPF, or root).
+    ///   forebay explain 198.51.100.7:40000 192.0.2.10:443
+    #[command(verbatim_doc_comment)]
+    Explain(ExplainArgs),
     /// Print what becomes of each annotation, as Markdown
     Annotations,
+}
+
+/// Flags of `forebay explain`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ExplainArgs {
+    /// Address and port of the client
+    #[arg(value_name = "CLIENT:PORT")]
+    pub(crate) client: SocketAddr,
+
+    /// The virtual IP and the port that it connects to
+    #[arg(value_name = "VIP:PORT")]
+    pub(crate) server: SocketAddr,
+
+    #[command(flatten)]
+    pub(crate) pins: PinArgs,
 }
 
 /// Flags of `forebay status`.
@@ -288,6 +310,8 @@ fn without_admin(_: &str) -> Result<String, String> {
 mod tests {
     use clap::CommandFactory;
 
+    use ingress_agent::membership::Membership;
+
     use super::*;
 
     fn run(flags: &[&str]) -> Result<Box<RunConfig>, clap::Error> {
@@ -354,11 +378,21 @@ mod tests {
             (&["--node", "n2=198.18.0.2"], false),
         ] {
             let config = run(&[&steer[..], flags].concat()).unwrap().data_plane;
-            let reason = config.takes_no_part(Some("n1"));
+            let reason = config.takes_no_part("n1", &config.membership("n1").unwrap());
             assert_eq!(reason.is_none(), takes_part, "{flags:?}");
         }
         let without_vips = run(&["--node-name", "n1"]).unwrap().data_plane;
-        assert_eq!(without_vips.takes_no_part(Some("n1")), None);
+        let nodes = without_vips.membership("n1").unwrap();
+        assert_eq!(without_vips.takes_no_part("n1", &nodes), None);
+        let file = ["--nodes-file", "nodes.yaml", "--hash-seed", "1"];
+        let by_file = run(&[&steer[..], &file].concat()).unwrap().data_plane;
+        let other = "epoch: 1\nnodes: [{id: 0, name: n2, address: 198.18.0.12}]";
+        let other = Membership::read(other).unwrap();
+        let reason = by_file.takes_no_part("n1", &other).unwrap();
+        assert!(
+            reason.starts_with("nodes.yaml does not list this node, n1"),
+            "{reason}"
+        );
     }
 
     #[test]
@@ -420,12 +454,13 @@ mod tests {
         ];
         let nodes = |flags: &[&str]| {
             let config = run(&[&steer[..], flags].concat()).unwrap();
-            config.data_plane.nodes()
+            config.data_plane.membership("n1")
         };
-        assert_eq!(nodes(&[]).unwrap().len(), 0);
+        assert_eq!(nodes(&[]).unwrap().nodes.len(), 1);
         assert_eq!(
             nodes(&["--node", "n1=198.18.0.1,n2=198.18.0.2"])
                 .unwrap()
+                .nodes
                 .len(),
             2
         );
@@ -449,5 +484,27 @@ mod tests {
             ["127.0.0.1:8443".parse().unwrap()]
         );
         assert_eq!(config.http_addresses(true), ["0.0.0.0:80".parse().unwrap()]);
+    }
+
+    #[test]
+    fn clients_find_forebay_at_its_listeners_and_virtual_ips() {
+        let vips = ["198.51.100.1", "2001:db8::1"].map(|vip| vip.parse().unwrap());
+        let of = |http: &[&str], vips: &[_]| {
+            let config = ListenArgs {
+                http: http
+                    .iter()
+                    .map(|address| address.parse().unwrap())
+                    .collect(),
+                https: vec!["127.0.0.1:0".parse().unwrap()],
+            };
+            let found = config.of_clients(vips);
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            found.join(" ")
+        };
+        assert_eq!(of(&["192.0.2.1:8080"], &[]), "192.0.2.1:8080");
+        assert_eq!(
+            of(&[], &vips),
+            "198.51.100.1:80 198.51.100.1:443 [2001:db8::1]:80 [2001:db8::1]:443"
+        );
     }
 }

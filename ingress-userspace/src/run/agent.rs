@@ -98,7 +98,6 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
         resync: feed.resync,
         proxy: None,
         hold: None,
-        closed: None,
         status,
         readiness,
         admin,
@@ -122,11 +121,13 @@ fn expose_proxy(metrics: &Registry, status: watch::Receiver<Arc<Status>>) {
     }));
 }
 
-/// As the status says it: no proxy, one that has no table yet, one that accepts, one that ends.
+/// As the status says it: no proxy, one that has no table yet, one that accepts, one that ends, one
+/// that accepts nothing more.
 const AWAY: &str = "away";
 const STARTING: &str = "starting";
 const SERVING: &str = "serving";
 const LEAVING: &str = "leaving";
+const CLOSED: &str = "closed";
 
 /// The proxy that gets the updates.
 struct Proxy {
@@ -152,8 +153,6 @@ struct Agent<'a> {
     proxy: Option<Proxy>,
     /// Until when the sockets of a lost proxy are held.
     hold: Option<Instant>,
-    /// Why connections for the virtual IPs do not reach the proxy.
-    closed: Option<String>,
     status: watch::Sender<Arc<Status>>,
     readiness: watch::Sender<Readiness>,
     admin: Answering,
@@ -192,7 +191,7 @@ impl Agent<'_> {
                     self.pass_on(&update).await;
                 }
                 frame = heard(&mut self.proxy) => match frame {
-                    Ok(message) => self.follow(message).await,
+                    Ok(message) => self.follow(message).await?,
                     Err(error) => self.lose(&error).await,
                 },
                 _ = heartbeat.tick() => {
@@ -215,6 +214,7 @@ impl Agent<'_> {
                         return Ok(());
                     }
                     leave = Some(Instant::now() + LEAVE);
+                    self.leave_if_over();
                 }
                 () = over(alone) => return Ok(()),
             }
@@ -228,7 +228,17 @@ impl Agent<'_> {
     fn is_leaving(&self) -> bool {
         self.proxy
             .as_ref()
-            .is_some_and(|proxy| proxy.stage == LEAVING)
+            .is_some_and(|proxy| [LEAVING, CLOSED].contains(&proxy.stage))
+    }
+
+    /// Gives the programs up once the proxy accepts nothing more and no other one is to come,
+    /// whichever is told first.
+    fn leave_if_over(&self) {
+        let is_ending = *self.readiness.borrow() == Readiness::ShuttingDown;
+        let proxy = self.proxy.as_ref();
+        if is_ending && proxy.is_none_or(|proxy| proxy.stage == CLOSED) {
+            self.data_plane.leave();
+        }
     }
 
     /// Gives a proxy its sockets, and everything that comes from now on.
@@ -312,7 +322,7 @@ impl Agent<'_> {
 
     /// Is ready as long as all is steered as asked, and between its beginning and its end.
     fn judge(&self) {
-        let refusal = self.data_plane.refusal().or(self.closed.as_deref());
+        let refusal = self.data_plane.refusal();
         self.readiness.send_if_modified(|readiness| {
             let now = match (&*readiness, refusal) {
                 (Readiness::Starting | Readiness::ShuttingDown, _) => return false,
@@ -342,7 +352,11 @@ impl Agent<'_> {
     }
 
     /// Does what the proxy says.
-    async fn follow(&mut self, message: FromProxy) {
+    ///
+    /// # Errors
+    /// Connections for the virtual IPs would not reach it. The next agent begins anew, and finds a
+    /// proxy that serves.
+    async fn follow(&mut self, message: FromProxy) -> anyhow::Result<()> {
         match message {
             FromProxy::Hello { .. } => {
                 self.lose(&LinkError::Turn("a second hello".to_owned()))
@@ -351,11 +365,7 @@ impl Agent<'_> {
             FromProxy::Resync => self.ask_for_whole(),
             FromProxy::Serving => {
                 let opened = self.data_plane.open().await;
-                self.closed = opened.err().map(|error| format!("{error:#}"));
-                if let Some(error) = &self.closed {
-                    let what = "connections for the virtual IPs do not reach the proxy";
-                    tracing::error!(error, "{what}");
-                }
+                opened.context("connections for the virtual IPs do not reach the proxy")?;
                 self.judge();
                 self.turn(SERVING);
                 self.tell(&FromAgent::Opened).await;
@@ -368,12 +378,11 @@ impl Agent<'_> {
             }
             FromProxy::Closed => {
                 self.abandon().await;
-                // Else another proxy comes, which is to be steered to.
-                if *self.readiness.borrow() == Readiness::ShuttingDown {
-                    self.data_plane.leave();
-                }
+                self.turn(CLOSED);
+                self.leave_if_over();
             }
         }
+        Ok(())
     }
 
     fn turn(&mut self, stage: &'static str) {

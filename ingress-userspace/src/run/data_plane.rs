@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,15 +17,24 @@ use super::{
     UsageError,
     handover::{self, Door},
     listener::{self, Role},
+    nodes_file::NodesFile,
     serve::Front,
 };
-use ingress_agent::kernel::{self, Extent, KernelPart, Removed, WorkerSockets};
-use ingress_proxy::metrics::{Kind, Registry};
+use ingress_agent::{
+    kernel::{
+        self, Extent, IpVersion, KernelError, KernelPart, Removed, VipCounters, WorkerSockets,
+    },
+    membership::Membership,
+};
+use ingress_proxy::metrics::{Exposition, Kind, Registry};
 
 use crate::{
     config::{DataPlaneArgs, ListenArgs, MOST_WORKERS},
     sockets::{Sockets, Steering},
 };
+
+/// How often the file of nodes is looked at.
+const NODES_FILE: Duration = Duration::from_secs(1);
 
 /// How often a process without virtual IPs looks whether the one that serves them has ended.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
@@ -36,7 +45,7 @@ pub(super) struct DataPlane {
     /// Second descriptors of the sockets that workers accept from; given up as soon as nobody needs
     /// them, so that a worker which closes its own ends the socket.
     held: Vec<(Place, TcpListener)>,
-    vips: Vec<Ipv4Addr>,
+    vips: Vec<IpAddr>,
     /// What was asked to be listened on, apart from VIPs; port 0 lets the kernel choose.
     asked: Vec<(Role, SocketAddr)>,
     /// What is listened on for it.
@@ -55,13 +64,25 @@ pub(super) struct DataPlane {
     refusal: Option<String>,
     /// The same, as long as this proxy runs.
     lacking: Option<String>,
+    /// For whoever shows how connections reach the workers.
+    shown: watch::Sender<Steering>,
+    /// Whether ordinary sockets are to serve virtual IPs of IPv6 too, where these cannot be steered.
+    falls_back_to_v6: bool,
+    /// Where the nodes are read from that share the virtual IPs.
+    nodes_file: Option<Mutex<NodesFile>>,
+    /// Why what it says is not in force.
+    misread: Mutex<Option<String>>,
     pin_dir: PathBuf,
-    /// What an earlier process may have left in the kernel that must go.
+    /// Whether what others left in the kernel must go once the workers accept.
+    withdraws: bool,
+    /// What another process may leave in the kernel that must go.
     leftovers: Option<Extent>,
+    /// Why it cannot be removed, as the log says already.
+    told: Mutex<Option<String>>,
 }
 
 impl DataPlane {
-    /// Installs the kernel part, where one is asked for.
+    /// Prepares the kernel part, where one is asked for.
     ///
     /// Where BPF is refused, workers listen on plain sockets; status, metrics and log say so.
     ///
@@ -72,7 +93,17 @@ impl DataPlane {
         node_name: Option<&str>,
         metrics: &Registry,
     ) -> anyhow::Result<Self> {
-        let nodes = config.nodes().map_err(UsageError::from)?;
+        let node_name = node_name.unwrap_or_default();
+        let (nodes_file, membership) = match &config.nodes_file {
+            Some(path) => {
+                let (file, membership) = NodesFile::open(path)?;
+                (Some(Mutex::new(file)), membership)
+            }
+            None => (
+                None,
+                config.membership(node_name).map_err(UsageError::from)?,
+            ),
+        };
         let mut data_plane = Self {
             kernel: None,
             held: Vec::new(),
@@ -87,16 +118,22 @@ impl DataPlane {
             degraded: None,
             refusal: None,
             lacking: None,
+            shown: watch::Sender::new(Steering::default()),
+            falls_back_to_v6: config.vip.iter().any(IpAddr::is_ipv6),
+            nodes_file,
+            misread: Mutex::default(),
             pin_dir: config.pins.pin_dir.clone(),
+            withdraws: false,
             leftovers: None,
+            told: Mutex::new(None),
         };
-        if let Some(reason) = config.takes_no_part(node_name) {
+        if let Some(reason) = config.takes_no_part(node_name, &membership) {
             tracing::warn!(reason, "serving ordinary sockets, no virtual IPs");
             data_plane.degraded = Some(reason);
         } else if !config.vip.is_empty() {
             let seed = config.seed().map_err(UsageError::from)?;
-            let settings = settings(config, node_name.unwrap_or_default(), nodes, seed);
-            match KernelPart::install(&settings).await {
+            let settings = settings(config, node_name, membership, seed);
+            match KernelPart::prepare(&settings).await {
                 Ok(kernel_part) => {
                     data_plane.mode = format!("xdp-{}", kernel_part.mode());
                     data_plane.kernel = Some(Arc::new(kernel_part));
@@ -115,6 +152,10 @@ impl DataPlane {
             error = reason,
             "XDP is unavailable: workers listen on plain sockets"
         );
+        self.give_up(reason);
+    }
+
+    fn give_up(&mut self, reason: String) {
         if let Some(kernel_part) = self.kernel.take() {
             kernel_part.leave();
         }
@@ -150,7 +191,7 @@ impl DataPlane {
             // Workers take no more sockets than they began with. What nobody accepts from must not be
             // steered to: clients would wait there.
             let bound = if is_served {
-                self.see_steered()
+                self.see_steered(&kernel_part)
             } else {
                 self.bind_steered(&kernel_part, workers)
             };
@@ -158,8 +199,12 @@ impl DataPlane {
                 self.refuse(&error);
             }
         }
-        if self.kernel.is_none() && !is_steered_to {
-            self.withdraw().await;
+        // Not before the workers accept: what is left drops the first packet of a connection, and its
+        // client tries again, where ordinary sockets that do not listen yet would have it refused.
+        self.withdraws = self.kernel.is_none() && !is_steered_to;
+        if is_steered_to {
+            // What an earlier fallback was to take away, this proxy serves by.
+            self.leftovers = None;
         }
         let (http, https) = self.plain_addresses(config);
         if is_served {
@@ -194,10 +239,10 @@ impl DataPlane {
         let mut is_ours = |place: &Place| {
             if place.is_steered {
                 steered += 1;
-                let is_local = place.address.ip() == Ipv4Addr::LOCALHOST;
+                let is_local = place.address.ip().is_loopback();
                 return self.kernel.is_some()
                     && is_local
-                    && steered <= 2 * usize::from(MOST_WORKERS);
+                    && steered <= 4 * usize::from(MOST_WORKERS);
             }
             let role = Role::of(place.transport);
             let addresses = if role == Role::Https { &https } else { &http };
@@ -239,18 +284,14 @@ impl DataPlane {
             Some(_) => Extent::Programs,
             None => Extent::All,
         });
-        if self.leftovers_are_gone().await {
-            self.leftovers = None;
-        } else {
+        if !self.leftovers_are_gone().await {
             tracing::warn!("another process serves virtual IPs; its programs go when it ends");
         }
     }
 
     /// Tries once more to take away what another process served by.
-    pub(super) async fn withdraw_again(&mut self) {
-        if self.leftovers_are_gone().await {
-            self.leftovers = None;
-        }
+    pub(super) async fn withdraw_again(&self) {
+        self.leftovers_are_gone().await;
     }
 
     /// Takes the leftovers away; `false` while another process serves by them.
@@ -268,10 +309,18 @@ impl DataPlane {
             })) => {
                 tracing::info!(?programs, ?vips, maps, "removed what served virtual IPs");
             }
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "cannot remove what served virtual IPs: connections to them may be lost until `forebay detach`"
-            ),
+            Err(error) => {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+                // It is tried every second.
+                if told.as_deref() != Some(&error) {
+                    tracing::error!(
+                        error,
+                        "cannot remove what served virtual IPs: connections to them may be lost until `forebay detach`"
+                    );
+                    *told = Some(error);
+                }
+            }
         }
         true
     }
@@ -299,18 +348,73 @@ impl DataPlane {
         });
         let vips = self.vips.iter().flat_map(|vip| {
             [(Transport::Plain, 80), (Transport::Tls, 443)]
-                .map(|(transport, port)| (transport, SocketAddr::new(IpAddr::V4(*vip), port)))
+                .map(|(transport, port)| (transport, SocketAddr::new(*vip, port)))
         });
         vips.chain(plain).collect()
     }
 
     /// How connections reach the workers, and why this is not as asked.
     pub(super) fn steering(&self) -> Steering {
-        let degraded = self.degraded.as_ref().or(self.lacking.as_ref());
-        let degraded = degraded.or(self.doorless.values().next());
+        let kernel_part = self.kernel.as_ref();
+        let condition = || kernel_part.and_then(|part| part.condition().borrow().clone());
+        let degraded = self.degraded.as_ref().or(self.lacking.as_ref()).cloned();
+        let misread = || {
+            self.misread
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
+        let degraded = degraded.or_else(condition).or_else(misread);
         Steering {
             mode: self.mode.clone(),
-            degraded: degraded.cloned(),
+            degraded: degraded.or_else(|| self.doorless.values().next().cloned()),
+        }
+    }
+
+    /// The same from now on, as it changes while [`Front::follow`] runs.
+    pub(super) fn steering_changes(&self) -> watch::Receiver<Steering> {
+        self.shown.subscribe()
+    }
+
+    async fn show_conditions(&self) {
+        if let Some(kernel_part) = &self.kernel {
+            let mut condition = kernel_part.condition();
+            while condition.changed().await.is_ok() {
+                self.shown.send_replace(self.steering());
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Steers by what the file of nodes says, whenever it says something else.
+    async fn follow_nodes(&self) {
+        let (Some(kernel_part), Some(file)) = (&self.kernel, &self.nodes_file) else {
+            return std::future::pending().await;
+        };
+        loop {
+            sleep(NODES_FILE).await;
+            let (changed, path) = {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                (file.changed(), file.path().display().to_string())
+            };
+            let Some(read) = changed else {
+                continue;
+            };
+            let misread = match read {
+                Ok(membership) => change_nodes(kernel_part, &path, &membership).await.err(),
+                Err(error) => Some(format!("{:#}", anyhow::Error::from(error))),
+            };
+            let mut told = self.misread.lock().unwrap_or_else(PoisonError::into_inner);
+            if *told == misread {
+                continue;
+            }
+            if let Some(reason) = &misread {
+                let epoch = kernel_part.epoch();
+                tracing::error!(reason, epoch, "the nodes stay as they were");
+            }
+            *told = misread;
+            drop(told);
+            self.shown.send_replace(self.steering());
         }
     }
 
@@ -346,7 +450,18 @@ impl DataPlane {
             return (config.http.clone(), config.https.clone());
         }
         let root = rustix::process::geteuid().is_root();
-        (config.http_addresses(root), config.https_addresses(root))
+        let (mut http, mut https) = (config.http_addresses(root), config.https_addresses(root));
+        // Where a virtual IP is of IPv6, sockets that take both kinds of connections: by default
+        // these listen on every address of IPv4 alone.
+        for (addresses, given) in [(&mut http, &config.http), (&mut https, &config.https)] {
+            let defaults = addresses.iter_mut().filter(|_| given.is_empty());
+            for address in
+                defaults.filter(|address| self.falls_back_to_v6 && address.ip().is_unspecified())
+            {
+                address.set_ip(Ipv6Addr::UNSPECIFIED.into());
+            }
+        }
+        (http, https)
     }
 
     /// Takes the sockets of the process that serves `address` now, or binds new ones.
@@ -412,18 +527,25 @@ impl DataPlane {
     }
 
     /// Notes it where the proxy that serves has no pairs for the kernel to hand connections to.
-    fn see_steered(&mut self) -> anyhow::Result<()> {
-        if self.steered()?.is_empty() {
-            let reason = "the proxy began without sockets for the virtual IPs; restart it";
-            tracing::error!(reason, "the virtual IPs are not served");
-            self.lacking = Some(reason.to_owned());
+    fn see_steered(&mut self, kernel_part: &KernelPart) -> anyhow::Result<()> {
+        let mut missing = None;
+        for version in kernel_part.versions() {
+            if self.steered(version)?.is_empty() {
+                missing = Some(version);
+            }
         }
+        let Some(version) = missing else {
+            return Ok(());
+        };
+        let reason =
+            format!("the proxy began without sockets for the virtual IPs of {version}; restart it");
+        tracing::error!(reason, "the virtual IPs are not served");
+        self.lacking = Some(reason);
         Ok(())
     }
 
     /// Binds the pairs that are missing for the kernel to hand connections to.
     fn bind_steered(&mut self, kernel_part: &KernelPart, workers: usize) -> anyhow::Result<()> {
-        let pairs = self.steered()?.len();
         let sharing = workers.min(kernel::MOST_WORKERS);
         if sharing < workers {
             tracing::warn!(
@@ -432,28 +554,33 @@ impl DataPlane {
                 "some workers get no connections for the virtual IPs; use --workers"
             );
         }
-        let sockets = kernel_part
-            .bind_listeners(sharing.saturating_sub(pairs))
-            .context("cannot bind the sockets for sk_lookup")?;
-        for WorkerSockets { http, https } in sockets {
-            for (transport, socket) in [(Transport::Plain, http), (Transport::Tls, https)] {
-                let place = Place {
-                    transport,
-                    address: socket.local_addr()?,
-                    is_steered: true,
-                };
-                self.held.push((place, socket));
+        for version in kernel_part.versions() {
+            let pairs = self.steered(version)?.len();
+            let sockets = kernel_part
+                .bind_listeners(sharing.saturating_sub(pairs), version)
+                .context("cannot bind the sockets for sk_lookup")?;
+            for WorkerSockets { http, https } in sockets {
+                for (transport, socket) in [(Transport::Plain, http), (Transport::Tls, https)] {
+                    let place = Place {
+                        transport,
+                        address: socket.local_addr()?,
+                        is_steered: true,
+                    };
+                    self.held.push((place, socket));
+                }
             }
         }
         Ok(())
     }
 
-    /// The pairs for the kernel to hand connections to, in the order of the workers.
-    fn steered(&self) -> std::io::Result<Vec<WorkerSockets>> {
+    /// The pairs for the kernel to hand connections of a version of IP to, in the order of the workers.
+    fn steered(&self, version: IpVersion) -> std::io::Result<Vec<WorkerSockets>> {
         let of = |transport| {
             let held = self.held.iter();
-            let held =
-                held.filter(move |(place, _)| place.is_steered && place.transport == transport);
+            let held = held.filter(move |(place, _)| {
+                let is_of_version = IpVersion::of(place.address.ip()) == version;
+                place.is_steered && place.transport == transport && is_of_version
+            });
             held.map(|(_, socket)| socket.try_clone())
         };
         let pairs = of(Transport::Plain).zip(of(Transport::Tls));
@@ -479,12 +606,23 @@ impl DataPlane {
         if let Some(kernel_part) = &self.kernel
             && self.lacking.is_none()
         {
-            let registered = self.steered().map_err(anyhow::Error::from);
-            if let Err(error) = registered.and_then(|pairs| Ok(kernel_part.register(&pairs)?)) {
-                self.refuse(&error);
+            let sockets = self.steered(IpVersion::V4).and_then(|four| {
+                let six = self.steered(IpVersion::V6)?;
+                Ok(kernel::Sockets { four, six })
+            });
+            let live = match sockets {
+                Ok(sockets) => kernel_part.go_live(&sockets).await.map_err(Into::into),
+                Err(error) => Err(anyhow::Error::from(error)),
+            };
+            if let Err(error) = live {
+                // The process ends by it; what it leaves would drop connections.
+                self.give_up(format!("{error:#}"));
                 self.withdraw().await;
                 return Err(error);
             }
+        }
+        if self.withdraws {
+            self.withdraw().await;
         }
         Ok(())
     }
@@ -514,8 +652,21 @@ impl DataPlane {
     /// may take the programs away, while connections here go on.
     pub(super) fn leave(&self) {
         if let Some(kernel_part) = &self.kernel {
+            self.stop();
             kernel_part.leave();
         }
+    }
+
+    /// Leads no new connections for the virtual IPs to the workers any more; whether it did before.
+    fn stop(&self) -> bool {
+        let Some(kernel_part) = &self.kernel else {
+            return false;
+        };
+        kernel_part.stop().unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "cannot stop new connections for the virtual IPs");
+            false
+        })
     }
 
     /// Lets go of everything that is listened on: nothing accepts from it, and nobody may wait for it.
@@ -540,26 +691,11 @@ impl DataPlane {
             return;
         };
         metrics.collect_with(Box::new(move |exposition| {
-            let name = "forebay_steer_packets_total";
-            exposition.family(
-                name,
-                Kind::Counter,
-                "Packets by action of the XDP and sk_lookup programs and by reason.",
-            );
-            match kernel_part.counters() {
-                Ok(counters) => {
-                    for (reason, count) in counters {
-                        exposition.sample(
-                            name,
-                            &[("action", reason.action()), ("reason", reason.label())],
-                            count,
-                        );
-                    }
-                }
-                Err(error) => tracing::warn!(
+            if let Err(error) = expose_counters(&kernel_part, exposition) {
+                tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "cannot read the BPF counters"
-                ),
+                );
             }
         }));
     }
@@ -577,13 +713,27 @@ impl Front for DataPlane {
     }
 
     async fn follow(&self) {
-        while !self.leftovers_are_gone().await {
-            sleep(WITHDRAWAL).await;
+        let look_again = async {
+            // Without end: a process that steers may begin later, and end before this one.
+            while self.leftovers.is_some() {
+                sleep(WITHDRAWAL).await;
+                self.leftovers_are_gone().await;
+            }
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            () = look_again => {}
+            () = self.following() => {}
+            () = self.follow_nodes() => {}
+            () = self.show_conditions() => {}
         }
-        self.following().await;
     }
 
     fn leaving(&mut self) {}
+
+    fn stop_new(&mut self) -> bool {
+        self.stop()
+    }
 
     /// Whether a successor serves all that this process serves, by the same sockets. Where there is no
     /// door, it has other sockets.
@@ -599,6 +749,99 @@ impl Front for DataPlane {
         self.waiting.abort_all();
         self.leave();
     }
+}
+
+/// Puts other nodes in force; says why not.
+async fn change_nodes(
+    kernel_part: &KernelPart,
+    path: &str,
+    membership: &Membership,
+) -> Result<(), String> {
+    let (epoch, before) = (membership.epoch, kernel_part.epoch());
+    if epoch == before && kernel_part.is_steering_by(membership) {
+        return Ok(());
+    }
+    // Who distributes files may be late with one: nodes must not go back to what others have left.
+    if epoch <= before {
+        return Err(format!(
+            "{path}: its epoch is {epoch}, and {before} is in force; each change needs a higher one"
+        ));
+    }
+    kernel_part
+        .apply(membership)
+        .await
+        .map_err(|error| format!("{path}: {:#}", anyhow::Error::from(error)))?;
+    let owners = membership.owners.current();
+    tracing::info!(epoch, ?owners, next = ?membership.owners.next(), "the nodes changed");
+    Ok(())
+}
+
+/// What the programs counted.
+fn expose_counters(
+    kernel_part: &KernelPart,
+    exposition: &mut Exposition,
+) -> Result<(), KernelError> {
+    let name = "forebay_steer_packets_total";
+    exposition.family(
+        name,
+        Kind::Counter,
+        "Packets by action of the XDP and sk_lookup programs and by reason.",
+    );
+    for (reason, count) in kernel_part.counters()? {
+        let labels = [("action", reason.action()), ("reason", reason.label())];
+        exposition.sample(name, &labels, count);
+    }
+    exposition.family(
+        "forebay_steer_epoch",
+        Kind::Gauge,
+        "Which set of nodes connections are steered by: the same number on nodes that have the same.",
+    );
+    exposition.sample("forebay_steer_epoch", &[], kernel_part.epoch());
+    let vips = kernel_part.vip_counters()?;
+    type Field = fn(&VipCounters) -> u64;
+    let fields: [(&str, &str, Field); 4] = [
+        (
+            "forebay_vip_packets_total",
+            "Packets for a virtual IP.",
+            |vip| vip.packets,
+        ),
+        (
+            "forebay_vip_bytes_total",
+            "Bytes of packets for a virtual IP.",
+            |vip| vip.bytes,
+        ),
+        (
+            "forebay_vip_syns_total",
+            "New connections to a virtual IP.",
+            |vip| vip.syns,
+        ),
+        (
+            "forebay_vip_drops_total",
+            "Packets for a virtual IP that were dropped.",
+            |vip| vip.drops,
+        ),
+    ];
+    for (name, help, field) in fields {
+        exposition.family(name, Kind::Counter, help);
+        for (vip, counters) in &vips {
+            exposition.sample(name, &[("vip", &*vip.to_string())], field(counters));
+        }
+    }
+    let name = "forebay_peer_packets_total";
+    let help = "Packets to another node (forward, second_chance) and from it (decapsulate; skewed: by \
+                another table).";
+    exposition.family(name, Kind::Counter, help);
+    for (node, counters) in kernel_part.node_counters()? {
+        for (action, count) in [
+            ("forward", counters.forwarded),
+            ("second_chance", counters.second_chances),
+            ("decapsulate", counters.decapsulated),
+            ("skewed", counters.skewed),
+        ] {
+            exposition.sample(name, &[("node", &*node), ("action", action)], count);
+        }
+    }
+    Ok(())
 }
 
 /// Whether a socket is one for `address`; port 0 is any.
@@ -623,7 +866,7 @@ fn inherit(role: Role, address: SocketAddr) -> Option<handover::Inheritance> {
 fn settings(
     config: &DataPlaneArgs,
     node_name: &str,
-    nodes: BTreeMap<String, Ipv4Addr>,
+    membership: Membership,
     hash_seed: u64,
 ) -> kernel::NodeSettings {
     // The namespace's own list; /sys may show the interfaces of another.
@@ -638,7 +881,7 @@ fn settings(
         mode: config.xdp_mode,
         forward: config.forward,
         node_name: node_name.to_owned(),
-        nodes,
+        membership,
         hash_seed,
         pin_dir: config.pins.pin_dir.clone(),
     }

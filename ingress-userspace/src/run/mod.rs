@@ -13,6 +13,7 @@ mod admin;
 mod data_plane;
 mod handover;
 mod listener;
+mod nodes_file;
 mod publish;
 mod signals;
 
@@ -118,7 +119,7 @@ async fn both(config: &RunConfig) -> anyhow::Result<()> {
         state: feed.state,
         report: Some(feed.report),
         sockets,
-        steering: None,
+        steering: Some(data_plane.steering_changes()),
     };
     let setup = Setup {
         config: &config.serve,

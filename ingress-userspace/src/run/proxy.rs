@@ -149,6 +149,11 @@ impl Front for Agent {
         matches!(timeout(ANSWER, replaced).await, Ok(Ok(true)))
     }
 
+    /// The agent holds the sockets: what comes waits there for the next proxy.
+    fn stop_new(&mut self) -> bool {
+        false
+    }
+
     fn close_doors(&mut self) {
         self.tell(Command::Closed);
     }

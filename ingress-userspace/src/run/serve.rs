@@ -12,9 +12,12 @@ use ingress_proxy::{
     metrics::{Registry, WorkerMetrics},
     table::Site,
     tls,
-    worker::{self, Inputs, Listener, Shutdown},
+    worker::{self, HANDSHAKE, Inputs, Listener, Shutdown},
 };
-use tokio::sync::{Barrier, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Barrier, mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     admin::Admin,
@@ -49,6 +52,10 @@ pub(super) trait Front {
 
     /// Whether a successor serves all that this process serves, by the same sockets.
     async fn is_replaced(&mut self) -> bool;
+
+    /// The workers are about to accept nothing more: new connections are to try again elsewhere, or
+    /// later. Whether any came here that could be led away.
+    fn stop_new(&mut self) -> bool;
 
     /// The workers do not accept any more.
     fn close_doors(&mut self);
@@ -165,7 +172,8 @@ pub(super) async fn serve(
             .then(|| process.node_name.as_deref().unwrap_or("-").into()),
         ..worker::WorkerSettings::default()
     });
-    let idle = Arc::new(Barrier::new(workers));
+    // The workers, and whoever lets them close.
+    let idle = Arc::new(Barrier::new(workers + 1));
     let (end, ended) = mpsc::unbounded_channel();
     let mut essential = Essential {
         workers: ended,
@@ -230,14 +238,25 @@ pub(super) async fn serve(
     } else {
         Shutdown::Alone
     });
-    let close_doors = async {
-        tokio::time::sleep(config.lame_duck).await;
+    let close = async {
+        if !replaced {
+            // A handshake that begins now must find somebody who accepts when it is over.
+            let lame_duck = config.lame_duck.min(config.shutdown_grace);
+            let last = HANDSHAKE.min(lame_duck);
+            let is_idle = timeout(lame_duck - last, idle.wait()).await.is_ok();
+            if front.stop_new() || !is_idle {
+                tokio::time::sleep(last).await;
+            }
+            shutdown.send_replace(Shutdown::Closing);
+        } else {
+            tokio::time::sleep(config.lame_duck).await;
+        }
         front.close_doors();
         std::future::pending().await
     };
     tokio::select! {
         () = join(threads, config.shutdown_grace, &mut signals) => {}
-        () = close_doors => {}
+        () = close => {}
     }
     tracing::info!("stopped");
     Ok(())

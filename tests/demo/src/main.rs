@@ -128,6 +128,7 @@ fn show_cluster(options: &Options, interrupted: &mpsc::Receiver<()>) -> Result<b
         } else {
             "l2"
         },
+        has_ipv6: false,
     };
     let cluster = Cluster::start(steering)?;
     println!(

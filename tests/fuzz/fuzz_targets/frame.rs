@@ -3,93 +3,137 @@
 #![no_main]
 
 use ingress_ebpf::{
-    abi::{Bucket, ENCAP_PORT, MacKey, Meta, Node, SelfNode, Steer, VipKey, VipValue, node_flags},
-    encap::{OVERHEAD, Outer},
-    hash::Flow,
-    verdict::{self, Reason, Tables, Verdict},
+    abi::{
+        Addresses, Bucket, ENCAP_PORT, Keys, Mac, NODES, Node, Steer, Unit, VipKey4, VipKey6,
+        VipValue, macs, node_flags, unit_flags,
+    },
+    encap::{Outer, overhead},
+    flow::Flow,
+    headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN},
+    reason::Reason,
+    tables::Tables,
+    verdict::{self, Verdict},
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Every address is a VIP and a peer; the first byte of the input says who owns it and how it is
-/// reached.
+const MTU: u16 = 1500;
+
+/// Every address is a VIP; the first byte of the input says who owns it and how it is reached.
 struct Everything {
-    meta: Meta,
-    this_node: SelfNode,
+    unit: Unit,
+    mac: Mac,
     vip: VipValue,
     bucket: Bucket,
-    node: Node,
+    /// The node that frames are from, and that packets come back to.
+    own: Node,
+    other: Node,
     is_peer: bool,
-    is_listening: bool,
+    is_here: bool,
 }
 
 impl Everything {
     /// `frame` is for this node if its bytes leave any way that it could be.
     fn new(choice: u8, frame: &[u8]) -> Self {
+        let word = |at: usize| -> u32 {
+            let bytes = frame
+                .get(at..at + 4)
+                .and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u32::from_ne_bytes).unwrap_or_default()
+        };
+        let six = |at: usize| [word(at), word(at + 4), word(at + 8), word(at + 12)];
         let mac = frame.first_chunk::<6>().copied().unwrap_or_default();
-        let ip4 = frame
-            .get(30..34)
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u32::from_ne_bytes)
-            .unwrap_or_default();
         let l2 = if choice & 1 == 0 { 0 } else { node_flags::L2 };
+        let family = if choice & 2 == 0 {
+            node_flags::V4
+        } else {
+            node_flags::V6
+        };
+        let node = |ip4, ip6| Node {
+            addresses: Addresses { ip6, ip4 },
+            interface: 1,
+            macs: macs([2, 0, 0, 0, 0, 9], mac),
+            flags: node_flags::RESOLVED | family | l2,
+            mtu: MTU,
+            vlan: if choice & 64 == 0 { 0 } else { 7u16.to_be() },
+            reserved: 0,
+        };
+        let own = node(word(30), six(38));
         Self {
-            meta: Meta {
-                seed: [1, 2],
-                ..Meta::default()
+            unit: Unit {
+                epoch: 3,
+                keys: Keys::of(1),
+                addresses: own.addresses,
+                self_id: 1,
+                flags: if l2 == 0 { 0 } else { unit_flags::BY_MAC },
+                fill: 3,
+                mark: 3,
             },
-            this_node: SelfNode {
-                id: 1,
-                ip4,
-                macs: [mac; 4],
-                ..SelfNode::default()
-            },
+            mac: Mac::new(mac),
             vip: VipValue::default(),
             bucket: Bucket {
-                hops: [u16::from(choice >> 1 & 3), 2, 3],
+                hops: [u16::from(choice >> 2 & 3), 2, 3],
+                epoch: 3,
             },
-            node: Node {
-                flags: node_flags::V4 | l2,
-                mtu: 1500,
-                ..Node::default()
-            },
-            is_peer: choice & 8 != 0,
-            is_listening: choice & 16 != 0,
+            own,
+            other: node(word(26), six(22)),
+            is_peer: choice & 16 != 0,
+            is_here: choice & 32 != 0,
         }
     }
 }
 
 impl Tables for Everything {
-    fn meta(&self) -> Option<&Meta> {
-        Some(&self.meta)
+    fn unit(&self) -> Option<(u16, &Unit)> {
+        Some((0, &self.unit))
     }
 
-    fn this_node(&self) -> Option<&SelfNode> {
-        Some(&self.this_node)
+    fn is_own_mac(&self, mac: Mac) -> bool {
+        self.mac == mac
     }
 
-    fn vip(&self, _: &VipKey) -> Option<&VipValue> {
+    fn vip4(&self, _: &VipKey4) -> Option<&VipValue> {
         Some(&self.vip)
     }
 
-    fn bucket(&self, _: u8, index: u32) -> Option<&Bucket> {
+    fn vip6(&self, _: &VipKey6) -> Option<&VipValue> {
+        Some(&self.vip)
+    }
+
+    fn bucket(&self, _: u16, _: u8, index: u32) -> Option<&Bucket> {
         assert!(index < 65_537, "bucket {index}");
         Some(&self.bucket)
     }
 
-    fn node(&self, _: u16) -> Option<&Node> {
-        Some(&self.node)
+    fn node(&self, _: u16, id: u16) -> Option<&Node> {
+        if id == self.unit.self_id {
+            return Some(&self.own);
+        }
+        // What a frame says may be any number.
+        (usize::from(id) < NODES).then_some(&self.other)
     }
 
-    fn is_peer(&self, _: &[u8; 16]) -> bool {
-        true
-    }
+    fn came(&self, _: u32, _: usize, _: bool) {}
 
-    fn is_peer_mac(&self, _: &MacKey) -> bool {
+    fn dropped(&self, _: u32) {}
+
+    fn is_peer_mac(&self, _: Mac) -> bool {
         self.is_peer
     }
 
-    fn is_listening(&self, _: u8, _: Flow, _: [u32; 2]) -> bool {
-        self.is_listening
+    fn may_send_on(&self) -> bool {
+        true
+    }
+
+    fn is_listening(&self, _: u8, _: u32) -> bool {
+        true
+    }
+
+    fn has4(&self, _: &Flow<u32>, _: Option<usize>) -> bool {
+        self.is_here
+    }
+
+    fn has6(&self, _: &Flow<[u32; 4]>, _: Option<usize>) -> bool {
+        self.is_here
     }
 }
 
@@ -98,52 +142,59 @@ impl Tables for Everything {
 fn plausible(choice: u8, bytes: &[u8]) -> Vec<u8> {
     let mut frame = bytes.to_vec();
     let length = u16::try_from(frame.len().saturating_sub(14)).unwrap_or(u16::MAX);
-    if choice & 32 == 0 && frame.len() >= 34 {
-        frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
-        frame[16..18].copy_from_slice(&length.to_be_bytes());
-        frame[20..22].fill(0);
-        frame[23] = if choice & 64 == 0 { 6 } else { 17 };
-    }
-    if choice & 160 == 128 && frame.len() >= 90 {
-        // As a peer sends it: UDP to our port, our header, a TCP packet inside.
-        frame[23] = 17;
-        frame[36..38].copy_from_slice(&ENCAP_PORT.to_be_bytes());
-        frame[38..40].copy_from_slice(&(length - 20).to_be_bytes());
-        frame[42..44].copy_from_slice(&[Steer::VERSION_LENGTH, 0]);
-        frame[50] = 0x45;
-        frame[52..54].copy_from_slice(&(length - 36).to_be_bytes());
-        frame[56..58].fill(0);
-        frame[59] = 6;
+    match choice >> 6 {
+        0 if frame.len() >= 34 => {
+            frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+            frame[16..18].copy_from_slice(&length.to_be_bytes());
+            frame[20..22].fill(0);
+            frame[23] = [6, 17, 1][usize::from(choice) % 3];
+        }
+        1 if frame.len() >= 54 => {
+            frame[12..15].copy_from_slice(&[0x86, 0xdd, 0x60]);
+            frame[18..20].copy_from_slice(&(length - 40).to_be_bytes());
+            frame[20] = [6, 17, 58][usize::from(choice) % 3];
+        }
+        2 if frame.len() >= 90 => {
+            // As a peer sends it: UDP to our port, our header, a TCP packet inside.
+            frame[12..15].copy_from_slice(&[0x08, 0x00, 0x45]);
+            frame[16..18].copy_from_slice(&length.to_be_bytes());
+            frame[20..22].fill(0);
+            frame[23] = 17;
+            frame[36..38].copy_from_slice(&ENCAP_PORT.to_be_bytes());
+            frame[38..40].copy_from_slice(&(length - 20).to_be_bytes());
+            frame[42] = Steer::VERSION_LENGTH;
+            frame[50] = 0x45;
+            frame[52..54].copy_from_slice(&(length - 36).to_be_bytes());
+            frame[56..58].fill(0);
+            frame[59] = 6;
+        }
+        _ => {}
     }
     frame
 }
 
-/// What an owner holds that the packet inside `outer` was sent to: the bucket is its own, and it
-/// listens.
-fn owner_of(outer: &Outer) -> Everything {
-    Everything {
-        this_node: SelfNode {
-            id: 1,
-            ip4: outer.destination,
-            macs: [outer.destination_mac; 4],
-            ..SelfNode::default()
-        },
-        bucket: Bucket { hops: [1, 2, 3] },
-        is_listening: true,
-        ..Everything::new(0, &[])
-    }
+fn bytes(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-/// The frame as it leaves: new MAC addresses, the rest of the link header, the outer headers.
-fn encapsulated(frame: &[u8], network: usize, outer: &Outer) -> Vec<u8> {
-    let macs = [outer.destination_mac, outer.source_mac].concat();
-    [
-        &macs,
-        &frame[macs.len()..network],
-        &outer.headers(),
-        &frame[network..],
-    ]
-    .concat()
+/// The frame as it leaves: a link header of the way to the node, the outer headers, the packet.
+fn encapsulated(frame: &[u8], cut: usize, outer: &Outer<'_>) -> Vec<u8> {
+    let mut sent = bytes(&outer.node.macs);
+    if outer.node.vlan != 0 {
+        sent.extend(ETHERTYPE_VLAN.to_be_bytes());
+        sent.extend(outer.node.vlan.to_ne_bytes());
+    }
+    if outer.node.flags & node_flags::V4 != 0 {
+        sent.extend(ETHERTYPE_IPV4.to_be_bytes());
+        let headers = bytes(&outer.headers4());
+        assert_eq!(internet_sum(&headers[..20]), 0xffff, "{headers:02x?}");
+        sent.extend(headers);
+    } else {
+        sent.extend(ETHERTYPE_IPV6.to_be_bytes());
+        sent.extend(bytes(&outer.headers6()));
+    }
+    sent.extend(&frame[cut..]);
+    sent
 }
 
 /// The sum of the header's words, which a right checksum makes all ones (RFC 1071).
@@ -154,68 +205,77 @@ fn internet_sum(header: &[u8]) -> u64 {
     (folded & 0xffff) + (folded >> 16)
 }
 
-/// The owner takes the encapsulated packet for what it was, and serves it.
-fn assert_arrives(frame: &[u8], network: usize, outer: &Outer) {
-    let sent = encapsulated(frame, network, outer);
-    let inner = usize::from(outer.inner_length);
-    let word = |at: usize| usize::from(u16::from_be_bytes([sent[at], sent[at + 1]]));
-
-    let ip = &sent[network..network + 20];
-    assert_eq!(internet_sum(ip), 0xffff, "checksum of {ip:02x?}");
-    assert_eq!(word(network + 2), inner + OVERHEAD, "length by IPv4");
-    assert_eq!(word(network + 24), inner + OVERHEAD - 20, "length by UDP");
-
-    let owner = owner_of(outer);
-    assert_eq!(
-        verdict::steer(sent.as_slice(), &owner),
-        Verdict::Decapsulate { network },
-        "{sent:02x?}"
-    );
-    let unpacked = without_outer(&sent, network);
-    assert_eq!(unpacked[network..], frame[network..], "what was inside");
-    assert_served(&unpacked, &owner);
-}
-
-fn without_outer(frame: &[u8], network: usize) -> Vec<u8> {
-    [&frame[..network], &frame[network + OVERHEAD..]].concat()
-}
-
-/// A node that owns the bucket and listens keeps the frame for the kernel.
-fn assert_served(frame: &[u8], owner: &Everything) {
-    assert_eq!(
-        verdict::steer(frame, owner),
-        Verdict::Pass(Reason::Own),
-        "{frame:02x?}"
-    );
+/// The node that gets an encapsulated packet takes it for what it was, or sends it on to a hop that
+/// travelled with it, until the last one keeps it.
+fn assert_arrives(frame: &[u8], cut: usize, outer: &Outer<'_>, receivers: [Everything; 2]) {
+    let mut sent = encapsulated(frame, cut, outer);
+    let inner = frame[cut..].to_vec();
+    let link = if outer.node.vlan == 0 { 14 } else { 18 };
+    for receiver in receivers.iter().cycle().take(4) {
+        let decision = verdict::steer(sent.as_slice(), receiver);
+        match decision.verdict {
+            Verdict::Decapsulate { network, cut, .. } => {
+                assert_eq!(network, link, "{sent:02x?}");
+                assert_eq!(sent[network + cut..], inner, "what was inside");
+                return;
+            }
+            Verdict::Encapsulate { cut, outer } => {
+                assert_eq!(decision.reason, Reason::SecondChance);
+                sent = encapsulated(&sent, cut, &outer);
+            }
+            verdict => panic!("{verdict:?}, {:?}: {sent:02x?}", decision.reason),
+        }
+    }
+    panic!("it goes round");
 }
 
 fuzz_target!(|input: &[u8]| {
-    let Some((choice, bytes)) = input.split_first() else {
+    let Some((choice, rest)) = input.split_first() else {
         return;
     };
-    let frame = plausible(*choice, bytes);
+    let frame = plausible(*choice, rest);
     let tables = Everything::new(*choice, &frame);
-    match verdict::steer(frame.as_slice(), &tables) {
-        Verdict::ForwardUdp { network, outer } => {
+    let decision = verdict::steer(frame.as_slice(), &tables);
+    match decision.verdict {
+        Verdict::Encapsulate { cut, outer } => {
+            let length = usize::from(outer.inner_length);
             assert!(
-                usize::from(outer.inner_length) + OVERHEAD <= 1500,
+                length + overhead(outer.node) <= usize::from(MTU),
                 "the packet is longer than the MTU"
             );
-            assert_arrives(&frame, network, &outer);
+            assert!(cut + length <= frame.len());
+            // Whoever gets it has the address that it was sent to, and another one for the sender.
+            let (own, other) = (tables.own.addresses, tables.other.addresses);
+            // And zero is nobody's address.
+            let is_ones = |of: Addresses| of.ip4 != 0 && of.ip6 != [0; 4];
+            let is_reachable =
+                own.ip4 != other.ip4 && own.ip6 != other.ip6 && is_ones(own) && is_ones(other);
+            if is_reachable {
+                let receiver = |self_id, own: Node, other| Everything {
+                    unit: Unit {
+                        self_id,
+                        addresses: own.addresses,
+                        ..tables.unit
+                    },
+                    mac: Mac::new([2, 0, 0, 0, 0, 9]),
+                    own,
+                    other,
+                    ..Everything::new(*choice, &frame)
+                };
+                // By turns: what one sends on has the addresses of both.
+                let receivers = [
+                    receiver(5, tables.other, tables.own),
+                    receiver(6, tables.own, tables.other),
+                ];
+                assert_arrives(&frame, cut, &outer, receivers);
+            }
         }
-        Verdict::Decapsulate { network } => {
-            let owner = Everything {
-                bucket: Bucket {
-                    hops: [tables.this_node.id, 2, 3],
-                },
-                is_listening: true,
-                ..tables
-            };
-            assert_served(&without_outer(&frame, network), &owner);
+        Verdict::Decapsulate { network, cut, .. } => {
+            assert!(network + cut < frame.len());
         }
-        Verdict::ForwardL2 { source, .. } => {
-            assert_eq!(source, frame[..6], "it leaves from where it arrived");
+        Verdict::ForwardL2 { .. } => {
+            assert!(!tables.is_peer, "it was steered once already");
         }
-        Verdict::Pass(_) | Verdict::Drop(_) => {}
+        Verdict::Pass | Verdict::Drop => {}
     }
 });

@@ -1,19 +1,27 @@
 //! The kernel programs on maps of a fixture world, without pins or links: for test runs of single
 //! frames.
 
-use std::{collections::HashMap as StdHashMap, time::Duration};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
-    Ebpf, EbpfLoader, Pod, TestRun, TestRunOptions,
+    Ebpf, Pod, TestRun, TestRunOptions,
     maps::{Array, ArrayOfMaps, HashMap, MapData, PerCpuArray},
     programs::{SkLookup, Xdp},
 };
 use ingress_ebpf::{
-    abi::{self, Abi, Bucket, MacKey, Meta, Node, SelfNode, TABLE_LEN, VipKey, VipValue},
-    encap::OVERHEAD,
+    abi::{
+        self, Abi, Bucket, Interface, Interfaces, MAGIC, Meta, NODES, Node, PEER_MAC_BITS, POOLS,
+        SCHEMA, TABLE_LEN, Unit, VipKey4, VipKey6, VipSlot4, VipSlot6, VipValue,
+    },
+    encap::OVERHEAD6,
     fixtures::{Action, World},
-    verdict::Reason,
+    reason::Reason,
+    vip_slots,
 };
 
 /// The loaded object and its filled maps.
@@ -33,17 +41,43 @@ pub struct Run {
 }
 
 impl Programs {
-    /// Loads the programs and fills the maps. With `undo` each run puts the frame back as it was.
+    /// Loads the programs that userspace carries and fills the maps.
     ///
     /// # Errors
     /// The binary carries no kernel object, or the process lacks the privilege.
-    pub fn load(world: &World, undo: bool) -> Result<Self> {
+    pub fn load(world: &World) -> Result<Self> {
         let object = ingress_agent::kernel::object().context("built without the kernel object")?;
-        let undo = u32::from(undo);
-        let mut ebpf = EbpfLoader::new()
-            .override_global("UNDO", &undo, true)
-            .load(object)?;
-        for name in ["steer", "pass"] {
+        Self::load_object(world, object, &["steer", "pass"])
+    }
+
+    /// Loads, from [`undoing_object`], programs that put each frame back as it was; `steer_many` and
+    /// `pass_many` are the same for another source port each time.
+    ///
+    /// # Errors
+    /// The object was not built, or the process lacks the privilege.
+    pub fn load_undoing(world: &World) -> Result<Self> {
+        let path = undoing_object();
+        let object = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Self::load_object(
+            world,
+            &object,
+            &["steer", "pass", "steer_many", "pass_many"],
+        )
+    }
+
+    /// Loads, from [`logging_object`], programs that write a line for each packet.
+    ///
+    /// # Errors
+    /// The object was not built, or the kernel refuses it.
+    pub fn load_logging(world: &World) -> Result<Self> {
+        let path = logging_object();
+        let object = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        Self::load_object(world, &object, &["steer", "pass"])
+    }
+
+    fn load_object(world: &World, object: &[u8], names: &[&str]) -> Result<Self> {
+        let mut ebpf = Ebpf::load(object)?;
+        for name in names {
             xdp(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("load {name}"))?;
@@ -57,17 +91,32 @@ impl Programs {
         Ok(Self { ebpf })
     }
 
+    /// Puts `assign` on the calling thread's network namespace, until dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn attach_assign(&mut self) -> Result<()> {
+        let assign: &mut SkLookup = self
+            .ebpf
+            .program_mut("assign")
+            .context("no program assign")?
+            .try_into()?;
+        let namespace = fs::File::open("/proc/thread-self/ns/net")?;
+        assign.attach(namespace)?;
+        Ok(())
+    }
+
     /// Runs a program `repeat` times on a frame of at least 14 bytes.
     ///
     /// # Errors
-    /// The kernel refuses, or the program answers something else than pass, drop or transmit.
+    /// The kernel refuses, or the program answers something else than pass, drop, transmit or redirect.
     pub fn run(&self, program: &str, frame: &[u8], repeat: u32) -> Result<Run> {
         let xdp: &Xdp = self
             .ebpf
             .program(program)
             .context("no such program")?
             .try_into()?;
-        let mut output = vec![0; frame.len() + OVERHEAD];
+        let mut output = vec![0; frame.len() + OVERHEAD6 + 4];
         let options = TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut output),
@@ -79,6 +128,7 @@ impl Programs {
             1 => Action::Drop,
             2 => Action::Pass,
             3 => Action::Transmit,
+            4 => Action::Redirect,
             other => anyhow::bail!("{program} answered {other}"),
         };
         output.truncate(result.data_size_out as usize);
@@ -103,6 +153,35 @@ impl Programs {
         Reason::ALL.iter().map(sum).collect()
     }
 
+    /// What came for the VIP of this index, added up over the CPUs: packets, bytes, SYNs, drops.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn vip_counters(&self, index: u32) -> Result<[u64; 4]> {
+        self.four_counters("VIP_COUNTERS", index)
+    }
+
+    /// What went to a node and came from it, added up over the CPUs: forwarded, second chances,
+    /// decapsulated, skewed.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn node_counters(&self, id: u16) -> Result<[u64; 4]> {
+        self.four_counters("NODE_COUNTERS", id.into())
+    }
+
+    fn four_counters(&self, name: &str, index: u32) -> Result<[u64; 4]> {
+        let map = self.ebpf.map(name).with_context(|| format!("no {name}"))?;
+        let counters: PerCpuArray<_, [u64; 4]> = map.try_into()?;
+        let mut sums = [0; 4];
+        for of_cpu in counters.get(&index, 0)?.iter() {
+            for (sum, count) in sums.iter_mut().zip(of_cpu) {
+                *sum += count;
+            }
+        }
+        Ok(sums)
+    }
+
     /// How many instructions the verifier walked through for each program.
     ///
     /// # Errors
@@ -119,6 +198,24 @@ impl Programs {
     }
 }
 
+/// Where `cargo xtask test` and `cargo xtask bench steer` put the object whose programs undo what
+/// they did: in cargo's target directory.
+pub fn undoing_object() -> PathBuf {
+    target().join("ebpf-undo/forebay.bpf.o")
+}
+
+/// Where `cargo xtask test` and `cargo xtask build-ebpf --packet-log` put the object whose programs
+/// write a line for each packet.
+pub fn logging_object() -> PathBuf {
+    target().join("ebpf-log/forebay.bpf.o")
+}
+
+fn target() -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    workspace.join(target)
+}
+
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     Ok(ebpf
         .program_mut(name)
@@ -126,37 +223,65 @@ fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
         .try_into()?)
 }
 
+/// Fills the second of the two units, so that a program that reads the first one is found out.
 fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
+    const UNIT: u32 = 1;
     let mut fresh = Array::<MapData, [u8; size_of::<Bucket>()]>::create(TABLE_LEN as u32, 0)?;
     for (index, bucket) in (0..).zip(&world.table) {
         fresh.set(index, plain(bucket)?, 0)?;
     }
     let tables = ebpf.map_mut("TABLES").context("no TABLES")?;
-    ArrayOfMaps::<_, Array<MapData, [u8; size_of::<Bucket>()]>>::try_from(tables)?
-        .set(0, &fresh, 0)?;
+    ArrayOfMaps::<_, Array<MapData, [u8; size_of::<Bucket>()]>>::try_from(tables)?.set(
+        UNIT * POOLS as u32,
+        &fresh,
+        0,
+    )?;
 
-    set::<{ size_of::<Meta>() }>(ebpf, "META", 0, plain(&world.meta)?)?;
-    set::<{ size_of::<SelfNode>() }>(ebpf, "SELF", 0, plain(&world.this_node)?)?;
+    let meta = Meta {
+        magic: MAGIC,
+        schema: SCHEMA,
+        current: UNIT as u16,
+    };
+    set::<{ size_of::<Meta>() }>(ebpf, "META", 0, plain(&meta)?)?;
+    set::<{ size_of::<Unit>() }>(ebpf, "UNITS", UNIT, plain(&world.unit)?)?;
+    let mut interfaces = Interfaces::default();
+    interfaces.0[2] = Interface {
+        index: world.interface,
+        mac: world.own_mac,
+    };
+    set::<{ size_of::<Interfaces>() }>(ebpf, "INTERFACES", 0, plain(&interfaces)?)?;
     for (id, node) in (0..).zip(&world.nodes) {
-        set::<{ size_of::<Node>() }>(ebpf, "NODES", id, plain(node)?)?;
+        let at = UNIT * NODES as u32 + id;
+        set::<{ size_of::<Node>() }>(ebpf, "NODES", at, plain(node)?)?;
     }
-    let vips: Vec<([u8; size_of::<VipKey>()], [u8; size_of::<VipValue>()])> = world
-        .vips
+    let vips: Vec<([u8; size_of::<VipKey4>()], [u8; size_of::<VipValue>()])> = world
+        .vips4
         .iter()
         .map(|(key, value)| Ok((plain(key)?, plain(value)?)))
         .collect::<Result<_>>()?;
-    insert(ebpf, "VIPS", vips)?;
-    insert(ebpf, "PEERS", owned(&world.peers))?;
-    let macs: Vec<([u8; size_of::<MacKey>()], u32)> = world
-        .peer_macs
+    insert(ebpf, "VIPS4", vips)?;
+    let vips: Vec<([u8; size_of::<VipKey6>()], [u8; size_of::<VipValue>()])> = world
+        .vips6
         .iter()
-        .map(|(key, id)| Ok((plain(key)?, *id)))
+        .map(|(key, value)| Ok((plain(key)?, plain(value)?)))
         .collect::<Result<_>>()?;
-    insert(ebpf, "PEER_MACS", macs)
-}
-
-fn owned<K: Copy, V: Copy>(map: &StdHashMap<K, V>) -> Vec<(K, V)> {
-    map.iter().map(|(key, value)| (*key, *value)).collect()
+    insert(ebpf, "VIPS6", vips)?;
+    let vips = world.vips4.iter().map(|(key, value)| (*key, *value));
+    for (index, slot) in (0..).zip(vip_slots::slots(vips)) {
+        set::<{ size_of::<VipSlot4>() }>(ebpf, "VIP_SLOTS4", index, plain(&slot)?)?;
+    }
+    let vips = world.vips6.iter().map(|(key, value)| (*key, *value));
+    for (index, slot) in (0..).zip(vip_slots::slots(vips)) {
+        set::<{ size_of::<VipSlot6>() }>(ebpf, "VIP_SLOTS6", index, plain(&slot)?)?;
+    }
+    let mut words = vec![0_u32; PEER_MAC_BITS / 32];
+    for mac in &world.peer_macs {
+        words[mac.bit() as usize / 32] |= 1 << (mac.bit() % 32);
+    }
+    for (index, word) in (0..).zip(words).filter(|(_, word)| *word != 0) {
+        set::<4>(ebpf, "PEER_MACS", index, word.to_ne_bytes())?;
+    }
+    Ok(())
 }
 
 /// A key or value as the bytes of its size.

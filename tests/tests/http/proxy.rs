@@ -28,7 +28,8 @@ pub(crate) struct Proxy {
     pub(crate) https: SocketAddr,
     pub(crate) registry: Arc<Registry>,
     site: Mutex<Site>,
-    shutdown: watch::Sender<Shutdown>,
+    shutdown: Arc<watch::Sender<Shutdown>>,
+    idle: Arc<Barrier>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -59,8 +60,9 @@ impl Proxy {
         let mut site = Site::new(Arc::clone(&resolver), Arc::clone(&registry));
         site.apply(state).unwrap();
         let (shutdown, begun) = watch::channel(Shutdown::NotYet);
+        let shutdown = Arc::new(shutdown);
         let (mut http, mut https) = (Shared::bind(), Shared::bind());
-        let (settings, idle) = (Arc::new(settings), Arc::new(Barrier::new(count)));
+        let (settings, idle) = (Arc::new(settings), Arc::new(Barrier::new(count + 1)));
         let start = |id| {
             let listeners = vec![
                 Listener {
@@ -89,6 +91,7 @@ impl Proxy {
             registry,
             site: Mutex::new(site),
             shutdown,
+            idle,
             threads,
         }
     }
@@ -100,9 +103,23 @@ impl Proxy {
         site.tidy();
     }
 
-    /// Begins the shutdown.
+    /// Begins the shutdown, and lets the workers close once all are idle, as the process does.
     pub(crate) fn shut_down(&self) {
-        self.shutdown.send_replace(Shutdown::Alone);
+        let begins = self.shutdown.send_if_modified(|phase| {
+            let begins = *phase == Shutdown::NotYet;
+            if begins {
+                *phase = Shutdown::Alone;
+            }
+            begins
+        });
+        if begins {
+            let (idle, shutdown) = (Arc::clone(&self.idle), Arc::clone(&self.shutdown));
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.unwrap().block_on(idle.wait());
+                shutdown.send_replace(Shutdown::Closing);
+            });
+        }
     }
 
     /// Whether all workers have ended.

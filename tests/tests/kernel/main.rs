@@ -1,7 +1,9 @@
 //! The kernel programs in a real kernel.
 //!
 //! `frames`: one by one in test runs. `assign`: connections on a machine of the lab. `install`:
-//! pins, links, restarts.
+//! pins, links, restarts. `takeover`: what a process that fails, hangs or wants something else does
+//! to the one that serves. `neighbours`: the kernel's table of them. `second_chance`: frames and the
+//! sockets of a machine.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +13,9 @@
 mod assign;
 mod frames;
 mod install;
+mod neighbours;
+mod second_chance;
+mod takeover;
 
 use std::{
     io::ErrorKind,
@@ -18,8 +23,11 @@ use std::{
     time::Duration,
 };
 
-use ingress_agent::kernel::{
-    Forward, KernelError, KernelPart, NodeSettings, Reason, XdpMode, object,
+use ingress_agent::{
+    kernel::{
+        Forward, IpVersion, KernelError, KernelPart, NodeSettings, Reason, Sockets, XdpMode, object,
+    },
+    membership::Membership,
 };
 use ingress_lab::{
     eventually,
@@ -43,12 +51,12 @@ fn can_run() -> bool {
 
 fn settings() -> NodeSettings {
     NodeSettings {
-        vips: vec![VIP],
+        vips: vec![VIP.into()],
         interfaces: vec![],
         mode: XdpMode::Native,
         forward: Forward::Udp,
         node_name: "n1".to_owned(),
-        nodes: [("n1".to_owned(), Ipv4Addr::new(198, 18, 0, 11))].into(),
+        membership: Membership::fixed([("n1".to_owned(), Ipv4Addr::new(198, 18, 0, 11))].into()),
         hash_seed: 1,
         pin_dir: PINS.into(),
     }
@@ -70,8 +78,22 @@ fn machine(name: &str) -> Namespace {
     namespace
 }
 
+/// Sockets of so many workers for virtual IPs of IPv4.
+fn v4(kernel_part: &KernelPart, workers: usize) -> Sockets {
+    Sockets {
+        four: kernel_part.bind_listeners(workers, IpVersion::V4).unwrap(),
+        six: Vec::new(),
+    }
+}
+
+/// Prepares and goes live without a worker.
 fn install(namespace: &Namespace, settings: NodeSettings) -> Result<(), KernelError> {
-    namespace.run(move || block_on(KernelPart::install(&settings)).map(drop))
+    namespace.run(move || {
+        block_on(async {
+            let kernel_part = KernelPart::prepare(&settings).await?;
+            kernel_part.go_live(&Sockets::default()).await
+        })
+    })
 }
 
 /// Accepts on the first of two sockets that has a connection, and says which it was and who

@@ -1,9 +1,16 @@
 //! What is left in the kernel where virtual IPs are served no more: nothing that drops packets.
 
-use std::process::{Command, Output};
+use std::{
+    fs::Permissions,
+    io::ErrorKind,
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output},
+    time::Duration,
+};
 
 use ingress_lab::{
-    client::{Answer, curl_in, start_curl},
+    client::{Answer, PendingCurl, curl_in, start_curl},
     eventually,
     forebay::{Launch, binary},
     lab::{self, Lab, NextHop, Node, PLAIN_HOST, VIP},
@@ -20,6 +27,16 @@ const BARE: [&str; 3] = [
     "--bounding-set=-all,+net_bind_service",
     "--inh-caps=-all,+net_bind_service",
 ];
+
+/// A cluster whose API server never answers.
+const NOWHERE: &str = "
+apiVersion: v1
+kind: Config
+clusters: [{name: nowhere, cluster: {server: 'http://127.0.0.1:1'}}]
+contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
+users: [{name: nobody, user: {}}]
+current-context: nowhere
+";
 
 /// The first node of a lab, which has the virtual IP for itself.
 struct Alone {
@@ -105,6 +122,22 @@ impl Alone {
         })
     }
 
+    /// A request for the virtual IP that a pod holds.
+    fn hold(&self) -> PendingCurl {
+        let (host, url) = (format!("Host: {PLAIN_HOST}"), format!("http://{VIP}/hold"));
+        let held = start_curl(Some(&self.lab.client), &["-H", &host, &url]).unwrap();
+        let pods = || self.lab.nodes.iter().flat_map(|node| &node.pods);
+        eventually("the request is at a pod", || {
+            pods().map(|pod| pod.origin.held()).sum::<u64>() == 1
+        });
+        held
+    }
+
+    fn release(&self) {
+        let pods = self.lab.nodes.iter().flat_map(|node| &node.pods);
+        pods.for_each(|pod| pod.origin.release());
+    }
+
     /// `forebay detach` on the node.
     fn detach(&self) -> Output {
         let mut command = Command::new(binary().unwrap());
@@ -128,6 +161,8 @@ fn ordinary_sockets_get_the_connections_that_can_be_steered_no_more() {
         .unwrap();
     assert!(!node.is_steered(), "{}", fallen_back.log_text());
     node.assert_served("by ordinary sockets");
+    let degraded = &fallen_back.status().unwrap()["data_plane"]["degraded"];
+    assert!(degraded.to_string().contains("CAP_BPF"), "{degraded}");
 }
 
 #[test]
@@ -164,12 +199,7 @@ fn a_process_that_ends_gives_the_virtual_ips_to_ordinary_sockets_and_keeps_its_r
     let Some(node) = Alone::new() else { return };
     let steering = node.steering().args(&["--lame-duck", "1s"]);
     let mut steering = steering.start().unwrap();
-    let (host, url) = (format!("Host: {PLAIN_HOST}"), format!("http://{VIP}/hold"));
-    let held = start_curl(Some(&node.lab.client), &["-H", &host, &url]).unwrap();
-    let pods = || node.lab.nodes.iter().flat_map(|node| &node.pods);
-    eventually("the request is at a pod", || {
-        pods().map(|pod| pod.origin.held()).sum::<u64>() == 1
-    });
+    let held = node.hold();
     let fallen_back = node.steering().args(&SOCKETS).wrapped_by(&BARE);
     let fallen_back = fallen_back.start_unready().unwrap();
     fallen_back
@@ -178,7 +208,7 @@ fn a_process_that_ends_gives_the_virtual_ips_to_ordinary_sockets_and_keeps_its_r
     steering.terminate().unwrap();
     eventually("the programs are gone", || !node.is_steered());
     node.assert_served("by ordinary sockets");
-    pods().for_each(|pod| pod.origin.release());
+    node.release();
     assert_eq!(held.answer().unwrap().status, 200);
     assert!(steering.wait().unwrap().success());
 }
@@ -212,15 +242,19 @@ fn a_proxy_keeps_its_virtual_ips_under_an_agent_that_cannot_steer_until_it_ends(
 }
 
 #[test]
-fn a_process_that_ends_for_want_of_sockets_leaves_no_program() {
+fn a_process_that_ends_for_want_of_sockets_leaves_no_program_that_steers() {
     let Some(node) = Alone::new() else { return };
     let few = ["prlimit", "--nofile=64:64"];
     let steering = node.steering().args(&["--workers", "40"]);
     let mut steering = steering.wrapped_by(&few).start_unready().unwrap();
     assert!(!steering.wait().unwrap().success());
     let log = steering.log_text();
-    assert!(log.contains("\"steering\""), "it was attached: {log}");
-    assert!(!node.is_steered(), "{log}");
+    // The interface stays taken by a program that lets every frame pass, for the next process.
+    let link = node.ip(&["-d", "link", "show", "eth0"]);
+    assert!(
+        link.contains("name pass") && !link.contains("name steer"),
+        "{link}\n{log}"
+    );
 }
 
 #[test]
@@ -233,7 +267,7 @@ fn detach_says_what_it_removed_and_finds_nothing_the_second_time() {
     let first = node.detach();
     let said = String::from_utf8_lossy(&first.stdout);
     assert!(first.status.success(), "{first:?}");
-    for removed in ["eth0", "network namespace", &VIP.to_string(), "10 maps"] {
+    for removed in ["eth0", "network namespace", &VIP.to_string(), "16 maps"] {
         assert!(said.contains(removed), "{removed}: {said}");
     }
     assert!(!node.is_steered() && !node.is_local(), "{said}");
@@ -245,4 +279,159 @@ fn detach_says_what_it_removed_and_finds_nothing_the_second_time() {
         String::from_utf8_lossy(&second.stdout),
         "nothing is attached\n"
     );
+}
+
+#[test]
+fn a_process_that_ends_keeps_its_requests_where_the_next_has_no_virtual_ips() {
+    let Some(node) = Alone::new() else { return };
+    let steering = node.steering().args(&["--lame-duck", "1s"]);
+    let mut steering = steering.start().unwrap();
+    let held = node.hold();
+    let plain = node.plain().args(&SOCKETS).start().unwrap();
+    steering.terminate().unwrap();
+    eventually("the programs are gone", || !node.is_steered());
+    node.release();
+    assert_eq!(held.answer().unwrap().status, 200, "{}", plain.log_text());
+    assert!(steering.wait().unwrap().success());
+    eventually("the virtual IP is gone", || !node.is_local());
+    // After the routes.
+    eventually("the pins are gone", || node.pins().is_empty());
+}
+
+#[test]
+fn ordinary_sockets_get_the_connections_that_a_later_process_steers_no_more() {
+    let Some(node) = Alone::new() else { return };
+    let fallen_back = node.steering().args(&SOCKETS).wrapped_by(&BARE);
+    let fallen_back = fallen_back.start_unready().unwrap();
+    fallen_back
+        .wait_for("not ready: serving without the virtual IPs")
+        .unwrap();
+    let mut steering = node.steering().start().unwrap();
+    node.assert_served("steered");
+    steering.kill();
+    eventually("the programs are gone", || !node.is_steered());
+    node.assert_served("by ordinary sockets");
+}
+
+#[test]
+fn an_agent_gives_the_virtual_ips_up_whether_it_or_its_proxy_is_told_to_end_first() {
+    let Some(node) = Alone::new() else { return };
+    let (vip, folder) = (VIP.to_string(), node.folder.path());
+    let link = folder.join("link.sock");
+    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
+    let mut agent = Launch::of("agent", &at)
+        .args(&["--manifests", folder.to_str().unwrap()])
+        .args(&["--vip", &vip, "--xdp-interface", "eth0"])
+        .args(&["--node-name", &node.node().name])
+        .within(&node.node().namespace)
+        .start_unready()
+        .unwrap();
+    let proxy = Launch::of("proxy", &at).args(&["--workers", "2", "--lame-duck", "0s"]);
+    let mut proxy = proxy.within(&node.node().namespace).start().unwrap();
+    let held = node.hold();
+    let fallen_back = node.steering().args(&SOCKETS).wrapped_by(&BARE);
+    let fallen_back = fallen_back.start_unready().unwrap();
+    fallen_back
+        .wait_for("not ready: serving without the virtual IPs")
+        .unwrap();
+    proxy.terminate().unwrap();
+    eventually("the proxy accepts no more", || node.ask().is_err());
+    agent.terminate().unwrap();
+    eventually("the programs are gone", || !node.is_steered());
+    node.assert_served("by ordinary sockets");
+    node.release();
+    assert_eq!(held.answer().unwrap().status, 200);
+    assert!(proxy.wait().unwrap().success());
+    assert!(agent.wait().unwrap().success());
+}
+
+#[test]
+fn no_client_is_refused_while_a_process_that_cannot_steer_starts() {
+    let Some(node) = Alone::new() else { return };
+    let mut steering = node.steering().start().unwrap();
+    steering.kill();
+    let nowhere = node.folder.path().join("kubeconfig");
+    std::fs::write(&nowhere, NOWHERE).unwrap();
+    let vip = VIP.to_string();
+    let fallen_back = Launch::cluster(nowhere.to_str().unwrap())
+        .args(&["--vip", &vip, "--xdp-interface", "eth0"])
+        .args(&["--metrics", "off", "--node-name", &node.node().name])
+        .args(&SOCKETS)
+        .wrapped_by(&BARE)
+        .within(&node.node().namespace);
+    let fallen_back = fallen_back.start_unready().unwrap();
+    // Of its admin socket: by then, all others are bound.
+    fallen_back.wait_for("listening").unwrap();
+    let client = node.lab.client.run(|| {
+        let patience = Duration::from_millis(300);
+        TcpStream::connect_timeout(&(VIP, 80).into(), patience).map(drop)
+    });
+    let kind = client.map_err(|error| error.kind());
+    assert_eq!(kind, Err(ErrorKind::TimedOut), "{}", fallen_back.log_text());
+}
+
+#[test]
+fn detach_says_it_where_it_may_not_look() {
+    let Some(node) = Alone::new() else { return };
+    let mut steering = node.steering().start().unwrap();
+    steering.kill();
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(binary().unwrap())
+        .arg("detach");
+    let output = node.node().namespace.run(move || {
+        let only_root = Permissions::from_mode(0o700);
+        std::fs::set_permissions("/sys/fs/bpf/forebay", only_root).unwrap();
+        command.output().unwrap()
+    });
+    assert!(!output.status.success(), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/sys/fs/bpf/forebay"), "{said}");
+    assert!(node.is_steered());
+}
+
+#[test]
+fn an_agent_that_cannot_go_live_ends_and_the_next_one_serves_by_the_same_proxy() {
+    let Some(node) = Alone::new() else { return };
+    let (vip, folder) = (VIP.to_string(), node.folder.path());
+    let link = folder.join("link.sock");
+    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
+    let mut agent = Launch::of("agent", &at)
+        .args(&["--manifests", folder.to_str().unwrap()])
+        .args(&["--vip", &vip, "--xdp-interface", "eth0"])
+        .args(&["--node-name", &node.node().name])
+        .within(&node.node().namespace)
+        .start_unready()
+        .unwrap();
+    agent.wait_for("listening").unwrap();
+    // As another process does that changes the pins and hangs.
+    let pins = node.node().namespace.run(|| {
+        let links = std::fs::File::open("/sys/fs/bpf/forebay/links").unwrap();
+        links.lock().unwrap();
+        links
+    });
+    let proxy = Launch::of("proxy", &at).args(&["--workers", "2"]);
+    let proxy = proxy
+        .within(&node.node().namespace)
+        .start_unready()
+        .unwrap();
+    assert!(!agent.wait().unwrap().success());
+    drop(pins);
+    agent.restart_unready().unwrap();
+    eventually("it is steered", || node.ask().is_ok());
+    drop(proxy);
+}
+
+#[test]
+fn a_process_serves_again_where_the_one_that_took_over_is_killed() {
+    let Some(node) = Alone::new() else { return };
+    let first = node.steering().start().unwrap();
+    node.assert_served("by the first");
+    let mut second = node.steering().start().unwrap();
+    node.assert_served("by the second");
+    second.kill();
+    eventually("the first serves again", || node.ask().is_ok());
+    let degraded = &first.status().unwrap()["data_plane"]["degraded"];
+    assert!(degraded.is_null(), "{degraded}");
 }

@@ -1,25 +1,29 @@
 //! Packets for a virtual IP through XDP and sk_lookup to pods, over three nodes in namespaces.
 //!
 //! {one next hop, ECMP} × {UDP, L2} × {native, generic}, a crash, and a node where XDP is refused.
-//! `leaving`: what is left where virtual IPs are served no more.
+//! `leaving`: what is left where virtual IPs are served no more. `survival`: long-lived connections while
+//! nodes drain and join.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panics")]
 
 mod leaving;
+mod survival;
 
-use std::{collections::BTreeMap, mem::offset_of, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use aya::maps::{Array, Map, MapData};
 use ingress_ebpf::{
-    abi::{Bucket, Meta, SCHEMA},
-    hash::{self, Flow},
+    abi::{Bucket, Keys},
+    family::{Family as _, V4},
+    flow::{self, Flow},
+    hash,
     maglev::{self, Member},
+    owners,
 };
 use ingress_lab::{
     client::{Answer, Wrk, curl_in, wrk},
     eventually,
     forebay::Launch,
-    lab::{self, CLIENT, Cluster, Lab, NextHop, PLAIN_HOST, Steering, TLS_HOST, VIP},
+    lab::{self, CLIENT, Cluster, HASH_SEED, Lab, NextHop, PLAIN_HOST, Steering, TLS_HOST, VIP},
     origin::Echo,
     skipped,
 };
@@ -31,29 +35,28 @@ const NODES: [&str; 3] = ["n1", "n2", "n3"];
 /// Which node must serve which flow, by the library's own hash and table.
 struct Owners {
     table: Vec<Bucket>,
-    seed: [u32; 2],
+    keys: Keys,
 }
 
 impl Owners {
-    /// Takes the seed from the map that the first node's XDP program reads.
-    fn new(cluster: &Cluster) -> Self {
-        let meta: [u8; size_of::<Meta>()] = cluster.lab.nodes[0].namespace.run(|| {
-            let pin = MapData::from_pin(format!("/sys/fs/bpf/forebay/v{SCHEMA}/META")).unwrap();
-            Array::try_from(Map::Array(pin))
-                .unwrap()
-                .get(&0, 0)
-                .unwrap()
-        });
-        let at = offset_of!(Meta, seed);
-        let word = |at: usize| u32::from_ne_bytes(meta[at..at + 4].try_into().unwrap());
-        let seed = [word(at), word(at + 4)];
+    /// By the seed that the cluster's nodes are started with.
+    fn new() -> Self {
         let members: Vec<_> = (0..)
             .zip(NODES)
-            .map(|(id, name)| Member { id, name })
+            .map(|(id, name)| Member {
+                id,
+                name,
+                is_gone: false,
+            })
             .collect();
         Self {
-            table: maglev::table(&members, u64::from(seed[0]) << 32 | u64::from(seed[1])),
-            seed,
+            table: maglev::table(
+                &members,
+                &owners::Owners::of(members.iter().map(|member| member.id)),
+                HASH_SEED,
+                0,
+            ),
+            keys: Keys::of(HASH_SEED),
         }
     }
 
@@ -61,10 +64,9 @@ impl Owners {
         let flow = Flow {
             source: u32::from_ne_bytes(CLIENT.octets()),
             destination: u32::from_ne_bytes(VIP.octets()),
-            source_port: port.to_be(),
-            destination_port: vip_port(tls).to_be(),
+            ports: flow::ports(port.to_be(), vip_port(tls).to_be()),
         };
-        let bucket = hash::bucket(hash::flow(flow, self.seed));
+        let bucket = hash::bucket(V4::digest(&flow, &self.keys).bucket(&self.keys));
         NODES[usize::from(self.table[bucket as usize].hops[0])]
     }
 }
@@ -206,7 +208,7 @@ fn steers(steering: Steering) {
         );
         assert!(status["data_plane"]["degraded"].is_null(), "{status}");
     }
-    let owners = Owners::new(&cluster);
+    let owners = Owners::new();
     // A port serves once: it waits out its TIME_WAIT.
     for (tls, ports, large) in [
         (false, 40_000..40_040, 42_000..42_006),
@@ -238,7 +240,7 @@ macro_rules! matrix {
     ($($name:ident: $next_hop:ident, $forward:literal, $mode:literal;)*) => {$(
         #[test]
         fn $name() {
-            steers(Steering { next_hop: NextHop::$next_hop, forward: $forward, mode: $mode });
+            steers(Steering { next_hop: NextHop::$next_hop, forward: $forward, mode: $mode, has_ipv6: false });
         }
     )*};
 }
@@ -262,10 +264,11 @@ fn crash_and_restart_of_the_next_hop_fails_no_request() {
     let mut cluster = Cluster::start(Steering {
         next_hop: NextHop::Single,
         forward: "udp",
+        has_ipv6: false,
         mode: "native",
     })
     .unwrap();
-    let owners = Owners::new(&cluster);
+    let owners = Owners::new();
     let of = |node: &str| {
         (45_000..46_000)
             .filter(|&port| owners.of(port, false) == node)
@@ -324,6 +327,7 @@ fn a_process_that_takes_virtual_ips_over_fails_no_request() {
     let mut cluster = Cluster::start(Steering {
         next_hop: NextHop::Single,
         forward: "udp",
+        has_ipv6: false,
         mode: "native",
     })
     .unwrap();
@@ -385,6 +389,7 @@ fn serves_by_sockets(lab: &Lab, manifests: &Path, wrapper: &[&str], reason: &str
             "n1",
         ])
         .args(&lab.node_flags())
+        .args(&["--hash-seed", &HASH_SEED.to_string()])
         .args(&["--manifests", manifests.to_str().unwrap()])
         .wrapped_by(wrapper)
         .within(&node.namespace)

@@ -86,6 +86,8 @@ const SUITES: [Suite; 5] = [
             "http",
             "--test",
             "continuity",
+            "--test",
+            "tenants",
         ]],
         needs_root: false,
     },
@@ -139,6 +141,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     setup::ensure(&options.group.pieces())?;
     build_ebpf::build()?;
+    build_ebpf::build_undo()?;
+    build_ebpf::build_packet_log()?;
     // The tests start the binary; cargo builds it only for tests of its own package.
     shell::run(cargo().arg("build").args(WORKSPACE).arg("--bins"))?;
     let mut rows = Vec::new();

@@ -5,31 +5,34 @@
 //! that each packet meets the old one or the new one, and nothing is detached in between.
 
 use std::{
-    fs,
-    fs::File,
+    fs::{self, File},
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
-    path::Path,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
 
-use aya::programs::{
-    ProgramError, SkLookup, Xdp,
-    links::{FdLink, PinnedLink},
-    xdp::XdpLink,
-};
+use aya::programs::{ProgramError, SkLookup, Xdp, links::FdLink};
 
 use super::{
     error::{KernelError, os_error},
+    links::{self, PinnedLink},
     mode::XdpMode,
     netlink::Interface,
-    sys::{self, LinkTarget},
+    pins::Pins,
+    sys::Hook,
 };
 
-/// Puts `steer` on an interface: into the pinned link where it still leads there, else into a new
-/// one.
+/// The link that steers on an interface, in the mode that is asked for.
+pub(super) fn on<'a>(
+    links: &'a mut [PinnedLink],
+    interface: &Interface,
+    mode: XdpMode,
+) -> Option<&'a mut PinnedLink> {
+    links
+        .iter_mut()
+        .find(|link| link.hook == Hook::Interface(interface.index) && interface.xdp == Some(mode))
+}
+
+/// Puts a program on an interface where no link of ours does so in this mode.
 ///
 /// # Errors
 ///
@@ -39,18 +42,16 @@ pub(super) fn xdp(
     program: &mut Xdp,
     interface: &Interface,
     mode: XdpMode,
-    pin: &Path,
+    pins: &Pins,
 ) -> Result<(), KernelError> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
         KernelError::attach(format!("steer to {}", interface.name), error)
     };
-    if let Some(link) = open(pin).map_err(|error| failed(error.into()))? {
-        let target = sys::link_target(link.as_fd()).map_err(|error| failed(error.into()))?;
-        if target == LinkTarget(u64::from(interface.index)) && interface.xdp == Some(mode) {
-            return update_xdp(program, pin).map_err(failed);
+    // A link cannot change its mode.
+    for link in links::all(pins)? {
+        if link.hook == Hook::Interface(interface.index) {
+            link.detach().map_err(|error| failed(error.into()))?;
         }
-        // The interface is another one by now, or the mode changed: a link cannot follow either.
-        detach(pin).map_err(|error| failed(error.into()))?;
     }
     let aya_mode = match mode {
         XdpMode::Native => aya::programs::XdpMode::Driver,
@@ -64,19 +65,22 @@ pub(super) fn xdp(
         .map_err(|error| failed(error.into()))?;
     // Without `bpf_link` support aya attaches by netlink: such a link ends with the process.
     let link = FdLink::try_from(link).map_err(|error| failed(error.into()))?;
-    link.pin(pin)
-        .map(drop)
-        .map_err(|error| failed(error.into()))
+    pin(link, pins, Hook::Interface(interface.index)).map_err(failed)
 }
 
-fn update_xdp(
-    program: &mut Xdp,
-    pin: &Path,
+/// Pins a new link. One that is pinned there already is that of an interface or a namespace which is
+/// gone: indices come again.
+fn pin(
+    link: FdLink,
+    pins: &Pins,
+    hook: Hook,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let link = XdpLink::try_from(FdLink::from(PinnedLink::from_pin(pin)?))?;
-    let id = program.attach_to_link(link)?;
-    // The pin keeps the link; this handle of it may close.
-    drop(program.take_link(id)?);
+    let place = links::place(pins, hook);
+    match fs::remove_file(&place) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    link.pin(place)?;
     Ok(())
 }
 
@@ -93,57 +97,53 @@ fn refused(error: ProgramError, interface: &Interface, mode: XdpMode) -> KernelE
     }
 }
 
-/// Puts `assign` on this thread's network namespace.
+/// Puts `steer` into the link of an interface.
 ///
 /// # Errors
 ///
 /// [`KernelError::Privilege`], [`KernelError::Attach`].
-pub(super) fn sk_lookup(program: &mut SkLookup, pin: &Path) -> Result<(), KernelError> {
-    attach_sk_lookup(program, pin)
+pub(super) fn steer(
+    program: &mut Xdp,
+    interface: &Interface,
+    link: &mut PinnedLink,
+    pins: &Pins,
+) -> Result<(), KernelError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| {
+        KernelError::attach(format!("steer to {}", interface.name), error)
+    };
+    let program = program.fd().map_err(|error| failed(error.into()))?;
+    link.update(pins, program.as_fd())
+        .map_err(|error| failed(error.into()))
+}
+
+/// Puts `assign` on this thread's network namespace: into the link that is there, else into a new
+/// one.
+///
+/// # Errors
+///
+/// [`KernelError::Privilege`], [`KernelError::Attach`].
+pub(super) fn assign(
+    program: &mut SkLookup,
+    links: &mut [PinnedLink],
+    pins: &Pins,
+) -> Result<(), KernelError> {
+    attach_sk_lookup(program, links, pins)
         .map_err(|error| KernelError::attach("assign to the network namespace", error))
 }
 
 fn attach_sk_lookup(
     program: &mut SkLookup,
-    pin: &Path,
+    links: &mut [PinnedLink],
+    pins: &Pins,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // The thread's, not the process': `setns` moves one thread alone, as tests do.
     let namespace = File::open("/proc/thread-self/ns/net")?;
-    if let Some(link) = open(pin)? {
-        if sys::link_target(link.as_fd())? == LinkTarget(namespace.metadata()?.ino()) {
-            return Ok(sys::update_link(link.as_fd(), program.fd()?.as_fd())?);
+    let hook = Hook::Namespace(namespace.metadata()?.ino());
+    match links.iter_mut().find(|link| link.hook == hook) {
+        Some(link) => Ok(link.update(pins, program.fd()?.as_fd())?),
+        None => {
+            let id = program.attach(namespace)?;
+            pin(FdLink::from(program.take_link(id)?), pins, hook)
         }
-        detach(pin)?;
-    }
-    let id = program.attach(namespace)?;
-    FdLink::from(program.take_link(id)?).pin(pin)?;
-    Ok(())
-}
-
-/// Detaches a pinned link, if there is one, and removes the pin.
-///
-/// # Errors
-///
-/// What the kernel says to `BPF_OBJ_GET` or `unlink`.
-pub(super) fn detach(pin: &Path) -> io::Result<()> {
-    match open(pin) {
-        Ok(None) => return Ok(()),
-        // Explicitly: closing the last handle detaches too, but at a time of the kernel's choosing,
-        // and the interface would be busy for whoever comes next.
-        // A link whose interface or namespace is gone has nothing to detach from.
-        Ok(Some(link)) => drop(sys::detach_link(link.as_fd())),
-        // Without CAP_BPF. The folder's owner may remove the pin all the same, and it was the last
-        // handle.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-        Err(error) => return Err(error),
-    }
-    fs::remove_file(pin)
-}
-
-fn open(pin: &Path) -> io::Result<Option<OwnedFd>> {
-    match sys::open_pin(pin) {
-        Ok(link) => Ok(Some(link)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -5,16 +5,15 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use super::{
-    attach,
     error::KernelError,
-    kernel_part::{ASSIGN_LINK, STEER_LINK},
+    links, neighbour,
     netlink::Netlink,
-    pins::{self, Pins, WriterGuard},
+    pins::{Pins, Use},
 };
 
 /// How much to take back.
@@ -32,7 +31,7 @@ pub struct Removed {
     /// Programs, and what they were attached to.
     pub programs: Vec<String>,
     /// Virtual IPs that were local.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// Number of pinned maps.
     pub maps: usize,
 }
@@ -50,14 +49,28 @@ impl Removed {
 ///
 /// # Errors
 ///
-/// [`KernelError`]; what has gone already stays so, and the next call goes on from there.
+/// [`KernelError`], for the first that could not be removed; all else has gone, and the next call goes on
+/// from there.
 pub async fn detach(pin_dir: &Path) -> Result<Removed, KernelError> {
-    let schemas = Pins::all(pin_dir)?;
-    let _writers = lock(&schemas).await?;
-    remove(&schemas, Extent::All).await
+    // An ordinary user who may not look would be told that there is nothing.
+    if let Err(source) = fs::read_dir(pin_dir)
+        && source.kind() != io::ErrorKind::NotFound
+    {
+        let path = pin_dir.to_owned();
+        return Err(KernelError::PinDirectory { path, source });
+    }
+    let Some(pins) = Pins::existing(pin_dir)? else {
+        // A bpffs that was mounted anew forgets the pins; the routes stay.
+        return Ok(Removed {
+            vips: remove_routes().await?,
+            ..Removed::default()
+        });
+    };
+    let _writer = pins.lock().await?;
+    remove(&pins, Extent::All).await
 }
 
-/// Takes back what no other process serves by; `None` while one does.
+/// Takes back what no other process serves by; `None` while one does, or changes the pins.
 ///
 /// Must run as [`detach`] does.
 ///
@@ -65,66 +78,83 @@ pub async fn detach(pin_dir: &Path) -> Result<Removed, KernelError> {
 ///
 /// As [`detach`].
 pub async fn withdraw(pin_dir: &Path, extent: Extent) -> Result<Option<Removed>, KernelError> {
-    let schemas = Pins::all(pin_dir)?;
-    if schemas.is_empty() {
+    let Some(pins) = Pins::existing(pin_dir)? else {
+        return Ok(Some(Removed::default()));
+    };
+    // Without waiting: it is asked again and again, and whoever changes the pins may hang.
+    let Some(_writer) = pins.try_lock()? else {
+        return Ok(None);
+    };
+    let Some(_unused) = pins.mark_unused(Use::Steering)? else {
+        return Ok(None);
+    };
+    // Asked again and again: without pins, nobody asks the kernel for all its routes.
+    if pins.links()?.is_empty() && pins.all_maps()?.is_empty() {
         return Ok(Some(Removed::default()));
     }
-    let _writers = lock(&schemas).await?;
-    match pins::mark_unused(pin_dir)? {
-        Some(_unused) => remove(&schemas, extent).await.map(Some),
-        None => Ok(None),
+    if extent == Extent::All && pins.mark_unused(Use::Connections)?.is_none() {
+        // A process that accepts no more still finishes its requests.
+        let removed = remove(&pins, Extent::Programs).await?;
+        if !removed.is_empty() {
+            let programs = removed.programs;
+            tracing::info!(
+                ?programs,
+                "removed what steered; the virtual IPs stay for open requests"
+            );
+        }
+        return Ok(None);
     }
+    remove(&pins, extent).await.map(Some)
 }
 
-async fn lock(schemas: &[Pins]) -> Result<Vec<WriterGuard>, KernelError> {
-    let mut writers = Vec::new();
-    for pins in schemas {
-        writers.push(pins.lock().await?);
-    }
-    Ok(writers)
-}
-
-async fn remove(schemas: &[Pins], extent: Extent) -> Result<Removed, KernelError> {
+async fn remove(pins: &Pins, extent: Extent) -> Result<Removed, KernelError> {
     let mut removed = Removed::default();
+    // What cannot be removed must not keep the rest where it is.
+    let mut first_failure = None;
     // Programs first: they are what does harm.
-    let mut maps = Vec::new();
-    for pins in schemas {
-        for name in pins.names()? {
-            let Some(program) = program(&name) else {
-                maps.push(pins.path(&name));
-                continue;
-            };
-            attach::detach(&pins.path(&name)).map_err(|error| failed(pins.path(&name), error))?;
-            removed.programs.push(program);
+    for link in links::all(pins)? {
+        let (pin, description) = (link.pin.clone(), link.description());
+        match link.detach() {
+            Ok(()) => removed.programs.push(description),
+            Err(error) => first_failure = first_failure.or(Some(failed(pin, error))),
         }
     }
     removed.programs.sort_unstable();
-    if extent == Extent::Programs {
-        return Ok(removed);
-    }
-    // Where nothing was ever pinned, as on most machines, nobody asks for their routes.
-    if !schemas.is_empty() {
-        let netlink = Netlink::open()?;
-        for vip in netlink.own_local().await? {
-            netlink.remove_local(vip).await?;
-            removed.vips.push(vip);
+    if extent == Extent::All {
+        removed.vips = remove_routes().await?;
+        // The directories stay: somebody may be waiting for the lock on one.
+        for path in pins.all_maps()? {
+            match fs::remove_file(&path) {
+                Ok(()) => removed.maps += 1,
+                Err(error) => first_failure = first_failure.or(Some(failed(path, error))),
+            }
         }
     }
-    // The directories stay: somebody may be waiting for the lock on one.
-    for path in maps {
-        fs::remove_file(&path).map_err(|error| failed(path, error))?;
-        removed.maps += 1;
+    match first_failure {
+        None => Ok(removed),
+        Some(error) => {
+            if !removed.is_empty() {
+                let Removed {
+                    programs,
+                    vips,
+                    maps,
+                } = &removed;
+                tracing::info!(?programs, ?vips, maps, "removed all but what could not be");
+            }
+            Err(error)
+        }
     }
-    Ok(removed)
 }
 
-/// What a pin of this name attaches, if it is a link's.
-fn program(pin: &str) -> Option<String> {
-    if pin == ASSIGN_LINK {
-        return Some("assign from the network namespace".to_owned());
+/// Takes the virtual IPs back that were made local, and what the kernel was asked to keep fresh.
+async fn remove_routes() -> Result<Vec<IpAddr>, KernelError> {
+    let netlink = Netlink::open()?;
+    neighbour::forget_others(&netlink, &[]).await?;
+    let vips = netlink.own_local().await?;
+    for vip in &vips {
+        netlink.remove_local(*vip).await?;
     }
-    let interface = pin.strip_prefix(STEER_LINK)?;
-    Some(format!("steer from {interface}"))
+    Ok(vips)
 }
 
 fn failed(path: PathBuf, source: io::Error) -> KernelError {

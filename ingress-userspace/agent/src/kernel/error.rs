@@ -1,6 +1,6 @@
 //! Why the data plane could not be installed, by what an operator does next.
 
-use std::{io, net::Ipv4Addr, path::PathBuf};
+use std::{io, net::IpAddr, path::PathBuf};
 
 /// Why the data plane could not be installed or changed.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +72,7 @@ pub enum KernelError {
     )]
     OwnAddress {
         /// The virtual IP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// The interface that has it.
         interface: String,
     },
@@ -85,7 +85,9 @@ pub enum KernelError {
     )]
     OtherXdp(String),
     /// The driver has no native XDP, or not with the interface's settings.
-    #[error("{interface} cannot run XDP in {mode} mode; try --xdp-mode generic")]
+    #[error(
+        "{interface} cannot run XDP in {mode} mode; --xdp-mode generic needs nothing of a driver. Many drivers run native XDP once LRO and hardware GRO are off (ethtool -K {interface} lro off rx-gro-hw off), the MTU is 1500, or there are fewer queues (ethtool -L {interface})"
+    )]
     Mode {
         /// The interface.
         interface: String,

@@ -2,6 +2,7 @@
 
 use aya::{
     Ebpf, EbpfLoader,
+    maps::{Array, MapData},
     programs::{SkLookup, Xdp},
 };
 
@@ -22,6 +23,12 @@ pub fn object() -> Option<&'static [u8]> {
 /// The object in the kernel, both programs verified, on maps that were pinned before or are now.
 pub(super) struct Loaded(pub(super) Ebpf);
 
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Loaded")
+    }
+}
+
 impl Loaded {
     /// Loads the object and its programs.
     ///
@@ -30,11 +37,15 @@ impl Loaded {
     /// [`KernelError::NoObject`], [`KernelError::Privilege`], [`KernelError::Load`].
     pub(super) fn load(pins: &Pins) -> Result<Self, KernelError> {
         let object = object().ok_or(KernelError::NoObject)?;
+        // Where pinned maps are there, aya makes none: without the privilege it finds out nothing of
+        // the kernel, and says of the object what would be wrong with it on a very old one.
+        Array::<MapData, u32>::create(1, 0)
+            .map_err(|error| KernelError::load("the kernel object", error))?;
         let mut loader = EbpfLoader::new();
         // aya opens a pin that is there and makes the others: so a new program starts on the maps
         // that the running one reads, and an install that was cut short is completed.
         for layout in &LAYOUTS {
-            loader.map_pin_path(layout.name, pins.path(layout.name));
+            loader.map_pin_path(layout.name, pins.map(layout.name));
         }
         let mut loaded = Self(
             loader
@@ -46,6 +57,10 @@ impl Loaded {
             .steer()?
             .load()
             .map_err(|error| KernelError::load("the XDP program steer", error))?;
+        loaded
+            .pass()?
+            .load()
+            .map_err(|error| KernelError::load("the XDP program pass", error))?;
         loaded
             .assign()?
             .load()
@@ -59,6 +74,14 @@ impl Loaded {
         program
             .try_into()
             .map_err(|error| KernelError::load("the XDP program steer", error))
+    }
+
+    /// The XDP program that lets every frame pass: it holds an interface until `steer` goes live.
+    pub(super) fn pass(&mut self) -> Result<&mut Xdp, KernelError> {
+        let program = self.0.program_mut("pass").ok_or(KernelError::NoObject)?;
+        program
+            .try_into()
+            .map_err(|error| KernelError::load("the XDP program pass", error))
     }
 
     /// The sk_lookup program.

@@ -1,17 +1,21 @@
 //! Installs and updates the kernel's half: programs, maps, links, routes, neighbours and the
 //! workers' sockets.
 //!
-//! [`KernelPart::install`]: `settings` → `pins` → `load` → `maps` → `attach`; then `sockets`
-//! registers the workers' listeners and [`KernelPart::follow`] keeps `neighbour`s fresh. Pins
-//! outlive the process: after a crash, the next one runs the same steps. `detach` takes all of it
-//! back.
+//! [`KernelPart::prepare`]: `settings` → `pins` → `load` → `maps`, and an interface for each program;
+//! no packet notices. [`KernelPart::go_live`]: `sockets` registers the workers' listeners, the VIPs
+//! become local, and `attach` puts the programs into their `links`. [`KernelPart::follow`] keeps
+//! `neighbour`s and interfaces fresh. Pins outlive the process: after a crash, the next one runs the
+//! same steps. `detach` takes all of it back, `explain`
+//! reads it.
 
 mod detach;
+mod explain;
 mod kernel_part;
 
 mod settings;
 
 mod attach;
+mod links;
 mod load;
 mod maps;
 mod neighbour;
@@ -26,9 +30,13 @@ mod sys;
 
 pub use detach::{Extent, Removed, detach, withdraw};
 pub use error::KernelError;
-pub use ingress_ebpf::verdict::Reason;
+pub use explain::{Hop, Reach, Steered, Way, explain};
+pub use ingress_ebpf::{
+    abi::{NodeCounters, VipCounters},
+    reason::Reason,
+};
 pub use kernel_part::KernelPart;
 pub use load::object;
 pub use mode::{Forward, UnknownName, XdpMode};
 pub use settings::NodeSettings;
-pub use sockets::{MOST_WORKERS, WorkerSockets};
+pub use sockets::{IpVersion, MOST_WORKERS, Sockets, WorkerSockets};

@@ -1,12 +1,12 @@
 //! Finds the MAC addresses that packets to other nodes carry, and has the kernel keep them fresh.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
 };
 
 use futures_util::TryStreamExt;
-use ingress_ebpf::abi::{Node, node_flags};
+use ingress_ebpf::abi::{Node, macs, node_flags};
 use netlink_packet_route::{
     AddressFamily,
     neighbour::{
@@ -16,14 +16,24 @@ use netlink_packet_route::{
 };
 
 use super::{
-    error::KernelError,
-    maps::{NamedNode, address},
+    error::{KernelError, netlink_code},
+    maps::addresses,
     mode::Forward,
-    netlink::{Netlink, Path},
+    netlink::{Netlink, OWN, Path},
 };
+use crate::membership::NamedNode;
 
 /// A neighbour's interface and address.
 type Key = (u32, Ipv4Addr);
+
+/// A neighbour whose MAC address may be used.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    mac: [u8; 6],
+    /// It stays as it is: the kernel keeps it fresh already, or somebody wrote it down for good. To
+    /// ask for that one would make it an ordinary one.
+    is_kept: bool,
+}
 
 /// Works out how each peer is reached now; starts resolution where a MAC address is not known.
 ///
@@ -36,42 +46,100 @@ pub(super) async fn resolve(
     forward: Forward,
 ) -> Result<Vec<(u16, Node)>, KernelError> {
     let known = known(netlink).await?;
-    let mtus = netlink.mtus().await?;
+    let interfaces = netlink.interfaces().await?;
     let mut nodes = Vec::with_capacity(peers.len());
     for peer in peers {
         let path = netlink.path_to(peer.address).await?;
-        let mac = path.and_then(|path| known.get(&(path.interface, path.next_hop)).copied());
+        let found = path.and_then(|path| known.get(&(path.interface, path.next_hop)).copied());
         // XDP sends frames past the kernel's neighbour table, so no traffic of ours would make the
-        // kernel resolve an address or notice that it is stale.
-        if let Some(path) = path.filter(|_| mac.is_none()) {
+        // kernel resolve an address or notice that it is stale. Asked for one that is known, too: if
+        // it was stale when it was found, it would never be probed.
+        if let Some(path) = path
+            && !found.is_some_and(|known| known.is_kept)
+        {
             ask(netlink, path).await?;
         }
-        let mtu = path
-            .and_then(|path| mtus.get(&path.interface).copied())
-            .unwrap_or(1500);
+        let egress = path.and_then(|path| interfaces.get(&path.interface));
         let on_link = path.is_some_and(|path| path.next_hop == peer.address);
-        nodes.push((
-            peer.id,
-            node(peer.address, mac, mtu, on_link && forward == Forward::L2),
-        ));
+        let mut node = Node {
+            addresses: addresses(peer.address),
+            flags: node_flags::V4,
+            mtu: 1500,
+            ..Node::default()
+        };
+        if let Some(egress) = egress {
+            // XDP sends by the interface below a VLAN, which puts no tag on.
+            let (interface, vlan) = egress.vlan_of.unwrap_or((egress.index, 0));
+            node.interface = interface;
+            node.vlan = vlan.to_be();
+            node.mtu = u16::try_from(egress.mtu).unwrap_or(u16::MAX);
+            if let Some(found) = found {
+                node.macs = macs(found.mac, egress.mac);
+                node.flags |= node_flags::RESOLVED;
+            }
+            if on_link && forward == Forward::L2 {
+                node.flags |= node_flags::L2;
+            }
+        }
+        nodes.push((peer.id, node));
     }
     Ok(nodes)
 }
 
-fn node(ip: Ipv4Addr, mac: Option<[u8; 6]>, mtu: u32, l2: bool) -> Node {
-    let resolved = if mac.is_some() { node_flags::V4 } else { 0 };
-    Node {
-        ip4: address(ip),
-        mac: mac.unwrap_or_default(),
-        flags: resolved | if l2 { node_flags::L2 } else { 0 },
-        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-        ..Node::default()
+/// The MAC address of a node on the same segment.
+pub(super) fn mac_on_segment(node: &Node) -> Option<[u8; 6]> {
+    const REACHED_BY_MAC: u16 = node_flags::L2 | node_flags::RESOLVED;
+    let [first, second, _] = node.macs.map(u32::to_ne_bytes);
+    let [[a, b, c, d], [e, f, ..]] = [first, second];
+    (node.flags & REACHED_BY_MAC == REACHED_BY_MAC).then_some([a, b, c, d, e, f])
+}
+
+/// Has the kernel keep no neighbour fresh that is no next hop to one of these peers.
+///
+/// # Errors
+///
+/// [`KernelError::Netlink`], [`KernelError::Privilege`].
+pub(super) async fn forget_others(
+    netlink: &Netlink,
+    peers: &[NamedNode],
+) -> Result<(), KernelError> {
+    let of_ours = |message: &NeighbourMessage| {
+        let mut attributes = message.attributes.iter();
+        attributes.any(|attribute| matches!(attribute, NeighbourAttribute::Protocol(OWN)))
+    };
+    let mut ours = all(netlink).await?;
+    ours.retain(of_ours);
+    if ours.is_empty() {
+        return Ok(());
     }
+    let mut wanted = HashSet::new();
+    for peer in peers {
+        let path = netlink.path_to(peer.address).await?;
+        wanted.extend(path.map(|path| (path.interface, path.next_hop)));
+    }
+    for message in ours {
+        let interface = message.header.ifindex;
+        if destination(&message).is_some_and(|address| wanted.contains(&(interface, address))) {
+            continue;
+        }
+        match netlink.handle.neighbours().del(message).execute().await {
+            Err(error) if netlink_code(&error) != Some(libc::ENOENT) => {
+                return Err(KernelError::netlink("forget a neighbour", error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The neighbours whose MAC address may be used.
-async fn known(netlink: &Netlink) -> Result<HashMap<Key, [u8; 6]>, KernelError> {
-    let messages: Vec<NeighbourMessage> = netlink
+async fn known(netlink: &Netlink) -> Result<HashMap<Key, Known>, KernelError> {
+    let messages = all(netlink).await?;
+    Ok(messages.iter().filter_map(entry).collect())
+}
+
+async fn all(netlink: &Netlink) -> Result<Vec<NeighbourMessage>, KernelError> {
+    netlink
         .handle
         .neighbours()
         .get()
@@ -79,11 +147,18 @@ async fn known(netlink: &Netlink) -> Result<HashMap<Key, [u8; 6]>, KernelError> 
         .execute()
         .try_collect()
         .await
-        .map_err(|error| KernelError::netlink("read the neighbours", error))?;
-    Ok(messages.iter().filter_map(entry).collect())
+        .map_err(|error| KernelError::netlink("read the neighbours", error))
 }
 
-fn entry(message: &NeighbourMessage) -> Option<(Key, [u8; 6])> {
+fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+    let mut attributes = message.attributes.iter();
+    attributes.find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+        _ => None,
+    })
+}
+
+fn entry(message: &NeighbourMessage) -> Option<(Key, Known)> {
     if matches!(
         message.header.state,
         NeighbourState::Incomplete
@@ -93,13 +168,7 @@ fn entry(message: &NeighbourMessage) -> Option<(Key, [u8; 6])> {
     ) {
         return None;
     }
-    let destination = message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
-            _ => None,
-        })?;
+    let destination = destination(message)?;
     let mac = message
         .attributes
         .iter()
@@ -107,20 +176,27 @@ fn entry(message: &NeighbourMessage) -> Option<(Key, [u8; 6])> {
             NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok(),
             _ => None,
         })?;
-    Some(((message.header.ifindex, destination), mac))
+    let is_managed = message.attributes.iter().any(|attribute| {
+        matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
+    });
+    let is_kept = is_managed || message.header.state == NeighbourState::Permanent;
+    Some((
+        (message.header.ifindex, destination),
+        Known { mac, is_kept },
+    ))
 }
 
 /// Has the kernel resolve a neighbour and probe it again before it goes stale (`NTF_EXT_MANAGED`,
 /// Linux 5.16); older kernels resolve it once for each call.
 async fn ask(netlink: &Netlink, path: Path) -> Result<(), KernelError> {
     let request = || {
-        let add = netlink
-            .handle
-            .neighbours()
-            .add(path.interface, IpAddr::V4(path.next_hop));
-        add.state(NeighbourState::None)
-            .flags(NeighbourFlags::Use)
-            .replace()
+        let neighbours = netlink.handle.neighbours();
+        let add = neighbours.add(path.interface, IpAddr::V4(path.next_hop));
+        let add = add.state(NeighbourState::None);
+        let mut add = add.flags(NeighbourFlags::Use).replace();
+        let attributes = &mut add.message_mut().attributes;
+        attributes.push(NeighbourAttribute::Protocol(OWN));
+        add
     };
     let mut managed = request();
     managed

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached},
+    link::{InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -22,9 +22,9 @@ use super::{
 /// The routing table of local addresses, `RT_TABLE_LOCAL`.
 const LOCAL_TABLE: u32 = 255;
 
-/// Who made a route: a number of ours, which `/etc/iproute2/rt_protos` gives to nobody. It tells our
-/// routes from those of the kernel and of others for the same address.
-const OWN_ROUTES: RouteProtocol = RouteProtocol::Other(70);
+/// Who made a route or asked for a neighbour: a number of ours, which `/etc/iproute2/rt_protos` gives
+/// to nobody. It tells ours from those of the kernel and of others for the same address.
+pub(super) const OWN: RouteProtocol = RouteProtocol::Other(70);
 
 /// A netlink socket and the task that reads it; both end when this is dropped.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct Interface {
     pub(super) mtu: u32,
     /// Where an XDP program runs, if one is attached.
     pub(super) xdp: Option<XdpMode>,
+    /// The interface that this is a VLAN of, and the VLAN's id.
+    pub(super) vlan_of: Option<(u32, u16)>,
 }
 
 /// The way to an address.
@@ -93,12 +95,12 @@ impl Netlink {
         }
     }
 
-    /// The IPv4 addresses of this network's interfaces, and whose they are.
+    /// The addresses of this network's interfaces, and whose they are.
     ///
     /// # Errors
     ///
     /// [`KernelError::Netlink`].
-    pub(super) async fn addresses(&self) -> Result<HashMap<Ipv4Addr, String>, KernelError> {
+    pub(super) async fn addresses(&self) -> Result<HashMap<IpAddr, String>, KernelError> {
         let addresses: Vec<AddressMessage> = self
             .handle
             .address()
@@ -107,16 +109,26 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(|error| KernelError::netlink("read the addresses", error))?;
-        Ok(addresses.iter().filter_map(own_and_label).collect())
+        let interfaces = self.interfaces().await?;
+        let name = |index: u32| {
+            interfaces
+                .get(&index)
+                .map(|interface| interface.name.clone())
+        };
+        let owned = addresses.iter().filter_map(|message| {
+            let name = name(message.header.index).unwrap_or_default();
+            Some((own(message)?, name))
+        });
+        Ok(owned.collect())
     }
 
-    /// Makes an address local without giving it to an interface (AnyIP): no ARP, no duplicate
-    /// detection. One that is local already stays as it is.
+    /// Makes an address local without giving it to an interface (AnyIP): no ARP or neighbour
+    /// discovery, no duplicate detection. One that is local already stays as it is.
     ///
     /// # Errors
     ///
     /// [`KernelError::Privilege`], [`KernelError::Netlink`].
-    pub(super) async fn add_local(&self, vip: Ipv4Addr) -> Result<(), KernelError> {
+    pub(super) async fn add_local(&self, vip: IpAddr) -> Result<(), KernelError> {
         let loopback = self.interface("lo").await?.index;
         let added = self
             .handle
@@ -137,17 +149,34 @@ impl Netlink {
     /// # Errors
     ///
     /// [`KernelError::Netlink`].
-    pub(super) async fn own_local(&self) -> Result<Vec<Ipv4Addr>, KernelError> {
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let mut routes = self.handle.route().get(all).execute();
+    pub(super) async fn own_local(&self) -> Result<Vec<IpAddr>, KernelError> {
         let mut own = Vec::new();
-        loop {
-            match routes.try_next().await {
-                Ok(Some(route)) => own.extend(own_address(&route)),
-                Ok(None) => return Ok(own),
-                Err(error) => return Err(KernelError::netlink("read the routes", error)),
+        for all in [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ] {
+            let mut routes = self.handle.route().get(all).execute();
+            loop {
+                match routes.try_next().await {
+                    Ok(Some(route)) => own.extend(own_address(&route)),
+                    Ok(None) => break,
+                    // A kernel without IPv6 has no routes of it.
+                    Err(error)
+                        if matches!(
+                            netlink_code(&error),
+                            Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
+                        ) =>
+                    {
+                        break;
+                    }
+                    Err(error) => return Err(KernelError::netlink("read the routes", error)),
+                }
             }
         }
+        // Some kernels answer a question about one family with the routes of all.
+        own.sort_unstable();
+        own.dedup();
+        Ok(own)
     }
 
     /// Takes an address back that [`Self::add_local`] made local. One that is not is fine, and so is
@@ -156,7 +185,7 @@ impl Netlink {
     /// # Errors
     ///
     /// [`KernelError::Privilege`], [`KernelError::Netlink`].
-    pub(super) async fn remove_local(&self, vip: Ipv4Addr) -> Result<(), KernelError> {
+    pub(super) async fn remove_local(&self, vip: IpAddr) -> Result<(), KernelError> {
         let loopback = self.interface("lo").await?.index;
         match self
             .handle
@@ -195,12 +224,12 @@ impl Netlink {
         }
     }
 
-    /// The MTU of every interface, by index.
+    /// Every interface, by index.
     ///
     /// # Errors
     ///
     /// [`KernelError::Netlink`].
-    pub(super) async fn mtus(&self) -> Result<HashMap<u32, u32>, KernelError> {
+    pub(super) async fn interfaces(&self) -> Result<HashMap<u32, Interface>, KernelError> {
         let links: Vec<LinkMessage> = self
             .handle
             .link()
@@ -209,10 +238,9 @@ impl Netlink {
             .try_collect()
             .await
             .map_err(|error| KernelError::netlink("read the interfaces", error))?;
-        Ok(links
-            .iter()
-            .map(Interface::from)
-            .map(|interface| (interface.index, interface.mtu))
+        let interfaces = links.iter().map(Interface::from);
+        Ok(interfaces
+            .map(|interface| (interface.index, interface))
             .collect())
     }
 }
@@ -225,7 +253,9 @@ impl From<&LinkMessage> for Interface {
             mac: [0; 6],
             mtu: 1500,
             xdp: None,
+            vlan_of: None,
         };
+        let (mut parent, mut vlan) = (None, None);
         for attribute in &link.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name.clone_from(name),
@@ -234,25 +264,30 @@ impl From<&LinkMessage> for Interface {
                     interface.mac = mac.as_slice().try_into().unwrap_or_default()
                 }
                 LinkAttribute::Xdp(xdp) => interface.xdp = xdp.iter().find_map(mode),
+                LinkAttribute::Link(index) => parent = Some(*index),
+                LinkAttribute::LinkInfo(info) => vlan = info.iter().find_map(vlan_id),
                 _ => {}
             }
         }
+        interface.vlan_of = parent.zip(vlan);
         interface
     }
 }
 
-/// An interface's own address, which on a point-to-point link is not `Address`, and its name.
-fn own_and_label(message: &AddressMessage) -> Option<(Ipv4Addr, String)> {
+/// An interface's own address, which on a point-to-point link is not `Address`; IPv6 says nothing else
+/// elsewhere.
+fn own(message: &AddressMessage) -> Option<IpAddr> {
     let attributes = &message.attributes;
-    let own = attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-        _ => None,
-    })?;
-    let label = attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Label(label) => Some(label.clone()),
+    let local = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
     });
-    Some((own, label.unwrap_or_default()))
+    local.or_else(|| {
+        attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address @ IpAddr::V6(_)) => Some(*address),
+            _ => None,
+        })
+    })
 }
 
 fn mode(xdp: &LinkXdp) -> Option<XdpMode> {
@@ -263,28 +298,54 @@ fn mode(xdp: &LinkXdp) -> Option<XdpMode> {
     }
 }
 
-fn local_route(vip: Ipv4Addr, loopback: u32) -> RouteMessage {
-    RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(vip, 32)
+fn vlan_id(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else {
+        return None;
+    };
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
+}
+
+fn local_route(vip: IpAddr, loopback: u32) -> RouteMessage {
+    match vip {
+        IpAddr::V4(vip) => to_loopback(
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(vip, 32),
+            loopback,
+        ),
+        IpAddr::V6(vip) => to_loopback(
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(vip, 128),
+            loopback,
+        ),
+    }
+}
+
+fn to_loopback<A>(route: RouteMessageBuilder<A>, loopback: u32) -> RouteMessage
+where
+    RouteMessageBuilder<A>: Sized,
+{
+    route
         .output_interface(loopback)
         .table_id(LOCAL_TABLE)
         .kind(RouteType::Local)
         .scope(RouteScope::Host)
-        .protocol(OWN_ROUTES)
+        .protocol(OWN)
         .build()
 }
 
 /// The address of a route as [`local_route`] makes it.
-fn own_address(route: &RouteMessage) -> Option<Ipv4Addr> {
+fn own_address(route: &RouteMessage) -> Option<IpAddr> {
     let header = &route.header;
-    if header.protocol != OWN_ROUTES || header.kind != RouteType::Local {
+    if header.protocol != OWN || header.kind != RouteType::Local {
         return None;
     }
     route
         .attributes
         .iter()
         .find_map(|attribute| match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => Some((*address).into()),
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some((*address).into()),
             _ => None,
         })
 }

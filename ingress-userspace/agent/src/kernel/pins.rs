@@ -1,4 +1,5 @@
-//! The pins: one directory for each schema, one writer at a time, and no map of another layout.
+//! The pins: links in one directory, maps in one for each schema, one writer at a time, and no map of
+//! another layout.
 //!
 //! A pin keeps a map or a link alive while no process holds it: that is what lets packets flow
 //! between one process and the next. It also means that nothing goes away by itself: what an
@@ -14,12 +15,13 @@ use std::{
 
 use aya::maps::{MapInfo, MapType};
 use ingress_ebpf::abi::{
-    MacKey, Meta, Node, SCHEMA, SelfNode, SocketSet, VipKey, VipValue, entries,
+    Chances, Interfaces, Meta, NODES, Node, NodeCounters, SCHEMA, SocketSet, UNITS, Unit,
+    VIP_SLOTS, VipCounters, VipKey4, VipKey6, VipSlot4, VipSlot6, VipValue, entries,
 };
 use rustix::fs::{FlockOperation, flock};
 use tokio::time::{Instant, sleep};
 
-use super::{attach, error::KernelError};
+use super::error::KernelError;
 
 /// `BPF_FS_MAGIC` of linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -42,25 +44,43 @@ pub(super) struct Layout {
 
 /// Every map of the object.
 #[rustfmt::skip]
-pub(super) const LAYOUTS: [Layout; 10] = [
+pub(super) const LAYOUTS: [Layout; 16] = [
     Layout { name: "META", map_type: MapType::Array, key: 4, value: size_of::<Meta>(), entries: 1 },
-    Layout { name: "SELF", map_type: MapType::Array, key: 4, value: size_of::<SelfNode>(), entries: 1 },
-    Layout { name: "VIPS", map_type: MapType::Hash, key: size_of::<VipKey>(), value: size_of::<VipValue>(), entries: entries::VIPS },
+    Layout { name: "UNITS", map_type: MapType::Array, key: 4, value: size_of::<Unit>(), entries: UNITS },
+    Layout { name: "INTERFACES", map_type: MapType::Array, key: 4, value: size_of::<Interfaces>(), entries: 1 },
+    Layout { name: "VIPS4", map_type: MapType::Hash, key: size_of::<VipKey4>(), value: size_of::<VipValue>(), entries: entries::VIPS },
+    Layout { name: "VIPS6", map_type: MapType::Hash, key: size_of::<VipKey6>(), value: size_of::<VipValue>(), entries: entries::VIPS },
+    Layout { name: "VIP_SLOTS4", map_type: MapType::Array, key: 4, value: size_of::<VipSlot4>(), entries: VIP_SLOTS },
+    Layout { name: "VIP_SLOTS6", map_type: MapType::Array, key: 4, value: size_of::<VipSlot6>(), entries: VIP_SLOTS },
     Layout { name: "TABLES", map_type: MapType::ArrayOfMaps, key: 4, value: 4, entries: entries::TABLES },
     Layout { name: "NODES", map_type: MapType::Array, key: 4, value: size_of::<Node>(), entries: entries::NODES },
-    Layout { name: "PEERS", map_type: MapType::Hash, key: 16, value: 4, entries: entries::PEERS },
-    Layout { name: "PEER_MACS", map_type: MapType::Hash, key: size_of::<MacKey>(), value: 4, entries: entries::PEER_MACS },
+    Layout { name: "PEER_MACS", map_type: MapType::Array, key: 4, value: 4, entries: entries::PEER_MACS },
     Layout { name: "SOCKS", map_type: MapType::SockMap, key: 4, value: 4, entries: entries::SOCKS },
     Layout { name: "SETS", map_type: MapType::Array, key: 4, value: size_of::<SocketSet>(), entries: entries::SETS },
     Layout { name: "COUNTERS", map_type: MapType::PerCpuArray, key: 4, value: 8, entries: entries::COUNTERS },
+    Layout { name: "VIP_COUNTERS", map_type: MapType::PerCpuArray, key: 4, value: size_of::<VipCounters>(), entries: entries::VIP_COUNTERS },
+    Layout { name: "NODE_COUNTERS", map_type: MapType::PerCpuArray, key: 4, value: size_of::<NodeCounters>(), entries: NODES },
+    Layout { name: "CHANCES", map_type: MapType::PerCpuArray, key: 4, value: size_of::<Chances>(), entries: 1 },
 ];
 
-/// The directory of the pins of this schema.
+/// The directory of the pins: `links`, and one directory with maps for each schema.
 #[derive(Clone, Debug)]
 pub(super) struct Pins(PathBuf);
 
+/// Directory of the links, whatever maps their programs read.
+const LINKS: &str = "links";
+
+/// Directory that only bears the marks of processes with connections.
+const CONNECTIONS: &str = "connections";
+
+/// Pin of the sk_lookup link beside the maps, where versions up to schema 2 had it.
+pub(super) const ASSIGN_ONCE: &str = "assign_link";
+
+/// Pins of the XDP links there: this and the interface's name.
+pub(super) const STEER_ONCE: &str = "steer_link_";
+
 impl Pins {
-    /// Makes the directory where it is missing.
+    /// Makes the directory of the links, which is the place of the lock, where it is missing.
     ///
     /// # Errors
     ///
@@ -70,68 +90,118 @@ impl Pins {
             .ancestors()
             .find(|path| path.exists())
             .unwrap_or(Path::new("/"));
-        let directory = pin_dir.join(format!("v{SCHEMA}"));
-        let failed = |source: io::Error| KernelError::PinDirectory {
-            path: directory.clone(),
-            source,
-        };
-        let filesystem = rustix::fs::statfs(existing).map_err(|error| failed(error.into()))?;
+        let pins = Self(pin_dir.to_owned());
+        let filesystem =
+            rustix::fs::statfs(existing).map_err(|error| cannot_open(pin_dir)(error.into()))?;
         if filesystem.f_type as i64 != BPF_FS_MAGIC {
             return Err(KernelError::NotBpffs(pin_dir.to_path_buf()));
         }
-        fs::create_dir_all(&directory).map_err(failed)?;
-        Ok(Self(directory))
+        let links = pins.0.join(LINKS);
+        fs::create_dir_all(&links).map_err(cannot_open(&links))?;
+        Ok(pins)
     }
 
-    /// The directories of every schema that are there.
+    /// Makes the directory of this schema's maps where it is missing. For whoever holds the lock of
+    /// the writers: a process of another version that goes live removes it.
     ///
     /// # Errors
     ///
     /// [`KernelError::PinDirectory`].
-    pub(super) fn all(pin_dir: &Path) -> Result<Vec<Self>, KernelError> {
-        let is_schema = |name: &str| {
+    pub(super) fn make_place_of_maps(&self) -> Result<(), KernelError> {
+        let maps = self.maps();
+        fs::create_dir_all(&maps).map_err(cannot_open(&maps))
+    }
+
+    /// The pins that an earlier process may have left; `None` where there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`].
+    pub(super) fn existing(pin_dir: &Path) -> Result<Option<Self>, KernelError> {
+        let pins = Self(pin_dir.to_owned());
+        if names(pin_dir)?.is_empty() {
+            return Ok(None);
+        }
+        // The place of the lock; missing where a version made the pins that knew no such directory.
+        let links = pins.0.join(LINKS);
+        fs::create_dir_all(&links).map_err(cannot_open(&links))?;
+        Ok(Some(pins))
+    }
+
+    /// Directory of this schema's maps.
+    fn maps(&self) -> PathBuf {
+        self.0.join(format!("v{SCHEMA}"))
+    }
+
+    /// Where a map is pinned.
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.maps().join(name)
+    }
+
+    /// Where a link of this name is pinned.
+    pub(super) fn link(&self, name: &str) -> PathBuf {
+        self.0.join(LINKS).join(name)
+    }
+
+    /// The pins of all links.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`].
+    pub(super) fn links(&self) -> Result<Vec<PathBuf>, KernelError> {
+        let mut links = paths(&self.0.join(LINKS))?;
+        // Where earlier versions had them.
+        for schema in self.schemas()? {
+            links.extend(paths(&schema)?.into_iter().filter(|pin| is_link(pin)));
+        }
+        Ok(links)
+    }
+
+    /// The pins of all maps, of every schema.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`].
+    pub(super) fn all_maps(&self) -> Result<Vec<PathBuf>, KernelError> {
+        let mut maps = Vec::new();
+        for schema in self.schemas()? {
+            maps.extend(paths(&schema)?.into_iter().filter(|pin| !is_link(pin)));
+        }
+        Ok(maps)
+    }
+
+    /// Removes the maps of other schemas, which no program of this one's reads. Whoever still has
+    /// them open keeps them.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`], [`KernelError::Remove`].
+    pub(super) fn remove_other_schemas(&self) -> Result<(), KernelError> {
+        let others = self.schemas()?.into_iter();
+        for schema in others.filter(|schema| *schema != self.maps()) {
+            let failed = |path: &Path, source| KernelError::Remove {
+                path: path.to_owned(),
+                source,
+            };
+            for pin in paths(&schema)? {
+                fs::remove_file(&pin).map_err(|error| failed(&pin, error))?;
+            }
+            fs::remove_dir(&schema).map_err(|error| failed(&schema, error))?;
+            tracing::info!(maps = %schema.display(), "removed the maps of another version");
+        }
+        Ok(())
+    }
+
+    fn schemas(&self) -> Result<Vec<PathBuf>, KernelError> {
+        let is_schema = |name: &String| {
             let number = name.strip_prefix('v');
             number.is_some_and(|number| number.parse::<u16>().is_ok())
         };
-        let names = names(pin_dir)?.into_iter();
-        let schemas = names.filter(|name| is_schema(name));
-        Ok(schemas.map(|name| Self(pin_dir.join(name))).collect())
-    }
-
-    /// The names of the pins that are there.
-    ///
-    /// # Errors
-    ///
-    /// [`KernelError::PinDirectory`].
-    pub(super) fn names(&self) -> Result<Vec<String>, KernelError> {
-        names(&self.0)
-    }
-
-    /// Where an object of this name is pinned. bpffs allows no dot in a name.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name.replace('.', "_"))
-    }
-
-    /// Detaches a pinned link and removes its pin. One that is not there is fine.
-    fn remove_link(&self, name: &str) {
-        if let Err(error) = attach::detach(&self.path(name)) {
-            tracing::warn!(pin = name, %error, "cannot detach a program");
-        }
-    }
-
-    /// Detaches the pinned links whose names start with `prefix`, but for those in `wanted`.
-    pub(super) fn remove_other_links(&self, prefix: &str, wanted: &[String]) {
-        let wanted: Vec<_> = wanted.iter().map(|name| self.path(name)).collect();
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| !wanted.contains(&entry.path())) {
-            if let Some(name) = entry
-                .file_name()
-                .to_str()
-                .filter(|name| name.starts_with(prefix))
-            {
-                self.remove_link(name);
-            }
-        }
+        let names = names(&self.0)?.into_iter();
+        Ok(names
+            .filter(is_schema)
+            .map(|name| self.0.join(name))
+            .collect())
     }
 
     /// Waits until no other process changes the pins; they are this one's until the guard is
@@ -141,33 +211,36 @@ impl Pins {
     ///
     /// [`KernelError::Busy`] after ten seconds, [`KernelError::PinDirectory`].
     pub(super) async fn lock(&self) -> Result<WriterGuard, KernelError> {
-        let failed = |source: io::Error| KernelError::PinDirectory {
-            path: self.0.clone(),
-            source,
-        };
-        // Not a lock file: bpffs has no ordinary files. The kernel drops the lock with the process,
-        // however that ends.
-        let directory: OwnedFd = File::open(&self.0).map_err(failed)?.into();
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {
-                    return Ok(WriterGuard {
-                        _directory: directory,
-                    });
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    sleep(Duration::from_millis(20)).await;
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(KernelError::Busy(self.0.clone()));
-                }
-                Err(error) => return Err(failed(error.into())),
+            match self.try_lock()? {
+                Some(guard) => return Ok(guard),
+                None if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+                None => return Err(KernelError::Busy(self.0.clone())),
             }
         }
     }
 
-    /// Compares each pin that is there with what the programs need.
+    /// The same without waiting; `None` while another process changes the pins.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`].
+    pub(super) fn try_lock(&self) -> Result<Option<WriterGuard>, KernelError> {
+        // Not a lock file: bpffs has no ordinary files. The kernel drops the lock with the process,
+        // however that ends. Not the directory above: a mark on that one says who serves.
+        let links = self.0.join(LINKS);
+        let directory: OwnedFd = File::open(&links).map_err(cannot_open(&links))?.into();
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(WriterGuard {
+                _directory: directory,
+            })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(cannot_open(&links)(error.into())),
+        }
+    }
+
+    /// Compares each pinned map with what the programs need.
     ///
     /// # Errors
     ///
@@ -175,49 +248,99 @@ impl Pins {
     /// be asked.
     pub(super) fn verify(&self) -> Result<(), KernelError> {
         for layout in &LAYOUTS {
-            let path = self.path(layout.name);
+            let path = self.map(layout.name);
             if path.exists() {
                 layout.verify(path)?;
             }
         }
         Ok(())
     }
-}
 
-/// Keeps others from marking the pins of `pin_dir` as in use, while it lives; `None` where one did.
-/// For whoever holds the lock of the writers.
-///
-/// # Errors
-///
-/// [`KernelError::PinDirectory`].
-pub(super) fn mark_unused(pin_dir: &Path) -> Result<Option<Mark>, KernelError> {
-    mark(pin_dir, FlockOperation::NonBlockingLockExclusive)
-}
-
-/// Says that this process serves by the pins of `pin_dir`, while it lives. For whoever holds the lock
-/// of the writers.
-///
-/// # Errors
-///
-/// [`KernelError::PinDirectory`], [`KernelError::Busy`].
-pub(super) fn mark_in_use(pin_dir: &Path) -> Result<Mark, KernelError> {
-    let marked = mark(pin_dir, FlockOperation::NonBlockingLockShared)?;
-    marked.ok_or_else(|| KernelError::Busy(pin_dir.to_owned()))
-}
-
-fn mark(pin_dir: &Path, operation: FlockOperation) -> Result<Option<Mark>, KernelError> {
-    let failed = |source: io::Error| KernelError::PinDirectory {
-        path: pin_dir.to_owned(),
-        source,
-    };
-    let directory: OwnedFd = File::open(pin_dir).map_err(failed)?.into();
-    match flock(&directory, operation) {
-        Ok(()) => Ok(Some(Mark {
-            _directory: directory,
-        })),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(failed(error.into())),
+    /// Whether every map is there: then programs of this schema may be running on them.
+    pub(super) fn has_all_maps(&self) -> bool {
+        LAYOUTS.iter().all(|layout| self.map(layout.name).exists())
     }
+
+    /// Says that this process serves by the pins, while the mark lives. For whoever holds the lock of
+    /// the writers.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`], [`KernelError::Busy`].
+    pub(super) fn mark_in_use(&self, use_: Use) -> Result<Mark, KernelError> {
+        let marked = self.mark(use_, FlockOperation::NonBlockingLockShared)?;
+        marked.ok_or_else(|| KernelError::Busy(self.0.clone()))
+    }
+
+    /// Keeps others from marking the pins as in use, while the mark lives; `None` where one did. For
+    /// whoever holds the lock of the writers.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::PinDirectory`].
+    pub(super) fn mark_unused(&self, use_: Use) -> Result<Option<Mark>, KernelError> {
+        self.mark(use_, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn mark(&self, use_: Use, operation: FlockOperation) -> Result<Option<Mark>, KernelError> {
+        let path = match use_ {
+            Use::Steering => self.0.clone(),
+            Use::Connections => self.0.join(CONNECTIONS),
+        };
+        fs::create_dir_all(&path).map_err(cannot_open(&path))?;
+        let directory: OwnedFd = File::open(&path).map_err(cannot_open(&path))?.into();
+        match flock(&directory, operation) {
+            Ok(()) => Ok(Some(Mark { directory })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(cannot_open(&path)(error.into())),
+        }
+    }
+}
+
+impl Mark {
+    /// Whether no other process says the same as this mark, which [`Pins::mark_in_use`] gave. For
+    /// whoever holds the lock of the writers: the mark is not there for a moment.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to `flock`.
+    pub(super) fn is_only_one(&self) -> io::Result<bool> {
+        let is_only_one = match flock(&self.directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::WOULDBLOCK) => false,
+            Err(error) => return Err(error.into()),
+        };
+        flock(&self.directory, FlockOperation::NonBlockingLockShared)?;
+        Ok(is_only_one)
+    }
+}
+
+fn is_link(pin: &Path) -> bool {
+    let name = pin.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name == ASSIGN_ONCE || name.starts_with(STEER_ONCE))
+}
+
+fn cannot_open(directory: &Path) -> impl Fn(io::Error) -> KernelError + use<> {
+    let path = directory.to_owned();
+    move |source| KernelError::PinDirectory {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// The paths of what is in a directory.
+fn paths(directory: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let names = names(directory)?.into_iter();
+    Ok(names.map(|name| directory.join(name)).collect())
+}
+
+/// What a process does by the pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It accepts connections: the programs must stay.
+    Steering,
+    /// It has connections: the virtual IPs must stay local.
+    Connections,
 }
 
 /// The names in a directory; none where it is not there.
@@ -250,7 +373,7 @@ fn is_out_of_sight(error: &io::Error) -> bool {
 #[derive(Debug)]
 #[must_use = "others may say something else when this is dropped"]
 pub(super) struct Mark {
-    _directory: OwnedFd,
+    directory: OwnedFd,
 }
 
 /// The only writer of the pins, while it lives.

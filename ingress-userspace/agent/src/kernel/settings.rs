@@ -1,25 +1,22 @@
 //! What the kernel part of a node is told, and what is derived from it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::Ipv4Addr,
-    path::PathBuf,
-};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf};
 
-use ingress_ebpf::abi::{MAX_INTERFACES, SelfNode, entries};
+use ingress_ebpf::abi::{self, Interfaces, MAX_INTERFACES, Mac, NODES};
 
 use super::{
     error::KernelError,
-    maps::{NamedNode, address},
+    maps::MOST_VIPS,
     mode::{Forward, XdpMode},
     netlink::Interface,
 };
+use crate::membership::{Membership, NamedNode};
 
 /// What the kernel part of a node is told.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
     /// Virtual addresses; TCP ports 80 and 443 of each are served.
-    pub vips: Vec<Ipv4Addr>,
+    pub vips: Vec<IpAddr>,
     /// Interfaces to steer on, at most four. If empty, connections still reach the workers, but
     /// none is steered.
     pub interfaces: Vec<String>,
@@ -27,11 +24,10 @@ pub struct NodeSettings {
     pub mode: XdpMode,
     /// How packets reach other nodes.
     pub forward: Forward,
-    /// This node's name in `nodes`.
+    /// This node's name in `membership`.
     pub node_name: String,
-    /// Every node's name and address, including this one; the same on all nodes. Empty for a single
-    /// node.
-    pub nodes: BTreeMap<String, Ipv4Addr>,
+    /// Every node, including this one; the same on all nodes.
+    pub membership: Membership,
     /// Seed of the flow hash and of the Maglev table; the same on all nodes, or they disagree about
     /// owners.
     pub hash_seed: u64,
@@ -40,81 +36,86 @@ pub struct NodeSettings {
 }
 
 impl NodeSettings {
-    /// The nodes under their ids: the order of their names, so that every node gives the same.
-    pub(super) fn named_nodes(&self) -> Result<Vec<NamedNode>, KernelError> {
-        let alone = || NamedNode {
-            id: 0,
-            name: self.node_name.clone(),
-            address: Ipv4Addr::UNSPECIFIED,
-        };
-        if self.nodes.is_empty() {
-            return Ok(vec![alone()]);
-        }
-        if self.nodes.len() > entries::NODES {
-            return Err(KernelError::Settings(format!(
-                "at most {} nodes can take part",
-                entries::NODES
-            )));
-        }
-        let named = (0u16..).zip(&self.nodes);
-        Ok(named
-            .map(|(id, (name, address))| NamedNode {
-                id,
-                name: name.clone(),
-                address: *address,
-            })
-            .collect())
-    }
-
     /// Refuses virtual IPs that are somebody's own: `assign` drops connections to all ports of a VIP
     /// but two, and a local route keeps packets for another node here.
-    pub(super) fn check_vips(
-        &self,
-        nodes: &[NamedNode],
-        own: &HashMap<Ipv4Addr, String>,
-    ) -> Result<(), KernelError> {
+    pub(super) fn check_vips(&self, own: &HashMap<IpAddr, String>) -> Result<(), KernelError> {
+        if self.vips.len() > MOST_VIPS {
+            return Err(KernelError::Settings(format!(
+                "at most {MOST_VIPS} virtual IPs can be served"
+            )));
+        }
         for vip in &self.vips {
+            if !is_hosts(*vip) {
+                return Err(KernelError::Settings(format!(
+                    "{vip} cannot be a virtual IP: no client connects to such an address over a network"
+                )));
+            }
             if let Some(interface) = own.get(vip) {
                 return Err(KernelError::OwnAddress {
                     vip: *vip,
                     interface: interface.clone(),
                 });
             }
-            if let Some(node) = nodes.iter().find(|node| node.address == *vip) {
-                return Err(KernelError::Settings(format!(
-                    "the virtual IP {vip} is the address of the node {}",
-                    node.name
-                )));
-            }
         }
-        Ok(())
+        check_nodes(&self.vips, &self.membership)
     }
+}
 
-    pub(super) fn this_node(
-        &self,
-        nodes: &[NamedNode],
-        interfaces: &[Interface],
-    ) -> Result<SelfNode, KernelError> {
-        let Some(own) = nodes.iter().find(|node| node.name == self.node_name) else {
+/// Whether a host on another network could have the address.
+fn is_hosts(address: IpAddr) -> bool {
+    let is_nobodys = address.is_loopback() || address.is_multicast() || address.is_unspecified();
+    let is_special = match address {
+        IpAddr::V4(address) => address.is_broadcast(),
+        // The latter is an IPv4 address by another name, which no packet of IPv6 has.
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some()
+        }
+    };
+    !is_nobodys && !is_special
+}
+
+/// Refuses virtual IPs that are nodes' addresses.
+pub(super) fn check_nodes(vips: &[IpAddr], membership: &Membership) -> Result<(), KernelError> {
+    for node in membership.nodes.values() {
+        if vips.contains(&IpAddr::V4(node.address)) {
             return Err(KernelError::Settings(format!(
-                "this node's name, {}, is not among the nodes",
-                self.node_name
-            )));
-        };
-        let mut macs = [[0; 6]; MAX_INTERFACES];
-        if interfaces.len() > macs.len() {
-            return Err(KernelError::Settings(format!(
-                "at most {MAX_INTERFACES} interfaces can be steered on"
+                "the virtual IP {} is the address of the node {}",
+                node.address, node.name
             )));
         }
-        for (slot, interface) in macs.iter_mut().zip(interfaces) {
-            *slot = interface.mac;
-        }
-        Ok(SelfNode {
-            id: own.id,
-            reserved: 0,
-            ip4: address(own.address),
-            macs,
-        })
     }
+    Ok(())
+}
+
+/// The node of this name among all.
+pub(super) fn own<'a>(
+    membership: &'a Membership,
+    name: &str,
+) -> Result<&'a NamedNode, KernelError> {
+    if membership.nodes.len() > NODES {
+        return Err(KernelError::Settings(format!(
+            "at most {NODES} nodes can take part"
+        )));
+    }
+    let own = membership.named(name).filter(|node| !node.is_gone);
+    own.ok_or_else(|| {
+        KernelError::Settings(format!("this node's name, {name}, is not among the nodes"))
+    })
+}
+
+/// The interfaces that are steered on, as the programs know them.
+pub(super) fn steered(interfaces: &[Interface]) -> Result<Interfaces, KernelError> {
+    let mut steered = Interfaces::default();
+    if interfaces.len() > steered.0.len() {
+        return Err(KernelError::Settings(format!(
+            "at most {MAX_INTERFACES} interfaces can be steered on"
+        )));
+    }
+    for (slot, interface) in steered.0.iter_mut().zip(interfaces) {
+        *slot = abi::Interface {
+            index: interface.index,
+            mac: Mac::new(interface.mac),
+        };
+    }
+    Ok(steered)
 }

@@ -9,16 +9,18 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
 };
 
+use aya::maps::MapData;
 use ingress_ebpf::abi::Abi;
 
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_MAP_UPDATE_BATCH: libc::c_int = 26;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 const BPF_LINK_DETACH: libc::c_int = 34;
 
@@ -31,13 +33,22 @@ pub(super) struct Plain<T: Abi>(pub(super) T);
 // is transparent.
 unsafe impl<T: Abi> aya::Pod for Plain<T> {}
 
-/// What a link connects.
+/// Where a link's program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkTarget(
-    /// Interface index of an XDP link, inode of the network namespace of a sk_lookup link; 0 once
-    /// that is gone.
-    pub(super) u64,
-);
+pub(super) enum Hook {
+    /// XDP of the interface of this index.
+    Interface(u32),
+    /// sk_lookup of the network namespace of this inode.
+    Namespace(u64),
+    /// Nowhere: the interface or the namespace is gone, or the link was detached.
+    Gone,
+    /// A kind of link that Forebay does not make.
+    Foreign,
+}
+
+/// `BPF_LINK_TYPE_NETNS` and `BPF_LINK_TYPE_XDP` of linux/bpf.h.
+const LINK_NETNS: u32 = 5;
+const LINK_XDP: u32 = 6;
 
 /// `struct bpf_attr` of `BPF_OBJ_GET`.
 #[repr(C)]
@@ -53,6 +64,19 @@ struct ObjectInfo {
     fd: u32,
     length: u32,
     info: u64,
+}
+
+/// `struct bpf_attr` of `BPF_MAP_UPDATE_BATCH`.
+#[repr(C)]
+struct MapUpdateBatch {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
 }
 
 /// `struct bpf_attr` of `BPF_LINK_UPDATE`.
@@ -78,6 +102,7 @@ struct LinkInfo {
     id: u32,
     program: u32,
     reserved: u32,
+    /// Index of the interface, or inode of the network namespace.
     target: u32,
     rest: [u32; 27],
 }
@@ -105,7 +130,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 /// # Errors
 ///
 /// What `bpf(2)` says to `BPF_OBJ_GET_INFO_BY_FD`.
-pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
+pub(super) fn link_hook(link: BorrowedFd<'_>) -> io::Result<Hook> {
     let mut info = LinkInfo::default();
     let mut attributes = ObjectInfo {
         fd: link.as_raw_fd() as u32,
@@ -113,7 +138,12 @@ pub(super) fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
         info: (&raw mut info) as u64,
     };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
-    Ok(LinkTarget(u64::from(info.target)))
+    Ok(match (info.kind, info.target) {
+        (LINK_XDP | LINK_NETNS, 0) => Hook::Gone,
+        (LINK_XDP, index) => Hook::Interface(index),
+        (LINK_NETNS, inode) => Hook::Namespace(u64::from(inode)),
+        _ => Hook::Foreign,
+    })
 }
 
 /// Replaces the program of a link; connections in between meet the old one or the new one.
@@ -141,6 +171,41 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
         link: link.as_raw_fd() as u32,
     };
     bpf(BPF_LINK_DETACH, &mut attributes).map(drop)
+}
+
+/// Stores values in an array from the index `first` on, by one call: one for each bucket of a table
+/// would keep the thread for tens of milliseconds.
+///
+/// # Errors
+///
+/// What `bpf(2)` says to `BPF_MAP_UPDATE_BATCH`; some may be stored. [`io::ErrorKind::InvalidInput`]
+/// where the values are not as long as the map's, or there are too many.
+///
+/// # Minimum kernel version
+///
+/// Linux 5.6.
+pub(super) fn store<T: Abi>(array: &MapData, first: u32, values: &[T]) -> io::Result<()> {
+    let value_size = array.info().map_err(io::Error::other)?.value_size();
+    let count = u32::try_from(values.len()).ok();
+    let end = count.and_then(|count| first.checked_add(count));
+    let (Some(count), Some(end)) = (count, end) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    if value_size as usize != size_of::<T>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let keys: Vec<u32> = (first..end).collect();
+    let mut attributes = MapUpdateBatch {
+        in_batch: 0,
+        out_batch: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count,
+        map: array.fd().as_fd().as_raw_fd() as u32,
+        element_flags: 0,
+        flags: 0,
+    };
+    bpf(BPF_MAP_UPDATE_BATCH, &mut attributes).map(drop)
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {

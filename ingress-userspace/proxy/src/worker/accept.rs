@@ -23,7 +23,7 @@ use crate::{
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a worker accepts at the least once its end has begun: longer than a handshake takes that
 /// the kernel has begun, and closing the socket would reset.
-const HANDSHAKE: Duration = Duration::from_secs(1);
+pub const HANDSHAKE: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -67,7 +67,7 @@ async fn work(
 
     // A task that ends before the shutdown has panicked: without it, clients would wait for ever, or
     // get what an old table says. The process has to end, and be started again.
-    let shutdown = tokio::select! {
+    let phase = tokio::select! {
         // An error means that the sender is gone: then there is nobody left to serve for.
         begun = shutdown.wait_for(|phase| *phase != Shutdown::NotYet) => {
             begun.map_or(Shutdown::Alone, |phase| *phase)
@@ -75,7 +75,7 @@ async fn work(
         Some(ended) = accepting.join_next() => return Err(died(ended)),
         Some(ended) = upkeep.join_next() => return Err(died(ended)),
     };
-    drain(&worker, shutdown, &idle, close, accepting).await;
+    drain(&worker, phase, shutdown, &idle, close, accepting).await;
     Ok(())
 }
 
@@ -90,7 +90,8 @@ fn died(ended: Result<(), JoinError>) -> io::Error {
 /// of the grace, whatever is left.
 async fn drain(
     worker: &Worker,
-    shutdown: Shutdown,
+    phase: Shutdown,
+    mut shutdown: watch::Receiver<Shutdown>,
     idle: &Barrier,
     close: watch::Sender<bool>,
     mut accepting: JoinSet<()>,
@@ -100,21 +101,27 @@ async fn drain(
     let grace = begun + settings.shutdown_grace;
     let lame_duck = begun + settings.lame_duck.min(settings.shutdown_grace);
     worker.drain.begin();
-    if shutdown == Shutdown::Alone {
-        sleep_until(lame_duck.min(begun + HANDSHAKE)).await;
-    } else {
+    if phase == Shutdown::Replaced {
         // Whoever comes finds the other process, and is not asked to come again.
         close.send_replace(true);
-    }
-    // Ends early when nothing is open, on other workers either: the kernel goes on to hand this one
-    // its share of the connections, since the control thread keeps the sockets for a successor.
-    let finished = async {
-        worker.drain.finished().await;
-        if shutdown == Shutdown::Alone {
+        let _ = timeout_at(lame_duck, worker.drain.finished()).await;
+    } else {
+        // Ends early when nothing is open, on other workers either: the kernel goes on to hand this one
+        // its share of the connections, since the control thread keeps the sockets for a successor.
+        // That thread closes, since it can lead new connections away before.
+        let tell = async {
+            sleep_until(lame_duck.min(begun + HANDSHAKE)).await;
+            worker.drain.finished().await;
             idle.wait().await;
+            std::future::pending().await
+        };
+        let closing = shutdown.wait_for(|phase| *phase == Shutdown::Closing);
+        tokio::select! {
+            // Or nobody is there to say it.
+            _ = timeout_at(lame_duck + HANDSHAKE, closing) => {}
+            () = tell => {}
         }
-    };
-    let _ = timeout_at(lame_duck, finished).await;
+    }
     close.send_replace(true);
     while accepting.join_next().await.is_some() {}
     worker.drain.close_idle();

@@ -31,6 +31,8 @@ use ingress_model::Transport;
 
 use crate::{metrics::WorkerMetrics, table::RouteTable, tls::ServerConfig};
 
+pub use accept::HANDSHAKE;
+
 /// Limits and times of a worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
@@ -89,6 +91,9 @@ pub enum Shutdown {
     /// It shuts down, but still accepts during the lame-duck time: no other process would take the
     /// connections in its queue.
     Alone,
+    /// It accepts no longer, after `Alone`: no new connections come, and handshakes that had begun are
+    /// over.
+    Closing,
     /// It shuts down; another process accepts from the same sockets.
     Replaced,
 }
@@ -102,10 +107,10 @@ pub struct Inputs {
     pub tls: Arc<ServerConfig>,
     /// This worker's counters.
     pub metrics: Arc<WorkerMetrics>,
-    /// Changes once; then the worker drains and stops.
+    /// Changes; then the worker drains, and stops once it is told to close.
     pub shutdown: watch::Receiver<Shutdown>,
-    /// For all workers of the process: each comes here once it has no connection, and goes on to
-    /// accept until the last one has come.
+    /// For all workers of the process, and whoever tells them to close: each comes here once it has no
+    /// connection, and goes on to accept until it is told.
     pub idle: Arc<Barrier>,
     /// Limits and times.
     pub settings: Arc<WorkerSettings>,

@@ -21,6 +21,8 @@ pub struct Load {
     pub wrong: u64,
     /// Connections, reads and writes that failed, and timeouts.
     pub failed: u64,
+    /// Of these, connections that could not be made; wrk goes on without them.
+    pub refused: u64,
 }
 
 /// A wrk that runs; killed when dropped.
@@ -130,10 +132,14 @@ fn parse_wrk(text: &str) -> Result<Load> {
                 .parse()
                 .with_context(|| format!("wrk line {line:?}"))?;
         } else if let Some(errors) = line.strip_prefix("Socket errors:") {
-            load.failed = errors
+            let counts: Vec<_> = errors
                 .split(',')
                 .filter_map(|part| part.rsplit(' ').next()?.parse::<u64>().ok())
-                .sum();
+                .collect();
+            load.failed = counts.iter().sum();
+            load.refused = *counts
+                .first()
+                .with_context(|| format!("wrk line {line:?}"))?;
         }
     }
     ensure!(counted, "wrk printed no count: {text}");
@@ -154,7 +160,8 @@ mod tests {
                 requests: 120,
                 rate: 119.9,
                 wrong: 7,
-                failed: 10
+                failed: 10,
+                refused: 1
             }
         );
         assert!(parse_wrk("unable to connect").is_err());

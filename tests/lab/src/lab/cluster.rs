@@ -1,11 +1,15 @@
 //! The lab with a Forebay on each node: what the end-to-end tests and the demo ask.
 
-use std::path::Path;
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
-use super::{Lab, NextHop, PLAIN_HOST, TLS_HOST, VIP};
+use super::{HASH_SEED, Lab, NextHop, PLAIN_HOST, TLS_HOST, VIP, VIP6};
 use crate::{
     client::{Answer, PendingCurl, start_curl},
     forebay::{Forebay, Launch},
@@ -20,6 +24,8 @@ pub struct Steering {
     pub mode: &'static str,
     /// `udp` or `l2`: `--forward`.
     pub forward: &'static str,
+    /// Whether [`VIP6`] is served beside [`VIP`].
+    pub has_ipv6: bool,
 }
 
 /// A lab whose nodes run Forebay; all of it ends when dropped.
@@ -30,6 +36,8 @@ pub struct Cluster {
     /// The networks.
     pub lab: Lab,
     folder: TempDir,
+    /// Holds a file of nodes for each node, where they are not given by flags.
+    nodes: Option<TempDir>,
     steering: Steering,
 }
 
@@ -39,21 +47,64 @@ impl Cluster {
     /// # Errors
     /// The process may not make namespaces, or a Forebay is not ready.
     pub fn start(steering: Steering) -> Result<Self> {
+        Self::begin(steering, None)
+    }
+
+    /// The same with the nodes in a file for each node, which says so at first; see
+    /// [`Cluster::write_nodes`].
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`].
+    pub fn start_with_nodes(steering: Steering, nodes: &str) -> Result<Self> {
+        Self::begin(steering, Some(nodes))
+    }
+
+    fn begin(steering: Steering, nodes: Option<&str>) -> Result<Self> {
         let lab = Lab::new(steering.next_hop)?;
+        if steering.has_ipv6 {
+            lab.enable_ipv6(steering.next_hop)?;
+        }
         let folder = TempDir::new()?;
         lab.write_manifests(folder.path())?;
-        let forebays = (0..lab.nodes.len())
-            .map(|node| launch(&lab, node, steering, folder.path()).start_unready());
-        let mut forebays = forebays.collect::<Result<Vec<_>>>()?;
-        for forebay in &mut forebays {
-            forebay.wait_for_ready()?;
-        }
-        Ok(Self {
-            forebays,
+        let mut cluster = Self {
+            forebays: Vec::new(),
             lab,
             folder,
+            nodes: nodes.is_some().then(TempDir::new).transpose()?,
             steering,
-        })
+        };
+        let all = 0..cluster.lab.nodes.len();
+        for node in all.clone() {
+            if let Some(nodes) = nodes {
+                cluster.write_nodes(node, nodes)?;
+            }
+        }
+        for node in all {
+            let forebay = cluster.launch(node, HASH_SEED).start_unready()?;
+            cluster.forebays.push(forebay);
+        }
+        for forebay in &mut cluster.forebays {
+            forebay.wait_for_ready()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Replaces a node's file of nodes, as a rename does.
+    ///
+    /// # Errors
+    /// The nodes are given by flags, or the file cannot be written.
+    pub fn write_nodes(&self, node: usize, text: &str) -> Result<()> {
+        let path = self.nodes_file(node).context("nodes are given by flags")?;
+        let new = path.with_extension("new");
+        fs::write(&new, text)?;
+        fs::rename(&new, &path)?;
+        Ok(())
+    }
+
+    fn nodes_file(&self, node: usize) -> Option<PathBuf> {
+        let folder = self.nodes.as_ref()?;
+        let name = format!("{}.yaml", self.lab.nodes[node].name);
+        Some(folder.path().join(name))
     }
 
     /// Starts another Forebay on a node, and ends the one that ran there once the new one is ready.
@@ -61,7 +112,15 @@ impl Cluster {
     /// # Errors
     /// The new one is not ready, or the old one does not end.
     pub fn replace(&mut self, node: usize) -> Result<()> {
-        let launch = launch(&self.lab, node, self.steering, self.folder.path());
+        self.replace_with_seed(node, HASH_SEED)
+    }
+
+    /// The same with another seed of the flow hash.
+    ///
+    /// # Errors
+    /// As for [`Cluster::replace`].
+    pub fn replace_with_seed(&mut self, node: usize, seed: u64) -> Result<()> {
+        let launch = self.launch(node, seed);
         let mut old = std::mem::replace(&mut self.forebays[node], launch.start()?);
         old.terminate()?;
         let status = old.wait()?;
@@ -100,21 +159,35 @@ impl Cluster {
     pub fn get(&self, tls: bool, port: u16, path: &str) -> Result<Answer> {
         self.request(tls, port, path, &[])?.answer()
     }
-}
 
-fn launch(lab: &Lab, node: usize, steering: Steering, manifests: &Path) -> Launch {
-    let node = &lab.nodes[node];
-    Launch::new(&["--manifests", &manifests.display().to_string()])
-        .args(&[
-            "--vip",
-            &VIP.to_string(),
-            "--xdp-interface",
-            "eth0",
-            "--node-name",
-            &node.name,
-        ])
-        .args(&["--xdp-mode", steering.mode, "--forward", steering.forward])
-        .args(&lab.node_flags())
-        .args(&["--workers", "2", "--trace-responses"])
-        .within(&node.namespace)
+    fn launch(&self, node: usize, seed: u64) -> Launch {
+        let nodes = match self.nodes_file(node) {
+            Some(file) => vec!["--nodes-file".to_owned(), file.display().to_string()],
+            None => self.lab.node_flags(),
+        };
+        let Steering {
+            mode,
+            forward,
+            has_ipv6,
+            ..
+        } = self.steering;
+        let vips: &[_] = if has_ipv6 {
+            &[IpAddr::V4(VIP), IpAddr::V6(VIP6)]
+        } else {
+            &[IpAddr::V4(VIP)]
+        };
+        let vips: Vec<_> = vips
+            .iter()
+            .flat_map(|vip| ["--vip".to_owned(), vip.to_string()])
+            .collect();
+        let node = &self.lab.nodes[node];
+        Launch::new(&["--manifests", &self.manifests().display().to_string()])
+            .args(&vips)
+            .args(&["--xdp-interface", "eth0", "--node-name", &node.name])
+            .args(&["--xdp-mode", mode, "--forward", forward])
+            .args(&nodes)
+            .args(&["--hash-seed", &seed.to_string()])
+            .args(&["--workers", "2", "--trace-responses"])
+            .within(&node.namespace)
+    }
 }

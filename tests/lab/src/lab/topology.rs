@@ -19,6 +19,8 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The router's address on the nodes' side.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 1);
+/// Seed of the nodes' flow hash.
+pub const HASH_SEED: u64 = 17;
 /// Port on which pods answer.
 const POD_PORT: u16 = 8080;
 
@@ -110,7 +112,7 @@ impl Lab {
         })
     }
 
-    /// `--node` for every node, and the seed that they share.
+    /// `--node` for every node.
     pub fn node_flags(&self) -> Vec<String> {
         let flag = |node: &Node| {
             [
@@ -118,8 +120,7 @@ impl Lab {
                 format!("{}={}", node.name, node.address),
             ]
         };
-        let seed = ["--hash-seed", "17"].map(str::to_owned);
-        self.nodes.iter().flat_map(flag).chain(seed).collect()
+        self.nodes.iter().flat_map(flag).collect()
     }
 }
 

@@ -1,0 +1,354 @@
+//! Which nodes share the virtual IPs, under which ids, and who owns connections: what every node makes the
+//! same table of.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use ingress_ebpf::{
+    abi::NODES,
+    owners::{Nodes, Owners, StepError},
+};
+use serde::Deserialize;
+
+/// The longest description of a membership that is read, in bytes: each of 1024 nodes has a few dozen.
+pub const LONGEST: u64 = 1 << 20;
+
+/// A set of nodes and who owns connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// Grows with each change that is published; the same on every node that has the same.
+    pub epoch: u64,
+    /// Each under its id, which nobody else ever has.
+    pub nodes: BTreeMap<u16, NamedNode>,
+    /// Whose sockets may have a connection.
+    pub owners: Owners,
+}
+
+/// A node by its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedNode {
+    /// What buckets and packets call it.
+    pub id: u16,
+    /// Its place in the table.
+    pub name: String,
+    /// Where other nodes reach it.
+    pub address: Ipv4Addr,
+    /// It will not come back with the connections that it had. Its name stays, for the tables of sets
+    /// that it was in.
+    pub is_gone: bool,
+}
+
+/// A set of nodes that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// It is no YAML of this form.
+    #[error("{0}")]
+    Syntax(String),
+    /// Ids are indices of a map.
+    #[error("nodes: the id {id} of {name} is not below {NODES}")]
+    Id {
+        /// Which id.
+        id: u16,
+        /// Whose.
+        name: String,
+    },
+    /// Two nodes share what tells them apart.
+    #[error("nodes: two nodes have the {what} {value}")]
+    Double {
+        /// `id`, `name` or `address`.
+        what: &'static str,
+        /// Which one.
+        value: String,
+    },
+    /// There is none.
+    #[error("nodes: there must be at least one")]
+    Empty,
+    /// A node without a name has no place in the table.
+    #[error("nodes: the node with the id {0} has no name")]
+    NoName(u16),
+    /// Somebody owns connections who is not there.
+    #[error("owners: no node has the id {0}")]
+    Unknown(u16),
+    /// New connections would have no owner.
+    #[error("owners: each set must have a node that is not gone")]
+    NoOwner,
+    /// Nobody would own the buckets of a node that is gone: each node would serve what it receives.
+    #[error("owners: {0} is gone; announce the set without it as next")]
+    Gone(String),
+    /// More sets than a bucket has hops.
+    #[error("owners: {0}")]
+    Step(#[from] StepError),
+}
+
+impl Membership {
+    /// One node for itself.
+    pub fn alone(name: &str) -> Self {
+        Self::fixed([(name.to_owned(), Ipv4Addr::UNSPECIFIED)].into())
+    }
+
+    /// A set that never changes: ids are places in the order of names, so that every node that was
+    /// told of the same nodes gives the same.
+    ///
+    /// Its epoch is a digest of the set: nodes that were told of others see each other's packets as
+    /// steered by another epoch.
+    pub fn fixed(nodes: BTreeMap<String, Ipv4Addr>) -> Self {
+        let mut epoch = 0x811c_9dc5_u32;
+        let mut by_id = BTreeMap::new();
+        for (id, (name, address)) in (0u16..).zip(nodes) {
+            // FNV-1a.
+            for byte in name.bytes().chain([0]).chain(address.octets()) {
+                epoch = (epoch ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+            }
+            let node = NamedNode {
+                id,
+                name,
+                address,
+                is_gone: false,
+            };
+            by_id.insert(id, node);
+        }
+        Self {
+            epoch: u64::from(epoch),
+            owners: Owners::of(by_id.keys().copied()),
+            nodes: by_id,
+        }
+    }
+
+    /// Reads a description in YAML.
+    ///
+    /// # Errors
+    ///
+    /// [`MembershipError`], which names the field.
+    pub fn read(text: &str) -> Result<Self, MembershipError> {
+        let written: Written = serde_saphyr::from_str(text)
+            .map_err(|error| MembershipError::Syntax(error.to_string()))?;
+        written.check()
+    }
+
+    /// The node of this name.
+    pub fn named(&self, name: &str) -> Option<&NamedNode> {
+        self.nodes.values().find(|node| node.name == name)
+    }
+
+    fn is_alive(&self, id: u16) -> bool {
+        self.nodes.get(&id).is_some_and(|node| !node.is_gone)
+    }
+}
+
+/// How a membership is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    epoch: u64,
+    nodes: Vec<WrittenNode>,
+    owners: Option<WrittenOwners>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenNode {
+    id: u16,
+    name: String,
+    address: Ipv4Addr,
+    #[serde(default)]
+    gone: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenOwners {
+    current: Nodes,
+    next: Option<Nodes>,
+    #[serde(default)]
+    earlier: Vec<Nodes>,
+}
+
+impl Written {
+    fn check(self) -> Result<Membership, MembershipError> {
+        let double = |what, value: String| MembershipError::Double { what, value };
+        let mut nodes = BTreeMap::new();
+        let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for WrittenNode {
+            id,
+            name,
+            address,
+            gone,
+        } in self.nodes
+        {
+            if usize::from(id) >= NODES {
+                return Err(MembershipError::Id { id, name });
+            }
+            if name.is_empty() {
+                return Err(MembershipError::NoName(id));
+            }
+            if !names.insert(name.clone()) {
+                return Err(double("name", name));
+            }
+            // Whoever is gone may have left its address to another.
+            if !gone && !addresses.insert(address) {
+                return Err(double("address", address.to_string()));
+            }
+            let node = NamedNode {
+                id,
+                name,
+                address,
+                is_gone: gone,
+            };
+            if nodes.insert(id, node).is_some() {
+                return Err(double("id", id.to_string()));
+            }
+        }
+        if nodes.is_empty() {
+            return Err(MembershipError::Empty);
+        }
+        let owners = match self.owners {
+            Some(WrittenOwners {
+                current,
+                next,
+                earlier,
+            }) => Owners::restore(current, next, earlier)?,
+            None => Owners::of(
+                nodes
+                    .values()
+                    .filter(|node| !node.is_gone)
+                    .map(|node| node.id),
+            ),
+        };
+        let membership = Membership {
+            epoch: self.epoch,
+            nodes,
+            owners,
+        };
+        for id in membership.owners.sets().flatten() {
+            if !membership.nodes.contains_key(id) {
+                return Err(MembershipError::Unknown(*id));
+            }
+        }
+        // A bucket of one that is gone has the owner of the announced set.
+        let owners = &membership.owners;
+        let heirs = owners.next().unwrap_or(owners.current());
+        for node in membership.nodes.values().filter(|node| node.is_gone) {
+            if heirs.contains(&node.id) {
+                return Err(MembershipError::Gone(node.name.clone()));
+            }
+        }
+        let first = [owners.next(), Some(owners.current())];
+        for set in first.into_iter().flatten() {
+            if !set.iter().any(|id| membership.is_alive(*id)) {
+                return Err(MembershipError::NoOwner);
+            }
+        }
+        Ok(membership)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: &str = "
+epoch: 7
+nodes:
+- {id: 4, name: n1, address: 198.18.0.11}
+- {id: 9, name: n2, address: 198.18.0.12}
+- {id: 2, name: n3, address: 198.18.0.13, gone: true}
+";
+
+    #[test]
+    fn a_membership_is_read_with_its_owners() {
+        let membership = Membership::read(THREE).unwrap();
+        assert_eq!(membership.epoch, 7);
+        assert_eq!(membership.named("n2").unwrap().id, 9);
+        assert_eq!(membership.owners, Owners::of([4, 9]));
+        let text = format!("{THREE}owners: {{current: [9], next: [4, 9], earlier: [[2, 9]]}}");
+        let owners = Membership::read(&text).unwrap().owners;
+        let sets: Vec<Vec<u16>> = owners
+            .sets()
+            .map(|set| set.iter().copied().collect())
+            .collect();
+        assert_eq!(sets, [vec![9], vec![4, 9], vec![2, 9]]);
+    }
+
+    #[test]
+    fn a_membership_that_cannot_be_is_refused_by_the_field_that_is_wrong() {
+        let with = |more: &str| format!("{THREE}{more}");
+        for (text, said) in [
+            ("epoch: 7", "nodes"),
+            ("epoch: 7\nnodes: []", "nodes: there must be at least one"),
+            (
+                &*with("- {id: 1024, name: n4, address: 198.18.0.14}"),
+                "nodes: the id 1024 of n4 is not below 1024",
+            ),
+            (
+                &*with("- {id: 4, name: n4, address: 198.18.0.14}"),
+                "nodes: two nodes have the id 4",
+            ),
+            (
+                &*with("- {id: 5, name: n3, address: 198.18.0.14}"),
+                "nodes: two nodes have the name n3",
+            ),
+            (
+                &*with("- {id: 5, name: n4, address: 198.18.0.11}"),
+                "nodes: two nodes have the address 198.18.0.11",
+            ),
+            (
+                &*with("- {id: 5, name: '', address: 198.18.0.14}"),
+                "nodes: the node with the id 5 has no name",
+            ),
+            (
+                &*with("- {id: 5, name: n4, address: 198.18.0.14, zone: a}"),
+                "zone",
+            ),
+            (
+                &*with("owners: {current: [4, 5]}"),
+                "owners: no node has the id 5",
+            ),
+            (
+                &*with("owners: {current: []}"),
+                "owners: each set must have a node that is not gone",
+            ),
+            (
+                &*with("owners: {current: [2], next: [4]}"),
+                "owners: each set must have a node that is not gone",
+            ),
+            (
+                &*with("owners: {current: [2, 4]}"),
+                "owners: n3 is gone; announce the set without it",
+            ),
+            (
+                &*with("owners: {current: [4], next: [2, 4]}"),
+                "owners: n3 is gone; announce the set without it",
+            ),
+            (
+                &*with("owners: {current: [4], next: [9], earlier: [[4], [9]]}"),
+                "owners: the oldest of the earlier sets must expire first",
+            ),
+        ] {
+            let error = Membership::read(text).unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_node_that_is_gone_may_be_anothers() {
+        let text = format!("{THREE}- {{id: 5, name: n4, address: 198.18.0.13}}");
+        assert_eq!(Membership::read(&text).unwrap().nodes.len(), 4);
+    }
+
+    #[test]
+    fn nodes_that_were_told_of_other_nodes_have_another_epoch() {
+        let of = |nodes: &[(&str, u8)]| {
+            let node =
+                |(name, last): &(&str, u8)| ((*name).to_owned(), Ipv4Addr::new(198, 18, 0, *last));
+            Membership::fixed(nodes.iter().map(node).collect())
+        };
+        let both = of(&[("n1", 11), ("n2", 12)]);
+        assert_eq!(both, of(&[("n2", 12), ("n1", 11)]));
+        assert_eq!(both.named("n2").map(|node| node.id), Some(1));
+        for other in [of(&[("n1", 11)]), of(&[("n1", 12), ("n2", 11)])] {
+            assert_ne!(both.epoch, other.epoch);
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Long-lived connections while nodes drain, join, and take each step of a change one after the other.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    process::Command,
+    time::Duration,
+};
+
+use ingress_ebpf::owners::{Nodes, Owners};
+use ingress_lab::{
+    eventually,
+    forebay::binary,
+    lab::{self, CLIENT, Cluster, NextHop, PLAIN_HOST, Steering, VIP, VIP6},
+    skipped,
+};
+
+/// The ids of `n1` to `n3`: nothing that could be a place in a list.
+const IDS: [u16; 3] = [40, 7, 23];
+
+const V4: [IpAddr; 1] = [IpAddr::V4(VIP)];
+const BOTH: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP6)];
+
+/// A client that does not connect.
+const V4_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(CLIENT), 40_000);
+
+/// Connections that live through all of a test.
+const KEPT: usize = 1000;
+
+/// A connection that asks again and again.
+struct Client {
+    stream: BufReader<TcpStream>,
+    /// Which node answered first.
+    node: Option<String>,
+}
+
+impl Client {
+    /// Connects, and asks once.
+    fn connect(vip: IpAddr) -> io::Result<Self> {
+        let address = SocketAddr::new(vip, 80);
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut client = Self {
+            stream: BufReader::new(stream),
+            node: None,
+        };
+        client.ask()?;
+        Ok(client)
+    }
+
+    /// One request and its answer, which must be of the node that gave the first.
+    fn ask(&mut self) -> io::Result<()> {
+        let request = format!("GET / HTTP/1.1\r\nhost: {PLAIN_HOST}\r\n\r\n");
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let (mut length, mut node, mut status) = (0, None, String::new());
+        self.stream.read_line(&mut status)?;
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = line.trim_end().to_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().map_err(io::Error::other)?;
+            } else if let Some(value) = line.strip_prefix("x-forebay: ") {
+                let node_of = |part: &str| part.trim().strip_prefix("node=").map(str::to_owned);
+                node = value.split([';', ',', ' ']).find_map(node_of);
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body)?;
+        if !status.starts_with("HTTP/1.1 200") {
+            return Err(io::Error::other(status));
+        }
+        let node = node.ok_or_else(|| io::Error::other("the answer names no node"))?;
+        match &self.node {
+            Some(first) if *first != node => {
+                Err(io::Error::other(format!("{first} was {node} at last")))
+            }
+            _ => {
+                self.node = Some(node);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The clients of a test, in the client's namespace; they connect to the virtual IPs by turns.
+struct Clients {
+    vips: &'static [IpAddr],
+    all: Vec<Client>,
+}
+
+impl Clients {
+    fn of(vips: &'static [IpAddr]) -> Self {
+        Self {
+            vips,
+            all: Vec::new(),
+        }
+    }
+
+    /// Connects so many more. Says how many each node has of them.
+    fn connect(&mut self, cluster: &Cluster, count: usize) -> BTreeMap<String, usize> {
+        let vips = self.vips.iter().copied().cycle().take(count);
+        let connect = move || vips.map(Client::connect).collect();
+        let new: io::Result<Vec<_>> = cluster.lab.client.run(connect);
+        let new = new.unwrap();
+        let mut nodes = BTreeMap::new();
+        for client in &new {
+            *nodes.entry(client.node.clone().unwrap()).or_default() += 1;
+        }
+        self.all.extend(new);
+        nodes
+    }
+
+    /// Every one asks once; says what became of those that got no answer.
+    fn ask(&mut self) -> Vec<String> {
+        let broken = |client: &mut Client| {
+            let error = client.ask().err()?;
+            let node = client.node.clone().unwrap_or_default();
+            Some(format!("of {node}: {error}"))
+        };
+        self.all.iter_mut().filter_map(broken).collect()
+    }
+}
+
+/// A cluster whose nodes have the same file, and what it says.
+struct Changing {
+    cluster: Cluster,
+    owners: Owners,
+    epoch: u64,
+}
+
+impl Changing {
+    fn start(steering: Steering, owners: Owners) -> Self {
+        let cluster = Cluster::start_with_nodes(steering, &nodes(&owners, 1)).unwrap();
+        Self {
+            cluster,
+            owners,
+            epoch: 1,
+        }
+    }
+
+    /// Gives all nodes the next step, one after the other in this order. After each, `between` looks.
+    fn take(&mut self, step: Owners, order: [usize; 3], mut between: impl FnMut(&Cluster)) {
+        self.epoch += 1;
+        self.owners = step;
+        let text = nodes(&self.owners, self.epoch);
+        for node in order {
+            self.cluster.write_nodes(node, &text).unwrap();
+            let forebay = &self.cluster.forebays[node];
+            eventually("the node steers by the new owners", || {
+                let epoch = forebay.metrics().unwrap().sum("forebay_steer_epoch", &[]);
+                epoch == Some(self.epoch as f64)
+            });
+            between(&self.cluster);
+        }
+    }
+}
+
+/// All packets come by `n1`, and go on in UDP.
+fn in_udp(has_ipv6: bool) -> Steering {
+    Steering {
+        next_hop: NextHop::Single,
+        mode: "native",
+        forward: "udp",
+        has_ipv6,
+    }
+}
+
+/// The file of nodes.
+fn nodes(owners: &Owners, epoch: u64) -> String {
+    let list = |set: &Nodes| format!("{:?}", set.iter().collect::<Vec<_>>());
+    let mut text = format!("epoch: {epoch}\nnodes:\n");
+    for (index, id) in IDS.iter().enumerate() {
+        let (name, last) = (index + 1, index + 11);
+        text += &format!("- {{id: {id}, name: n{name}, address: 198.18.1.{last}}}\n");
+    }
+    text += &format!("owners:\n  current: {}\n", list(owners.current()));
+    if let Some(next) = owners.next() {
+        text += &format!("  next: {}\n", list(next));
+    }
+    let earlier: Vec<_> = owners.earlier().iter().map(list).collect();
+    text + &format!("  earlier: [{}]\n", earlier.join(", "))
+}
+
+fn connections_survive(steering: Steering, vips: &'static [IpAddr]) {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let mut changing = Changing::start(steering, Owners::of(IDS));
+    let mut clients = Clients::of(vips);
+    let before = clients.connect(&changing.cluster, KEPT);
+    assert_eq!(before.len(), 3, "{before:?}");
+
+    // n3 drains, comes back, and n1 drains, each node hearing of each step at another time.
+    let [n1, n2, n3] = IDS;
+    let all: Nodes = IDS.into();
+    for (next, orders) in [
+        (Nodes::from([n1, n2]), [[0, 1, 2], [2, 0, 1]]),
+        (all.clone(), [[1, 2, 0], [0, 2, 1]]),
+        (Nodes::from([n2, n3]), [[2, 1, 0], [1, 0, 2]]),
+    ] {
+        if changing.owners.earlier().len() == 2 {
+            // Nobody is cut: who has connections of the oldest set is in a later one too.
+            let expired = changing.owners.expire();
+            changing.take(expired, [0, 1, 2], |_| {});
+            assert_eq!(clients.ask(), [""; 0], "after the oldest set had expired");
+        }
+        let steps = [
+            changing.owners.prepare(next.clone()).unwrap(),
+            changing
+                .owners
+                .prepare(next.clone())
+                .unwrap()
+                .commit()
+                .unwrap(),
+        ];
+        for (step, order) in steps.into_iter().zip(orders) {
+            let what = format!("{step:?}");
+            let mut new = Clients::of(vips);
+            changing.take(step, order, |cluster| {
+                assert_eq!(clients.ask(), [""; 0], "while nodes took {what}");
+                new.connect(cluster, 30);
+                assert_eq!(new.ask(), [""; 0], "new ones, while nodes took {what}");
+            });
+            clients.all.append(&mut new.all);
+        }
+        let mut settled = Clients::of(vips);
+        let owners = settled.connect(&changing.cluster, 60);
+        let expected: Vec<_> = IDS
+            .iter()
+            .zip(["n1", "n2", "n3"])
+            .filter(|(id, _)| next.contains(id))
+            .map(|(_, name)| name)
+            .collect();
+        assert_eq!(owners.keys().collect::<Vec<_>>(), expected, "{owners:?}");
+        clients.all.append(&mut settled.all);
+    }
+    assert!(clients.all.len() > KEPT);
+    let second_chances: f64 = changing
+        .cluster
+        .forebays
+        .iter()
+        .filter_map(|forebay| {
+            let metrics = forebay.metrics().ok()?;
+            metrics.sum(
+                "forebay_steer_packets_total",
+                &[("reason", "second_chance")],
+            )
+        })
+        .sum();
+    assert!(second_chances > 0.0, "nobody needed a second chance");
+}
+
+macro_rules! survives {
+    ($($name:ident: $next_hop:ident, $forward:literal, $vips:ident;)+) => {$(
+        #[test]
+        fn $name() {
+            let steering = Steering {
+                next_hop: NextHop::$next_hop,
+                mode: "native",
+                forward: $forward,
+                has_ipv6: $vips.iter().any(IpAddr::is_ipv6),
+            };
+            connections_survive(steering, &$vips);
+        }
+    )+};
+}
+
+survives! {
+    a_thousand_connections_survive_drains_and_a_return_in_udp: Ecmp, "udp", V4;
+    a_thousand_connections_survive_drains_and_a_return_by_mac: Ecmp, "l2", V4;
+    a_thousand_connections_survive_drains_and_a_return_by_one_next_hop: Single, "udp", V4;
+    a_thousand_connections_of_both_families_survive_drains_and_a_return_in_udp: Ecmp, "udp", BOTH;
+    a_thousand_connections_of_both_families_survive_drains_and_a_return_by_mac: Single, "l2", BOTH;
+}
+
+/// That the tests above can fail.
+#[test]
+fn connections_of_a_node_that_leaves_at_once_are_lost() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let mut changing = Changing::start(in_udp(false), Owners::of(IDS));
+    let mut clients = Clients::of(&V4);
+    let nodes = clients.connect(&changing.cluster, 90);
+    changing.take(Owners::of([IDS[0], IDS[1]]), [0, 1, 2], |_| {});
+    let broken = clients.ask();
+    assert!(
+        broken.iter().all(|client| client.starts_with("of n3: ")),
+        "{broken:?}"
+    );
+    assert_eq!(broken.len(), nodes["n3"]);
+}
+
+#[test]
+fn a_file_of_nodes_that_cannot_be_used_changes_nothing_and_shows_in_the_status() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let changing = Changing::start(in_udp(false), Owners::of(IDS));
+    let forebay = &changing.cluster.forebays[0];
+    let degraded = || forebay.status().unwrap()["data_plane"]["degraded"].clone();
+    assert!(degraded().is_null());
+    let good = nodes(&changing.owners, 1);
+    for (text, said) in [
+        (
+            "epoch: 2\nnodes: []".to_owned(),
+            "nodes: there must be at least one",
+        ),
+        (
+            nodes(&changing.owners, 0),
+            "its epoch is 0, and 1 is in force",
+        ),
+        (nodes(&Owners::of([7]), 1), "each change needs a higher one"),
+        (
+            good.replace("n1", "n9").replace("epoch: 1", "epoch: 2"),
+            "this node's name, n1",
+        ),
+    ] {
+        changing.cluster.write_nodes(0, &text).unwrap();
+        eventually("the status says it", || {
+            degraded()
+                .as_str()
+                .is_some_and(|reason| reason.contains(said))
+        });
+        let epoch = forebay.metrics().unwrap().sum("forebay_steer_epoch", &[]);
+        assert_eq!(epoch, Some(1.0));
+        assert_eq!(Clients::of(&V4).connect(&changing.cluster, 30).len(), 3);
+    }
+    changing.cluster.write_nodes(0, &good).unwrap();
+    eventually("all is well again", || degraded().is_null());
+}
+
+#[test]
+fn a_node_with_another_seed_is_named_in_the_status() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let mut changing = Changing::start(in_udp(false), Owners::of(IDS));
+    let degraded = |changing: &Changing| {
+        let status = changing.cluster.forebays[1].status().unwrap();
+        status["data_plane"]["degraded"].as_str().map(str::to_owned)
+    };
+    // All that reach n2 come by n1.
+    let mut clients = Clients::of(&V4);
+    clients.connect(&changing.cluster, 30);
+    assert_eq!(degraded(&changing), None);
+    changing.cluster.replace_with_seed(1, 99).unwrap();
+    eventually("n2 says that n1 differs", || {
+        let mut clients = Clients::of(&V4);
+        clients.connect(&changing.cluster, 10);
+        degraded(&changing).is_some_and(|reason| reason.starts_with("n1 steers by another table"))
+    });
+    changing.cluster.replace(1).unwrap();
+    assert_eq!(degraded(&changing), None);
+}
+
+/// The owner's address and how packets get there, as `forebay explain` says on the first node.
+fn explained(cluster: &Cluster, client: SocketAddr, server: SocketAddr) -> String {
+    let program = binary().unwrap();
+    let explain = move || {
+        let mut command = Command::new(program);
+        command.args(["explain", &client.to_string(), &server.to_string()]);
+        command.output().unwrap()
+    };
+    let output = cluster.lab.nodes[0].namespace.run(explain);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn explain_names_the_node_that_serves_a_connection_and_those_that_may() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let mut changing = Changing::start(in_udp(true), Owners::of(IDS));
+    let mut clients = Clients::of(&BOTH);
+    clients.connect(&changing.cluster, 20);
+    let ends = |client: &Client| {
+        let stream = client.stream.get_ref();
+        (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+    };
+    let owner_of = |text: &str| {
+        let line = text.lines().find(|line| line.starts_with("owner")).unwrap();
+        let names = [
+            ("198.18.1.11", "n1"),
+            ("198.18.1.12", "n2"),
+            ("198.18.1.13", "n3"),
+        ];
+        let name = names.iter().find(|(address, _)| line.contains(address));
+        name.map(|(_, name)| (*name).to_owned())
+    };
+    for client in &clients.all {
+        let (from, to) = ends(client);
+        let text = explained(&changing.cluster, from, to);
+        assert_eq!(owner_of(&text), client.node, "{text}");
+        let is_here = client.node.as_deref() == Some("n1");
+        assert_eq!(text.contains("this node ("), is_here, "{text}");
+        assert_eq!(text.contains("in UDP by interface"), !is_here, "{text}");
+        assert!(
+            text.contains("epoch 1\n") && text.contains(" of 2,"),
+            "{text}"
+        );
+    }
+    let next = Nodes::from([IDS[0], IDS[1]]);
+    changing.take(changing.owners.prepare(next).unwrap(), [0, 1, 2], |_| {});
+    let of_n3 = |client: &&Client| client.node.as_deref() == Some("n3");
+    let (from, to) = ends(clients.all.iter().find(of_n3).unwrap());
+    let text = explained(&changing.cluster, from, to);
+    assert_eq!(owner_of(&text).as_deref(), Some("n3"), "{text}");
+    assert!(text.contains("or, if it is older"), "{text}");
+
+    let elsewhere = SocketAddr::from(([198, 51, 100, 99], 443));
+    assert!(explained(&changing.cluster, V4_CLIENT, elsewhere).contains("is no virtual IP"));
+    let closed = SocketAddr::from((VIP, 22));
+    assert!(explained(&changing.cluster, V4_CLIENT, closed).contains("does not serve port 22"));
+}
