@@ -61,7 +61,10 @@ pub(super) struct Index {
     pub(super) problems: Vec<Problem>,
     /// Objects of kinds that are not used, by `apiVersion/kind`.
     pub(super) skipped: BTreeMap<String, u64>,
-    slices: Slices,
+    /// EndpointSlices, by Service.
+    slices: Groups<ObjectName>,
+    /// Services, by the external name that they stand for.
+    externals: Groups<Box<str>>,
     addresses: BTreeMap<Box<str>, Addresses>,
     /// Those that are followed by name.
     secrets: BTreeMap<ObjectName, Expected>,
@@ -83,11 +86,44 @@ struct Expected {
     unread: Option<Unread>,
 }
 
-/// Which EndpointSlices belong to which Service.
-#[derive(Clone, Debug, Default)]
-struct Slices {
-    service: BTreeMap<ObjectName, ObjectName>,
-    slices: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+/// Which objects of a kind belong together, as EndpointSlices do by their Service.
+#[derive(Clone, Debug)]
+struct Groups<G> {
+    of: BTreeMap<ObjectName, G>,
+    members: BTreeMap<G, BTreeSet<ObjectName>>,
+}
+
+impl<G> Default for Groups<G> {
+    fn default() -> Self {
+        Self {
+            of: BTreeMap::new(),
+            members: BTreeMap::new(),
+        }
+    }
+}
+
+impl<G: Ord + Clone> Groups<G> {
+    /// Notes that `member` belongs to the group `now`, or to none; gives the one before.
+    fn assign(&mut self, member: &ObjectName, now: Option<G>) -> Option<G> {
+        let before = match &now {
+            Some(now) => self.of.insert(member.clone(), now.clone()),
+            None => self.of.remove(member),
+        };
+        if before != now {
+            if let Some(before) = &before
+                && let Some(theirs) = self.members.get_mut(before)
+            {
+                theirs.remove(member);
+                if theirs.is_empty() {
+                    self.members.remove(before);
+                }
+            }
+            if let Some(now) = now {
+                self.members.entry(now).or_default().insert(member.clone());
+            }
+        }
+        before
+    }
 }
 
 impl Index {
@@ -143,9 +179,13 @@ impl Index {
         for key in changed {
             match key {
                 Key::EndpointSlice(slice) => {
-                    let services = self.move_slice(slice.clone());
+                    let services = self.move_slice(&slice);
                     dirty.extend(services.into_iter().flatten().map(Key::Service));
                     dirty.insert(Key::EndpointSlice(slice));
+                }
+                Key::Service(service) => {
+                    self.move_external(&service);
+                    dirty.insert(Key::Service(service));
                 }
                 key => drop(dirty.insert(key)),
             }
@@ -214,14 +254,13 @@ impl Index {
 
     /// The Services that stand for an external name.
     fn services_named(&self, name: &str) -> Vec<Key> {
-        let services = self.objects.services.iter();
-        let named = services.filter(|(_, item)| external_name(&item.object) == Some(name));
-        named.map(|(of, _)| Key::Service(of.clone())).collect()
+        let named = self.externals.members.get(name).into_iter().flatten();
+        named.map(|service| Key::Service(service.clone())).collect()
     }
 
     /// The EndpointSlices of a Service, by name.
     pub(super) fn slices_of(&self, service: &ObjectName) -> impl Iterator<Item = &ObjectName> {
-        self.slices.slices.get(service).into_iter().flatten()
+        self.slices.members.get(service).into_iter().flatten()
     }
 
     /// Tells whether every kind was listed once: before, a state would be partial.
@@ -230,31 +269,22 @@ impl Index {
     }
 
     /// Notes which Service `slice` belongs to now; gives the one before and the one now.
-    fn move_slice(&mut self, slice: ObjectName) -> [Option<ObjectName>; 2] {
-        let item = self.objects.slices.find(&slice);
+    fn move_slice(&mut self, slice: &ObjectName) -> [Option<ObjectName>; 2] {
+        let item = self.objects.slices.find(slice);
         let labels = item.and_then(|item| item.object.metadata.labels.as_ref());
         let now = labels
             .and_then(|labels| labels.get(SERVICE_LABEL))
             .map(|service| ObjectName::new(slice.namespace.clone(), service.clone()));
-        let Slices { service, slices } = &mut self.slices;
-        let before = match &now {
-            Some(now) => service.insert(slice.clone(), now.clone()),
-            None => service.remove(&slice),
-        };
-        if before != now {
-            if let Some(before) = &before
-                && let Some(theirs) = slices.get_mut(before)
-            {
-                theirs.remove(&slice);
-                if theirs.is_empty() {
-                    slices.remove(before);
-                }
-            }
-            if let Some(now) = &now {
-                slices.entry(now.clone()).or_default().insert(slice);
-            }
-        }
+        let before = self.slices.assign(slice, now.clone());
         [before, now]
+    }
+
+    /// Notes which external name `service` stands for now.
+    fn move_external(&mut self, service: &ObjectName) {
+        let item = self.objects.services.find(service);
+        let now = item.and_then(|item| external_name(&item.object));
+        let now = now.map(Box::from);
+        self.externals.assign(service, now);
     }
 }
 
@@ -395,5 +425,42 @@ mod tests {
             assert_eq!(keys, expected.chain([own]).collect());
             assert_eq!(index.slices_of(&name("a")).count() == 1, of_a);
         }
+    }
+
+    #[test]
+    fn an_answer_of_dns_makes_the_services_of_that_name_dirty_and_no_others() {
+        let service = |of: &str, external: Option<&str>| {
+            let mut service = Service::default();
+            let spec = service.spec.get_or_insert_default();
+            spec.external_name = external.map(str::to_owned);
+            spec.type_ = external.map(|_| "ExternalName".to_owned());
+            Event::Changed(Kind::changed(Change::Applied(name(of), Box::new(service))))
+        };
+        let mut index = Index::default();
+        index.apply(service("a", Some("x.example.")));
+        index.apply(service("b", Some("x.example")));
+        index.apply(service("c", Some("y.example")));
+        index.apply(service("d", None));
+        let mut dirty_of = |event: Option<Event>, external: &str| {
+            if let Some(event) = event {
+                index.apply(event);
+            }
+            let answer = Event::Addresses(external.into(), Some(Addresses::default()));
+            let keys = index.apply(answer).into_iter();
+            let name = |key| match key {
+                Key::Service(name) => name.name,
+                other => panic!("{other:?}"),
+            };
+            keys.map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(dirty_of(None, "x.example"), ["a", "b"]);
+        assert_eq!(dirty_of(None, "z.example"), [""; 0]);
+        assert_eq!(
+            dirty_of(Some(service("b", Some("y.example"))), "y.example"),
+            ["b", "c"]
+        );
+        assert_eq!(dirty_of(Some(service("a", None)), "x.example"), [""; 0]);
+        let gone = Event::Changed(Kind::changed(Change::<Service>::Deleted(name("c"))));
+        assert_eq!(dirty_of(Some(gone), "y.example"), ["b"]);
     }
 }

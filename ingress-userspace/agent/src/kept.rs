@@ -123,6 +123,13 @@ impl<T> Kept<T> {
         self.items.iter()
     }
 
+    /// Notes that the object called `name` cannot be read, unless the name is taken.
+    pub(super) fn insert_unread(&mut self, name: ObjectName, unread: Unread) {
+        if !self.items.contains_key(&name) {
+            self.unread.insert(name, unread);
+        }
+    }
+
     /// Keeps `object` unless the name is taken; then gives back where its owner was read.
     pub(super) fn insert_first(&mut self, name: ObjectName, item: Item<T>) -> Option<Arc<str>> {
         match self.items.entry(name) {

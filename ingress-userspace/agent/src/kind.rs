@@ -13,7 +13,7 @@ use k8s_openapi::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    kept::{Change, Item, Kept},
+    kept::{Change, Item, Kept, Unread},
     slice::EndpointSlice,
 };
 use ingress_model::{ObjectName, Problem};
@@ -133,6 +133,16 @@ macro_rules! kinds {
                         };
                         self.$objects.insert_first(name, item)
                     })*
+                }
+            }
+
+            /// Notes that there is an object of that kind and name which cannot be read, where it would
+            /// open something to take it for absent. All others are served by nothing but what they say.
+            pub(super) fn insert_unread(&mut self, kind: &str, name: ObjectName, unread: Unread) {
+                if kind == names::<ConfigMap>().1 {
+                    self.configmaps.insert_unread(name, unread);
+                } else if kind == names::<IngressClass>().1 {
+                    self.classes.insert_unread(name, unread);
                 }
             }
 

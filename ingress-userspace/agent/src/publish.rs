@@ -226,6 +226,7 @@ mod tests {
             default_certificate: None,
             watch_without_class: true,
             allow_loopback_endpoints: false,
+            listeners: Vec::new(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The operator's settings for Ingresses.
 
+use std::net::SocketAddr;
+
 use ingress_model::ObjectName;
 
 /// Which Ingresses to serve and which endpoints to accept.
@@ -19,4 +21,6 @@ pub struct Settings {
     pub watch_without_class: bool,
     /// Accept loopback and link-local endpoints; meant for a folder, never for a shared cluster.
     pub allow_loopback_endpoints: bool,
+    /// Where clients connect to Forebay itself, on this node or by a virtual IP: no endpoint is there.
+    pub listeners: Vec<SocketAddr>,
 }

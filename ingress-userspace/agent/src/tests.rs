@@ -20,6 +20,7 @@ pub(super) fn settings() -> Settings {
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: true,
+        listeners: Vec::new(),
     }
 }
 

@@ -39,6 +39,20 @@ pub(crate) struct ListenArgs {
 }
 
 impl ListenArgs {
+    /// Every address at which clients find Forebay, as far as flags say: without a port that the
+    /// kernel picks.
+    pub(crate) fn of_clients(&self, vips: &[IpAddr]) -> Vec<SocketAddr> {
+        let root = rustix::process::geteuid().is_root();
+        let mut addresses = [self.http.clone(), self.https.clone()].concat();
+        if vips.is_empty() {
+            addresses = [self.http_addresses(root), self.https_addresses(root)].concat();
+        }
+        let ports = |vip: &IpAddr| [80, 443].map(|port| SocketAddr::from((*vip, port)));
+        addresses.extend(vips.iter().flat_map(ports));
+        addresses.retain(|address| address.port() != 0);
+        addresses
+    }
+
     /// Addresses for plain HTTP.
     pub(crate) fn http_addresses(&self, root: bool) -> Vec<SocketAddr> {
         listeners(&self.http, root, 80, 8080)

@@ -1,6 +1,6 @@
 //! Flags: which objects are served.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use ingress_agent::{Settings, Source};
@@ -110,7 +110,7 @@ impl SourceArgs {
     }
 
     /// What the agent watches, and how it reads it.
-    pub(crate) fn of_agent(&self) -> (Source, Settings) {
+    pub(crate) fn of_agent(&self, listeners: Vec<SocketAddr>) -> (Source, Settings) {
         let folder = self.manifests.clone();
         let settings = Settings {
             classes: self.ingress_class.clone(),
@@ -120,6 +120,7 @@ impl SourceArgs {
             default_certificate: self.default_ssl_certificate.clone(),
             watch_without_class: self.watch_ingress_without_class.unwrap_or(folder.is_some()),
             allow_loopback_endpoints: folder.is_some(),
+            listeners,
         };
         let source = folder.map_or_else(
             || Source::Cluster {

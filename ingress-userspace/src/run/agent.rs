@@ -69,7 +69,9 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
     let node_name = config.process.node_name.as_deref();
     let data_plane = DataPlane::start(&config.data_plane, node_name, &metrics).await?;
     let following = data_plane.following();
-    let (source, settings) = config.source.of_agent();
+    let (source, settings) = config
+        .source
+        .of_agent(config.listen.of_clients(&config.data_plane.vip));
     let feed = ingress_agent::start(source, settings)
         .await
         .map_err(UsageError::from)?;

@@ -105,7 +105,9 @@ async fn both(config: &RunConfig) -> anyhow::Result<()> {
     let node_name = config.process.node_name.as_deref();
     let mut data_plane = DataPlane::start(&config.data_plane, node_name, &metrics).await?;
     data_plane.bind(&config.listen, workers, Vec::new()).await?;
-    let (source, settings) = config.source.of_agent();
+    let (source, settings) = config
+        .source
+        .of_agent(config.listen.of_clients(&config.data_plane.vip));
     let feed = ingress_agent::start(source, settings)
         .await
         .map_err(UsageError::from)?;

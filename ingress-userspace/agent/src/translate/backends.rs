@@ -51,8 +51,7 @@ pub(super) fn resolve(index: &Index, settings: &Settings, key: &BackendKey) -> R
                 .slices_of(&key.service)
                 .filter_map(|name| Some((name, index.objects.slices.find(name)?)))
                 .collect();
-            let loopback = settings.allow_loopback_endpoints;
-            let endpoints = endpoints(&slices, &target, loopback, &mut problems);
+            let endpoints = endpoints(&slices, &target, settings, &mut problems);
             (of_one_family(index, key, endpoints), None)
         }
         Err(message) => (Vec::new(), Some(format!("{message}; requests get 503"))),
@@ -78,11 +77,8 @@ fn external_endpoints(
         return (Vec::new(), None);
     };
     let checked = addresses.found.iter().map(|ip| {
-        let ip = unicast(*ip, settings.allow_loopback_endpoints);
-        ip.map(|ip| Endpoint {
-            address: SocketAddr::new(ip, port),
-            pod: None,
-        })
+        let address = address(*ip, port, settings);
+        address.map(|address| Endpoint { address, pod: None })
     });
     let (fit, unfit): (Vec<_>, Vec<_>) = checked.partition(Result::is_ok);
     let endpoints: BTreeSet<_> = fit.into_iter().flatten().collect();
@@ -222,7 +218,7 @@ fn headless(service: &Service) -> bool {
 fn endpoints(
     slices: &[(&ObjectName, &Item<EndpointSlice>)],
     target: &Target,
-    loopback: bool,
+    settings: &Settings,
     problems: &mut Vec<Problem>,
 ) -> Vec<Endpoint> {
     let (mut ready, mut last_resort) = (BTreeSet::new(), BTreeSet::new());
@@ -246,10 +242,11 @@ fn endpoints(
                 Condition::Unfit => continue,
             };
             for text in &endpoint.addresses {
-                match address(text, loopback) {
-                    Ok(ip) => {
+                let ip = text.parse().map_err(|_| "is not an IP address");
+                match ip.and_then(|ip| address(ip, port, settings)) {
+                    Ok(address) => {
                         set.insert(Endpoint {
-                            address: SocketAddr::new(ip, port),
+                            address,
                             pod: endpoint.pod.as_deref().map(Into::into),
                         });
                     }
@@ -321,9 +318,17 @@ impl Condition {
 
 /// An address that requests may be sent to. Whoever may write EndpointSlices must not reach what
 /// only this machine reaches.
-fn address(text: &str, loopback: bool) -> Result<IpAddr, &'static str> {
-    let ip = text.parse::<IpAddr>().map_err(|_| "is not an IP address")?;
-    unicast(ip, loopback)
+fn address(ip: IpAddr, port: u16, settings: &Settings) -> Result<SocketAddr, &'static str> {
+    let ip = unicast(ip, settings.allow_loopback_endpoints)?;
+    // Requests would go round; which of a node's addresses are its own is left to the count of rounds.
+    let is_here = |own: &SocketAddr| {
+        let any = own.ip().is_unspecified() && ip.is_loopback();
+        own.port() == port && (own.ip() == ip || any)
+    };
+    if settings.listeners.iter().any(is_here) {
+        return Err("is where Forebay itself listens");
+    }
+    Ok(SocketAddr::new(ip, port))
 }
 
 fn unicast(ip: IpAddr, loopback: bool) -> Result<IpAddr, &'static str> {

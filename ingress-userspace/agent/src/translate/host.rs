@@ -60,6 +60,7 @@ pub(super) fn rules(
         });
     }
     warn_unprotected(host, claims, &closers, problems);
+    warn_merged(host, claims, &candidates, problems);
     let rules = candidates
         .into_iter()
         .filter_map(|candidate| rule(candidate, regex_mode, patterns, problems));
@@ -98,6 +99,47 @@ fn warn_unprotected(
             .subject()
             .warning("metadata.annotations", message.as_str());
         problems.push(problem);
+    }
+}
+
+/// What is told of paths that another namespace adds to a host: once each, however many paths. As in
+/// ingress-nginx they count like those of the first Ingress that names the host.
+fn warn_merged(
+    host: &HostPattern,
+    claims: &[&Claim],
+    candidates: &[Candidate<'_>],
+    problems: &mut Vec<Problem>,
+) {
+    let names = |claim: &&&Claim| claim.content.hosts.contains_key(host);
+    let (false, Some(owner)) = (*host == HostPattern::Any, claims.iter().find(names)) else {
+        return;
+    };
+    let own = &owner.source.name;
+    let is_own =
+        |candidate: &&Candidate<'_>| candidate.claim.source.name.namespace == own.namespace;
+    let mut guests = BTreeMap::new();
+    for guest in candidates.iter().filter(|candidate| !is_own(candidate)) {
+        guests.insert(guest.claim.seniority(), guest.claim);
+    }
+    for guest in guests.into_values() {
+        let message = format!(
+            "host {host} belongs to Ingress {own}, which is older and in another namespace; paths are added to it"
+        );
+        problems.push(guest.subject().warning("spec.rules", message));
+    }
+    let mut asking = candidates
+        .iter()
+        .filter(|candidate| asks_for_regex(candidate.draft));
+    if asking.clone().any(|candidate| is_own(&candidate)) {
+        return;
+    }
+    if let Some(guest) = asking.next() {
+        let message = format!(
+            "Ingress {}, of another namespace, makes all paths of host {host} regexes: they are compared as prefixes, \
+             without regard to case",
+            guest.claim.source.name
+        );
+        problems.push(owner.subject().warning("spec.rules", message));
     }
 }
 

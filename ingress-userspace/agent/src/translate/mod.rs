@@ -178,7 +178,12 @@ impl State {
         let mut ingresses = BTreeSet::new();
         for key in changed {
             if !matches!(key, Key::Secret(_)) {
-                let unread = index.objects.problem(&key);
+                // A folder says it itself, and where.
+                let is_told = |unread: &Problem| {
+                    let mut told = index.problems.iter();
+                    told.any(|told| told.object == unread.object)
+                };
+                let unread = index.objects.problem(&key).filter(|it| !is_told(it));
                 self.note(Topic::Unread(key.clone()), unread.into_iter().collect());
             }
             match key {

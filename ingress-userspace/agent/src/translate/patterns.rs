@@ -1,10 +1,17 @@
 //! Regexes of paths, compiled once for all hosts, and how much memory whose may take.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use ingress_model::{PathRegex, PathRegexError};
+use ingress_model::{ObjectName, ObjectRef, PathRegex, PathRegexError};
 
 use super::claim::Claim;
+
+/// Heap bytes that the patterns of one Ingress may take: half of what its namespace has, so that one
+/// Ingress leaves room to the others. The idiom `/api(/|$)(.*)` fits in three thousand times.
+const INGRESS_LIMIT: usize = 16 << 20;
 
 /// Heap bytes that the patterns of one namespace may take, each counted once.
 const NAMESPACE_LIMIT: usize = 32 << 20;
@@ -33,15 +40,35 @@ pub(super) struct Patterns {
 
 #[derive(Debug, Default)]
 struct Namespace {
-    regexes: BTreeMap<Box<str>, PathRegex>,
+    regexes: BTreeMap<Box<str>, Paid>,
     memory: usize,
+    /// Of each Ingress that pays for some.
+    of_ingresses: BTreeMap<String, usize>,
     /// One was refused since room was last made. No other is compiled just to see if it fits: a
     /// host has thousands of them, and is ranked with each change.
     full: bool,
+    /// The same of single Ingresses.
+    full_ingresses: BTreeSet<String>,
     /// Those that cannot be compiled, why, and when each was asked for last: it takes about a
     /// millisecond to find out that one is too large.
     unusable: BTreeMap<Box<str>, (PathRegexError, u64)>,
     unusable_bytes: usize,
+}
+
+/// A regex, and who pays for it.
+#[derive(Debug)]
+struct Paid {
+    regex: PathRegex,
+    /// The Ingress whose rule had it first.
+    by: Arc<ObjectRef>,
+}
+
+/// Whose room there is no more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Ingress,
+    Namespace,
+    All,
 }
 
 /// Why a path has no regex.
@@ -50,7 +77,13 @@ pub(super) enum PatternError {
     /// It cannot be compiled.
     #[error(transparent)]
     Regex(#[from] PathRegexError),
-    /// There is no room.
+    /// The Ingress has no room.
+    #[error("the regexes of Ingress {ingress} take more than {} MiB", INGRESS_LIMIT >> 20)]
+    Ingress {
+        /// Whose rule it is.
+        ingress: ObjectName,
+    },
+    /// Its namespace has none.
     #[error("the regexes of namespace {namespace} take more than {} MiB", NAMESPACE_LIMIT >> 20)]
     Namespace {
         /// Whose rule it is.
@@ -64,13 +97,14 @@ pub(super) enum PatternError {
 impl Patterns {
     /// The regex of a rule's path; the first rule of a namespace that has this path pays for it.
     pub(super) fn compile(&mut self, path: &str, claim: &Claim) -> Result<PathRegex, PatternError> {
-        let name = &claim.source.name.namespace;
-        if let Some(regex) = self
+        let source = &claim.source.name;
+        let name = &source.namespace;
+        if let Some(paid) = self
             .compiled
             .get(name)
             .and_then(|namespace| namespace.regexes.get(path))
         {
-            return Ok(regex.clone());
+            return Ok(paid.regex.clone());
         }
         let calls = self.calls;
         let own = self.compiled.get_mut(name);
@@ -78,9 +112,8 @@ impl Patterns {
             *asked = calls;
             return Err(error.clone().into());
         }
-        let is_full = self.compiled.get(name).is_some_and(|own| own.full);
-        if is_full {
-            return Err(self.refuse(name));
+        if let Some(full) = self.is_full(source) {
+            return Err(self.refuse(source, full));
         }
         let regex = PathRegex::new(path).inspect_err(|error| {
             let own = self.compiled.entry(name.clone()).or_default();
@@ -92,35 +125,76 @@ impl Patterns {
             own.unusable.insert(path.into(), (error.clone(), calls));
         })?;
         let memory = regex.memory() + path.len();
-        if !self.has_room(name, memory) {
+        if self.lacks_room(source, memory).is_some() {
             self.make_room();
         }
-        if !self.has_room(name, memory) {
-            return Err(self.refuse(name));
+        if let Some(limit) = self.lacks_room(source, memory) {
+            return Err(self.refuse(source, limit));
         }
         let namespace = self.compiled.entry(name.clone()).or_default();
         namespace.memory += memory;
+        *namespace
+            .of_ingresses
+            .entry(source.name.clone())
+            .or_default() += memory;
         self.total += memory;
-        namespace.regexes.insert(path.into(), regex.clone());
+        let paid = Paid {
+            regex: regex.clone(),
+            by: Arc::clone(&claim.source),
+        };
+        namespace.regexes.insert(path.into(), paid);
         Ok(regex)
     }
 
-    fn has_room(&self, namespace: &str, memory: usize) -> bool {
-        let own = self.compiled.get(namespace).map_or(0, |own| own.memory);
-        own + memory <= NAMESPACE_LIMIT && self.total + memory <= LIMIT
+    /// Which limit another regex of so many bytes would exceed.
+    fn lacks_room(&self, source: &ObjectName, memory: usize) -> Option<Limit> {
+        let own = self.compiled.get(&source.namespace);
+        let of_namespace = own.map_or(0, |own| own.memory);
+        let of_ingress = own.and_then(|own| own.of_ingresses.get(&source.name).copied());
+        if of_ingress.unwrap_or_default() + memory > INGRESS_LIMIT {
+            Some(Limit::Ingress)
+        } else if of_namespace + memory > NAMESPACE_LIMIT {
+            Some(Limit::Namespace)
+        } else if self.total + memory > LIMIT {
+            Some(Limit::All)
+        } else {
+            None
+        }
     }
 
-    fn refuse(&mut self, namespace: &str) -> PatternError {
-        self.refused = true;
-        let own = self.compiled.entry(namespace.to_owned()).or_default();
-        own.full = true;
-        // Whoever is nowhere near its own limit hears of the other one.
-        if own.memory > NAMESPACE_LIMIT / 2 {
-            PatternError::Namespace {
-                namespace: namespace.to_owned(),
-            }
+    /// Which limit one was refused for since room was last made.
+    fn is_full(&self, source: &ObjectName) -> Option<Limit> {
+        let own = self.compiled.get(&source.namespace)?;
+        if own.full {
+            // Whoever is nowhere near its own limit hears of the other one.
+            let is_own = own.memory > NAMESPACE_LIMIT / 2;
+            Some(if is_own { Limit::Namespace } else { Limit::All })
         } else {
-            PatternError::All
+            let is_full = own.full_ingresses.contains(&source.name);
+            is_full.then_some(Limit::Ingress)
+        }
+    }
+
+    fn refuse(&mut self, source: &ObjectName, limit: Limit) -> PatternError {
+        self.refused = true;
+        let own = self.compiled.entry(source.namespace.clone()).or_default();
+        match limit {
+            Limit::Ingress => {
+                own.full_ingresses.insert(source.name.clone());
+                PatternError::Ingress {
+                    ingress: source.clone(),
+                }
+            }
+            Limit::Namespace => {
+                own.full = true;
+                PatternError::Namespace {
+                    namespace: source.namespace.clone(),
+                }
+            }
+            Limit::All => {
+                own.full = true;
+                PatternError::All
+            }
         }
     }
 
@@ -147,25 +221,32 @@ impl Patterns {
         let before = self.total;
         let total = &mut self.total;
         for namespace in self.compiled.values_mut() {
-            let memory = &mut namespace.memory;
-            namespace.regexes.retain(|path, regex| {
-                let stays = regex.is_shared();
+            let (memory, of_ingresses) = (&mut namespace.memory, &mut namespace.of_ingresses);
+            namespace.regexes.retain(|path, paid| {
+                let stays = paid.regex.is_shared();
                 if !stays {
-                    let freed = regex.memory() + path.len();
+                    let freed = paid.regex.memory() + path.len();
                     *memory -= freed;
                     *total -= freed;
+                    if let Some(memory) = of_ingresses.get_mut(&paid.by.name.name) {
+                        *memory -= freed;
+                    }
                 }
                 stays
             });
+            of_ingresses.retain(|_, memory| *memory > 0);
         }
         let freed = self.total < before;
         if freed {
             for namespace in self.compiled.values_mut() {
                 namespace.full = false;
+                namespace.full_ingresses.clear();
             }
         }
-        self.compiled
-            .retain(|_, own| own.full || !own.regexes.is_empty() || !own.unusable.is_empty());
+        self.compiled.retain(|_, own| {
+            let is_full = own.full || !own.full_ingresses.is_empty();
+            is_full || !own.regexes.is_empty() || !own.unusable.is_empty()
+        });
         freed
     }
 }

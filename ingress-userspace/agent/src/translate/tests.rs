@@ -29,6 +29,7 @@ fn settings() -> Settings {
         default_certificate: None,
         watch_without_class: true,
         allow_loopback_endpoints: false,
+        listeners: Vec::new(),
     }
 }
 
@@ -564,8 +565,8 @@ fn whoever_cannot_have_a_host_protected_is_told_once_however_many_serve_it() {
         )
     };
     assert_eq!(problems.iter().filter(said).count(), 20, "{problems:#?}");
-    // Two more for each that asks and is denied, and one for each whose Service is missing.
-    assert_eq!(problems.len(), 20 + 20 + 40, "{problems:#?}");
+    // Two more for each that asks and adds a path that is denied, and one for each whose Service is missing.
+    assert_eq!(problems.len(), 20 + 40 + 40, "{problems:#?}");
 }
 
 #[test]
@@ -798,6 +799,44 @@ fn addresses_that_only_this_machine_reaches_are_refused_unless_allowed() {
         ["default/s:80 [127.0.0.1:8080 127.0.0.2:8080 169.254.169.254:8080 192.0.2.1:8080]"]
     );
     assert_eq!(loose.problems.len(), 3, "{:?}", problems(&loose));
+}
+
+#[test]
+fn what_forebay_listens_on_is_no_endpoint() {
+    let list = "[{addresses: [127.0.0.1]}, {addresses: [127.0.0.2]}, {addresses: [198.51.100.7]}, {addresses: [192.0.2.1]}]";
+    let text = format!("{}{SERVICE}{}", rule(), slice("a", "IPv4", list, HTTP));
+    for (listeners, expected) in [
+        (&["0.0.0.0:8080", "198.51.100.7:8080"][..], "192.0.2.1:8080"),
+        (
+            &["127.0.0.1:8080"],
+            "127.0.0.2:8080 192.0.2.1:8080 198.51.100.7:8080",
+        ),
+        (
+            &["0.0.0.0:80", "198.51.100.7:443"],
+            "127.0.0.1:8080 127.0.0.2:8080 192.0.2.1:8080 198.51.100.7:8080",
+        ),
+    ] {
+        let settings = Settings {
+            allow_loopback_endpoints: true,
+            listeners: listeners.iter().map(|own| own.parse().unwrap()).collect(),
+            ..settings()
+        };
+        let view = translate_with(&text, settings);
+        assert_eq!(
+            endpoints(&view),
+            [format!("default/s:80 [{expected}]")],
+            "{listeners:?}"
+        );
+        let own = problems(&view);
+        let own = own
+            .iter()
+            .filter(|problem| problem.contains("is where Forebay itself listens"));
+        assert_eq!(
+            own.count(),
+            4 - expected.split(' ').count(),
+            "{listeners:?}"
+        );
+    }
 }
 
 #[test]
@@ -1356,6 +1395,50 @@ fn a_config_map_that_was_never_read_may_restrict_access_and_denies_every_rule() 
         let rule = &whole.hosts[0].1.as_ref().unwrap().rules[0];
         assert_eq!(matches!(rule.action, Action::Deny(_)), denied);
     }
+}
+
+#[test]
+fn what_a_folder_never_said_readably_opens_nothing() {
+    let name = ObjectName::new("forebay", "config");
+    let rules = |more: &str| {
+        let text = format!("{}{SERVICE}{more}", dated("web", 2020, &["a.test"], "[]"));
+        let text = text.replacen("spec: {", "spec: {ingressClassName: nginx, ", 1);
+        let (index, keys) = read(&text);
+        let mut state = State::new(Settings {
+            configmap: Some(name.clone()),
+            ..settings()
+        });
+        state.apply(&index, keys);
+        let problems = state.book().lock().unwrap().all();
+        let hosts = sorted(&state.whole()).hosts;
+        let rule = hosts.first().map(|(_, rules)| {
+            let rules = rules.as_ref().unwrap();
+            !matches!(rules.rules[0].action, Action::Deny(_))
+        });
+        (rule, problems.len())
+    };
+    let config = |namespace: &str, value: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: {namespace}}}\n\
+             data: {{proxy-body-size: {value}}}\n"
+        )
+    };
+    let class = |spec: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: nginx}}\nspec: {spec}\n"
+        )
+    };
+    assert_eq!(rules(""), (Some(true), 0));
+    let (open, problems) = rules(&config("forebay", "[10]"));
+    assert_eq!(
+        (open, problems),
+        (Some(false), 2),
+        "the Ingress says so, and the file"
+    );
+    assert_eq!(rules(&config("elsewhere", "[10]")), (Some(true), 1));
+    let both = config("forebay", "'10'") + &config("forebay", "[10]");
+    assert_eq!(rules(&both).0, Some(true), "it is in the file twice");
+    assert_eq!(rules(&class("7")), (None, 1));
 }
 
 #[test]
@@ -2022,7 +2105,7 @@ fn regexes_have_room_for_everyday_use_and_no_more() {
     let problems = state.book().lock().unwrap().all();
     let refused = problems
         .iter()
-        .filter(|problem| problem.message.contains("take more than 32 MiB"))
+        .filter(|problem| problem.message.contains("take more than 16 MiB"))
         .count();
     assert!(refused > 0 && refused < 4000, "{refused}");
     // What is gone gives its room back.
@@ -2050,12 +2133,34 @@ fn of_regexes(name: &str, host: &str, paths: impl Iterator<Item = String>) -> St
 }
 
 #[test]
-fn a_host_that_found_no_room_for_its_regexes_is_served_once_there_is_some() {
+fn one_ingress_leaves_room_for_the_regexes_of_others_in_its_namespace() {
     let hog = of_regexes(
         "hog",
         "a.test",
         (0..2000).map(|number| format!("/{number}/.{{0,500}}")),
     );
+    let late = of_regexes("late", "b.test", ["/late/.{0,500}".to_owned()].into_iter());
+    let view = translate(&format!("{SERVICE}{late}{hog}"));
+    let rules = view.rules();
+    assert!(rules.iter().any(|(host, ..)| host.to_string() == "b.test"));
+    let refused = problems(&view);
+    let expected = "the regexes of Ingress default/hog take more than 16 MiB";
+    assert!(refused.iter().any(|problem| problem.contains(expected)));
+    assert!(refused.iter().all(|problem| !problem.contains("late")));
+}
+
+/// So many regexes in two Ingresses that nothing else fits into their namespace.
+fn two_hogs() -> String {
+    let hog = |name: &str, host: &str| {
+        let paths = (0..2000).map(|number| format!("/{name}/{number}/.{{0,500}}"));
+        of_regexes(name, host, paths)
+    };
+    format!("{}{}", hog("hog", "a.test"), hog("hug", "aa.test"))
+}
+
+#[test]
+fn a_host_that_found_no_room_for_its_regexes_is_served_once_there_is_some() {
+    let hog = two_hogs();
     let late = of_regexes("late", "b.test", ["/late/.{0,500}".to_owned()].into_iter());
     let mut index = Index::default();
     let mut state = State::new(settings());
@@ -2083,11 +2188,7 @@ fn a_host_that_found_no_room_for_its_regexes_is_served_once_there_is_some() {
 
 #[test]
 fn a_path_that_was_compared_as_text_for_want_of_room_is_a_regex_once_there_is_some() {
-    let hog = of_regexes(
-        "hog",
-        "a.test",
-        (0..2000).map(|number| format!("/{number}/.{{0,500}}")),
-    );
+    let hog = two_hogs();
     let guest = of_regexes("guest", "b.test", ["/guest/[0-9]+".to_owned()].into_iter())
         .replace("{name: guest, ", "{name: guest, namespace: guest, ");
     let owner =
@@ -2110,6 +2211,36 @@ fn a_path_that_was_compared_as_text_for_want_of_room_is_a_regex_once_there_is_so
     drop(first);
     let second = apply(&format!("{SERVICE}{guest}{owner}"));
     assert_eq!(matches(&second), Some(true));
+}
+
+#[test]
+fn both_hear_of_paths_that_another_namespace_adds_to_a_host() {
+    let owner = dated("owner", 2020, &["a.test"], "[]");
+    let guest = |namespace: &str, path: &str, annotation: &str| {
+        let text = dated("guest", 2025, &["a.test"], "[]");
+        let text = text.replace("path: /guest", &format!("path: '{path}'"));
+        let head =
+            format!("namespace: {namespace}, annotations: {{{annotation}}}, creationTimestamp");
+        text.replacen("creationTimestamp", &head, 1)
+    };
+    let regex = "nginx.ingress.kubernetes.io/use-regex: 'true'";
+    let added = "Ingress evil/guest: spec.rules: host a.test belongs to Ingress default/owner, which is older and in \
+                 another namespace; paths are added to it";
+    let regexes = "Ingress default/owner: spec.rules: Ingress evil/guest, of another namespace, makes all paths of host \
+                   a.test regexes: they are compared as prefixes, without regard to case";
+    for (guest, expected) in [
+        (guest("evil", "/guest", ""), &[added][..]),
+        (guest("evil", "/guest", regex), &[regexes, added]),
+        (guest("default", "/guest", regex), &[]),
+        (guest("evil", "/owner", regex), &[]),
+    ] {
+        let view = translate(&format!("{owner}{guest}{SERVICE}"));
+        let said = problems(&view);
+        for text in [added, regexes] {
+            let is_said = said.iter().any(|problem| problem.ends_with(text));
+            assert_eq!(is_said, expected.contains(&text), "{guest}: {said:#?}");
+        }
+    }
 }
 
 #[test]

@@ -65,28 +65,36 @@ async fn follow_by<F>(
                 if changed.is_err() {
                     return;
                 }
-                let wanted = wanted.borrow_and_update().clone();
-                for (name, known) in &names {
-                    if let Some(due) = known.due {
-                        turns.remove(due, name, &known.wanted_by);
+                let mut gone = Vec::new();
+                {
+                    let wanted = wanted.borrow_and_update();
+                    for (name, known) in names.extract_if(.., |name, _| !wanted.contains_key(name)) {
+                        if let Some(due) = known.due {
+                            turns.remove(due, &name, &known.wanted_by);
+                        }
+                        if known.said.is_some() {
+                            gone.push(name);
+                        }
+                    }
+                    // Each change costs what it touches, as far as can be.
+                    for (name, wanted_by) in wanted.iter() {
+                        let before = names.get(name);
+                        if before.is_some_and(|known| known.wanted_by == *wanted_by) {
+                            continue;
+                        }
+                        let known = names.entry(name.clone()).or_insert(Known {
+                            due: Some(now),
+                            said: None,
+                            wanted_by: BTreeSet::new(),
+                        });
+                        if let Some(due) = known.due {
+                            turns.remove(due, name, &known.wanted_by);
+                            turns.add(due, name, wanted_by);
+                        }
+                        known.wanted_by.clone_from(wanted_by);
                     }
                 }
-                let gone = names.extract_if(.., |name, _| !wanted.contains_key(name));
-                let gone: Vec<_> = gone.filter(|(_, known)| known.said.is_some()).collect();
-                for (name, wanted_by) in wanted {
-                    let known = names.entry(name).or_insert(Known {
-                        due: Some(now),
-                        said: None,
-                        wanted_by: BTreeSet::new(),
-                    });
-                    known.wanted_by = wanted_by;
-                }
-                for (name, known) in &names {
-                    if let Some(due) = known.due {
-                        turns.add(due, name, &known.wanted_by);
-                    }
-                }
-                for (name, _) in gone {
+                for name in gone {
                     if say(&events, name, None).await.is_err() {
                         return;
                     }
@@ -268,11 +276,16 @@ mod tests {
         all.insert("good.test".into(), ["modest".to_owned()].into());
         // The same name, of somebody who has many and of somebody who has one.
         let both = ["default".to_owned(), "other".to_owned()];
-        all.insert("also.good.test".into(), both.into());
+        all.insert("also.good.test".into(), both.clone().into());
+        // It was waiting for its turn among many, and is wanted by somebody else, too.
+        all.insert("z.good.test".into(), [both[0].clone()].into());
+        want.send_replace(all.clone());
+        tokio::task::yield_now().await;
+        all.insert("z.good.test".into(), both.into());
         want.send_replace(all);
         let since = Instant::now();
         let mut heard = BTreeSet::new();
-        while heard.len() < 2 {
+        while heard.len() < 3 {
             let (name, _) = next(&mut inbox).await;
             if name.ends_with("good.test") {
                 heard.insert(name);

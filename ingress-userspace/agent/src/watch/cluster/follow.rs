@@ -99,7 +99,9 @@ impl<T, S> Follower<S, T> {
     }
 
     async fn fail<K: Kind>(&mut self, failure: Failure) {
-        if failure.forgotten {
+        // A server that makes nothing of a version to watch from, as one of another cluster in its
+        // place may, is asked for a list: the same question would have the same answer for ever.
+        if failure.forgotten || (self.listed && failure.unsupported) {
             // Nothing older than the newest: what was seen must not come undone.
             NEWEST.clone_into(&mut self.version);
             self.listed = false;
@@ -143,7 +145,8 @@ impl<T, S> Follower<S, T> {
         self.pass(Change::Listed(objects.into_iter().collect()))
             .await;
         self.health.heard(true);
-        self.fine();
+        // No recovery yet: a server whose watches fail after every list is asked ever less often.
+        self.health.fine();
         Ok(())
     }
 

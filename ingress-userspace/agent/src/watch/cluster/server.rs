@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{AsyncBufReadExt, Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures_util::{
+    AsyncBufReadExt, Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use http_body_util::BodyExt;
 use k8s_openapi::{Resource as _, api::core::v1::Secret};
 use kube::{
@@ -127,8 +130,9 @@ impl<K: Kind> Server<K> for Scope<K> {
         let request = request.map_err(kube::Error::BuildRequest)?;
         // Read here: the client would log a page that it cannot read, with every private key in it.
         let body = self.answer(request).await?.collect_bytes().await?;
+        let text = text(&body);
         let page: ObjectList<&RawValue> =
-            serde_json::from_slice(&body).map_err(kube::Error::SerdeError)?;
+            serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
         Ok(ObjectList {
             types: page.types,
             metadata: page.metadata,
@@ -152,19 +156,27 @@ impl<K: Kind> Server<K> for Scope<K> {
         let request = request.map_err(kube::Error::BuildRequest)?;
         // Read here: the client takes an object that it cannot read for a refusal without a reason.
         let body = self.answer(request).await?.into_data_stream();
-        let lines = body
-            .map_err(std::io::Error::other)
-            .into_async_read()
-            .lines();
+        let body = body.map_err(std::io::Error::other).into_async_read();
+        let lines = stream::try_unfold(body, async |mut body| {
+            let mut line = Vec::new();
+            let length = body.read_until(b'\n', &mut line).await?;
+            Ok((length > 0).then_some((line, body)))
+        });
         let events = lines.filter_map(|line| {
             ready(match line {
-                Ok(line) => read_event(&line).transpose(),
+                Ok(line) => read_event(&text(&line)).transpose(),
                 Err(error) if is_end(&error) => None,
                 Err(error) => Some(Err(kube::Error::ReadEvents(error))),
             })
         });
         Ok(events.boxed())
     }
+}
+
+/// What a server says, as text. Nearly always it is: but it says the names of owned fields as whoever
+/// may write an object has written them, and a byte there must not keep all objects of the kind back.
+fn text(said: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(said)
 }
 
 /// Whether the server just hung up, as it may at any time.

@@ -503,6 +503,27 @@ async fn a_version_from_before_a_restored_backup_is_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_makes_nothing_of_a_version_is_asked_for_a_list_ever_less_often() {
+    for code in [400, 422] {
+        let mut script = vec![Answer::Refuses(status(code)), page(&["a"], "", "7")];
+        for _ in 0..10 {
+            script.push(Answer::Refuses(status(code)));
+            script.push(page(&["b"], "", "8"));
+        }
+        let mut run = run(script);
+        assert_eq!(run.change().await, "listed a", "{code}");
+        let since = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(run.change().await, "listed b", "{code}");
+        }
+        let first = ["list 0", "page 0 ", "watch 7", "page  ", "watch 8"];
+        assert_eq!(run.requests()[..5], first, "{code}");
+        // 300 ms, doubled each time and varied by half.
+        assert!(since.elapsed() > Duration::from_secs(60), "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_is_back_after_an_hour_is_seen_within_two_seconds_of_its_next_answer() {
     let mut script = vec![listed(&["a"], 7, Ends::Now)];
     script.extend((0..3000).map(|_| Answer::Stream(vec![], Ends::Now)));
@@ -522,12 +543,13 @@ fn serve(lines: &[serde_json::Value]) -> Client {
 }
 
 /// Answers every request with what follows the status line.
-fn answer_with(rest: String) -> Client {
+fn answer_with(rest: impl Into<Vec<u8>>) -> Client {
     answer("200 OK", rest)
 }
 
 /// Answers every request with that status and what follows it, from a thread of its own.
-fn answer(status: &'static str, rest: String) -> Client {
+fn answer(status: &'static str, rest: impl Into<Vec<u8>>) -> Client {
+    let rest = rest.into();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -537,9 +559,10 @@ fn answer(status: &'static str, rest: String) -> Client {
             while head.next().is_some_and(|line| !line.is_empty()) {}
             write!(
                 stream,
-                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n{rest}"
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\n"
             )
             .unwrap();
+            stream.write_all(&rest).unwrap();
         }
     });
     let mut config = Config::new(format!("http://{address}").parse().unwrap());
@@ -600,6 +623,52 @@ async fn an_object_is_read_whatever_it_says_of_the_owners_of_its_fields() {
             assert_eq!(secret.data.unwrap()["tls.crt"].0, [1]);
         }
     }
+}
+
+/// The name of a field of an annotation is any bytes, and a server says those that it was given.
+#[tokio::test]
+async fn bytes_that_are_no_text_keep_neither_their_object_nor_others_back() {
+    let object = |name: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"b","managedFields":[{{"fieldsV1":{{"f:XXX":{{}}}}}}]}}}}"#
+        )
+    };
+    let (odd, other) = (object("odd"), object("other"));
+    let bytes = |text: &str| {
+        let (before, after) = text.split_once("XXX").unwrap();
+        [before.as_bytes(), b"\xff", after.as_bytes()].concat()
+    };
+    let list = format!(r#"{{"metadata":{{"resourceVersion":"7"}},"items":[{odd},{other}]}}"#);
+    let list = bytes(&format!("\r\n{list}"));
+    let scope = Scope::<Service>::new(answer_with(list), None, None);
+    let page = scope.page("0", None).await.unwrap();
+    let name = |sent: Sent<Service>| sent.unwrap().metadata.name.unwrap();
+    let names: Vec<_> = page.items.into_iter().map(name).collect();
+    assert_eq!(names, ["odd", "other"]);
+    let event = |kind: &str, object: &str| format!(r#"{{"type":"{kind}","object":{object}}}"#);
+    let lines = [
+        b"\r\n".to_vec(),
+        bytes(&event("ADDED", &odd)),
+        b"\n\xff\n".to_vec(),
+        bytes(&event("MODIFIED", &other)),
+        b"\n".to_vec(),
+        bytes(&event("DELETED", &odd)),
+        b"\n".to_vec(),
+    ];
+    let scope = Scope::<Service>::new(answer_with(lines.concat()), None, None);
+    let events = scope.open("7", false, Duration::from_secs(1)).await;
+    let said = events.unwrap().map(|event| match event {
+        Ok(WatchEvent::Added(sent)) => format!("added {}", name(sent)),
+        Ok(WatchEvent::Modified(sent)) => format!("modified {}", name(sent)),
+        Ok(WatchEvent::Deleted(sent)) => format!("deleted {}", sent.unwrap_err().name.unwrap()),
+        Err(kube::Error::SerdeError(_)) => "no event".to_owned(),
+        other => panic!("{other:?}"),
+    });
+    let said: Vec<_> = said.collect().await;
+    assert_eq!(
+        said,
+        ["added odd", "no event", "modified other", "deleted b/odd"]
+    );
 }
 
 #[tokio::test]

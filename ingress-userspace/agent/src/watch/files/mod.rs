@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    super::index::Index,
+    super::{index::Index, kept::Unread},
     manifest::{self, Fault, Identity, Located, Reading},
 };
 use ingress_model::{Problem, Subject};
@@ -53,6 +53,8 @@ struct File {
     digest: Option<u64>,
     /// With `path:line` of each.
     objects: BTreeMap<Identity, (Located, Arc<str>)>,
+    /// Why those cannot be read of which there is no earlier version.
+    unread: BTreeMap<Identity, String>,
     problems: Vec<Problem>,
     skipped: BTreeMap<String, u64>,
 }
@@ -117,6 +119,14 @@ impl Files {
                 }
             }
         }
+        for (identity, error) in self.files.values().flat_map(|file| &file.unread) {
+            let unread = Unread {
+                uid: None,
+                error: error.as_str().into(),
+            };
+            let Identity { kind, name } = identity.clone();
+            index.objects.insert_unread(kind, name, unread);
+        }
         index
     }
 }
@@ -173,6 +183,7 @@ impl File {
 
     fn take(&mut self, path: &Path, reading: Reading) {
         let mut before = std::mem::take(&mut self.objects);
+        self.unread.clear();
         self.problems.clear();
         self.skipped = reading.skipped;
         for located in reading.objects {
@@ -197,6 +208,7 @@ impl File {
         for Fault {
             line,
             object,
+            identity,
             message,
         } in reading.faults
         {
@@ -211,6 +223,9 @@ impl File {
             let subject = Subject::file(place).called(object);
             self.problems
                 .push(subject.error("", format!("{message}{consequence}")));
+            if let Some(identity) = identity.filter(|_| !named) {
+                self.unread.insert(identity, message);
+            }
         }
         self.objects.extend(kept);
     }

@@ -49,6 +49,8 @@ pub(super) struct Fault {
     pub(super) line: u64,
     /// `Kind namespace/name`, as far as it is known.
     pub(super) object: String,
+    /// The same, where all of it is known.
+    pub(super) identity: Option<Identity>,
     /// Lower case, no full stop. Never a value out of a Secret.
     pub(super) message: String,
 }
@@ -118,6 +120,19 @@ fn documents(text: &str) -> Vec<Document<'_>> {
     found
 }
 
+/// Reads a document. Its aliases may make it a few times as long as it is written, and no more: what
+/// is refused later has taken its memory first.
+fn yaml<T: DeserializeOwned>(text: &str) -> Result<T, serde_saphyr::Error> {
+    let mut options = serde_saphyr::Options::default();
+    let replayed = &mut options.alias_limits.max_total_replayed_events;
+    *replayed = text.len().clamp(1000, *replayed);
+    if let Some(budget) = &mut options.budget {
+        let scalars = &mut budget.max_total_scalar_bytes;
+        *scalars = text.len().saturating_mul(4).clamp(1 << 20, *scalars);
+    }
+    serde_saphyr::from_str_with_options(text, options)
+}
+
 fn read_yaml(document: &Document<'_>, reading: &mut Reading) {
     let at = |error: &serde_saphyr::Error| {
         document.lines_before
@@ -125,7 +140,7 @@ fn read_yaml(document: &Document<'_>, reading: &mut Reading) {
                 .location()
                 .map_or(1, |location| location.line().max(1))
     };
-    match serde_saphyr::from_str::<Value>(document.text) {
+    match yaml::<Value>(document.text) {
         Ok(value) => {
             let typed = Typed::Yaml(document);
             read_value(value, typed, first_line(document), reading);
@@ -133,6 +148,7 @@ fn read_yaml(document: &Document<'_>, reading: &mut Reading) {
         Err(error) => reading.faults.push(Fault {
             line: at(&error),
             object: String::new(),
+            identity: None,
             message: format!("not YAML: {}", one_line(&error)),
         }),
     }
@@ -149,6 +165,7 @@ fn read_json(text: &str, reading: &mut Reading) {
                 reading.faults.push(Fault {
                     line,
                     object: String::new(),
+                    identity: None,
                     message: format!("not JSON: {error}"),
                 });
             }
@@ -196,6 +213,7 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
     let fault = |line, object: &str, message: &str| Fault {
         line,
         object: object.to_owned(),
+        identity: None,
         message: message.into(),
     };
     if version.is_empty() || kind.is_empty() {
@@ -246,10 +264,12 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
             line,
         }),
         Err((inner, message)) => {
-            let line = inner.unwrap_or(line);
-            reading
-                .faults
-                .push(fault(line, &identity.to_string(), &message));
+            reading.faults.push(Fault {
+                line: inner.unwrap_or(line),
+                object: identity.to_string(),
+                identity: Some(identity),
+                message,
+            });
         }
     }
 }
@@ -308,7 +328,7 @@ impl Read for TypedValue<'_> {
 
     fn read<T: DeserializeOwned>(self) -> Result<T, Self::Error> {
         match self.typed {
-            Typed::Yaml(document) => serde_saphyr::from_str(document.text).map_err(|error| {
+            Typed::Yaml(document) => yaml(document.text).map_err(|error| {
                 let line = error
                     .location()
                     .map(|location| document.lines_before + location.line().max(1));

@@ -200,6 +200,39 @@ fn nesting_and_aliases_without_end_are_faults() {
     assert_eq!(read(&"[".repeat(100_000), true).faults.len(), 1);
 }
 
+#[test]
+fn aliases_make_a_document_a_few_times_as_long_as_it_is_and_no_more() {
+    let ingress = |name: &str, labels: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, labels: {labels}}}\n"
+        )
+    };
+    let shared = format!(
+        "x: &x {{a: b}}\nl: [{}]\n{}",
+        "*x, ".repeat(50),
+        ingress("few", "*x")
+    );
+    assert_eq!(read(&shared, false).faults, []);
+    let doubled = (1..14).fold("a0: &a0 [x]\n".to_owned(), |text, level| {
+        let before = level - 1;
+        format!("{text}a{level}: &a{level} [*a{before}, *a{before}]\n")
+    });
+    let long = format!(
+        "x: &x {}\nl: [{}]\n",
+        "x".repeat(100_000),
+        "*x, ".repeat(90)
+    );
+    for text in [doubled, long] {
+        let reading = read(&(text + &ingress("many", "{}")), false);
+        let faults: Vec<_> = reading
+            .faults
+            .iter()
+            .map(|fault| &fault.message[..8])
+            .collect();
+        assert_eq!((reading.objects.len(), faults), (0, vec!["not YAML"]));
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_is_a_panic(
