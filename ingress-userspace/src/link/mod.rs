@@ -15,6 +15,7 @@
 mod channel;
 mod last_good;
 mod proxy;
+mod replay;
 
 pub(crate) use self::{
     channel::{Channel, Frame, LinkError, join},

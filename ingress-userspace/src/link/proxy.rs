@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     channel::{Channel, Frame, LinkError, join},
     last_good::LastGood,
+    replay::Replay,
 };
 use crate::sockets::{Sockets, Steering};
 
@@ -298,21 +299,25 @@ impl End {
         }
     }
 
-    /// Passes the last good state on, once.
+    /// Passes the last good state on, as one update: the workers begin with the first one in force, and
+    /// what clients that wait in the sockets ask for may have come with a later change.
     async fn read_last_good(&mut self) {
         let updates = self.last_good.as_ref().map(LastGood::updates);
+        let mut replay = Replay::default();
         for bytes in &updates.unwrap_or_default() {
-            match self.decoder.decode(bytes) {
-                Ok(update) => {
-                    self.has_state = true;
-                    // Nobody takes it any more when the process is about to stop.
-                    let _ = self.updates.send(Arc::new(update)).await;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the last good state cannot be read further");
-                    break;
-                }
+            let applied = match self.decoder.decode(bytes) {
+                Ok(update) => replay.apply(update).map_err(|gap| gap.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = applied {
+                tracing::warn!(error, "the last good state cannot be read further");
+                break;
             }
+        }
+        if let Some(state) = replay.whole() {
+            self.has_state = true;
+            // Nobody takes it any more when the process is about to stop.
+            let _ = self.updates.send(Arc::new(state)).await;
         }
     }
 
@@ -446,6 +451,7 @@ fn read(bytes: &[u8]) -> Result<FromAgent, LinkError> {
 
 #[cfg(test)]
 mod tests {
+    use ingress_model::{HostPattern, HostRules};
     use tokio::net::UnixListener;
 
     use super::*;
@@ -512,6 +518,32 @@ mod tests {
         }
         let lost = timeout(2 * SILENCE, agent.receive()).await;
         assert!(matches!(lost, Ok(Err(LinkError::Gone))), "{lost:?}");
+    }
+
+    #[tokio::test]
+    async fn the_last_good_state_comes_as_one_with_its_changes() {
+        let state = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut last_good = LastGood::open(state.path()).unwrap();
+        let shop: HostPattern = "shop.test".parse().unwrap();
+        let hosts = vec![(shop, Some(Arc::new(HostRules::default())))];
+        let change = Update {
+            epoch: 2,
+            base: Some(1),
+            hosts: hosts.clone(),
+            ..Update::default()
+        };
+        let whole = Update {
+            epoch: 1,
+            ..Update::default()
+        };
+        for update in [whole, change] {
+            last_good.keep(&wire::encode(&update).unwrap(), update.base.is_none());
+        }
+        let nobody = state.path().join("link.sock");
+        let mut link = Link::start(nobody, 1, Some(last_good), |_, _| Ok(Vec::new()));
+        let first = link.updates.recv().await.unwrap();
+        assert_eq!((first.epoch, first.base), (2, None));
+        assert_eq!(first.hosts, hosts);
     }
 
     #[tokio::test]

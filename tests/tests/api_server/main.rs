@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod conformance;
+mod killed;
 mod load;
 mod site;
 
@@ -349,24 +350,6 @@ fn agent_api_server_and_etcd_are_killed_in_every_order_and_no_request_is_lost() 
     println!("{requests} requests, {} failed", failures.len());
     assert_eq!(failures, [] as [String; 0]);
     assert!(requests > 1_000, "only {requests} requests");
-
-    // The proxy too: what it had open is lost with it, and nothing that begins after.
-    for order in [[Agent, Server], [Server, Agent]] {
-        for victim in order {
-            match victim {
-                Agent => site.agent.as_mut().unwrap().kill(),
-                Server | Etcd => site.api.kill_server(),
-            }
-        }
-        site.forebay.kill();
-        site.forebay.restart().unwrap();
-        assert_eq!(site.pod("stays.orders.test"), "a", "{order:?}, the proxy");
-        site.agent.as_mut().unwrap().restart_unready().unwrap();
-        site.api.restart_server().unwrap();
-        let host = format!("{:?}.orders.test", order[0]).to_lowercase();
-        site.ingress(&format!("{:?}", order[0]).to_lowercase(), &host, "");
-        eventually("a change is seen", || site.pod(&host) == "a");
-    }
 }
 
 #[test]

@@ -199,6 +199,11 @@ impl Site {
         .unwrap()
     }
 
+    /// How many requests the pods have answered.
+    pub(crate) fn requests(&self) -> u64 {
+        self.pods.iter().map(Origin::requests).sum()
+    }
+
     /// The name of the pod that answers for `host`, or the status.
     pub(crate) fn pod(&self, host: &str) -> String {
         let answer = self.get(host);
