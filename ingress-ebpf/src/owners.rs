@@ -133,6 +133,15 @@ impl Owners {
         })
     }
 
+    /// Takes back what was announced: nobody has made connections by it.
+    #[must_use]
+    pub fn cancel(&self) -> Self {
+        Self {
+            next: None,
+            ..self.clone()
+        }
+    }
+
     /// Forgets the oldest of the earlier sets: what connections its nodes still have are cut when
     /// their next packet enters elsewhere.
     #[must_use]

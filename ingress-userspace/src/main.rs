@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Run(config) => run::run(&config).map(|()| ExitCode::SUCCESS),
         Command::Agent(config) => run::agent(&config).map(|()| ExitCode::SUCCESS),
         Command::Proxy(config) => run::proxy(&config).map(|()| ExitCode::SUCCESS),
+        Command::Operator(config) => run::operator(&config).map(|()| ExitCode::SUCCESS),
         Command::Detach(args) => ask::detach(&args),
         Command::Explain(args) => ask::explain(&args),
         Command::Status(args) => ask::status(&args),

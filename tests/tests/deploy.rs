@@ -431,11 +431,18 @@ fn the_rights_of_vip_suffice_for_virtual_ips() {
     let folder = TempDir::new().unwrap();
     lab.write_manifests(folder.path()).unwrap();
     let node = &lab.nodes[0];
-    // Its addresses are of the documentation; its interfaces are candidates, of which a node has
-    // one. It is the only node: no connection belongs to another, on which nothing runs.
+    // Its address is of the documentation; its interfaces are candidates, of which a node has
+    // one. It is the only node, by a flag: there is no operator that lists it.
     let this_node = format!("{}={}", node.name, node.address);
     let (vip_text, name) = (VIP.to_string(), ["--node-name", &node.name]);
     let args = ["--vip", &vip_text, "--node", &this_node];
+    let mut settings = vip.settings.clone();
+    let namespace = settings.remove("FOREBAY_NODES_NAMESPACE");
+    assert_eq!(namespace.as_deref(), Some("forebay-system"));
+    let vip = Deployed {
+        daemonset: vip.daemonset.clone(),
+        settings,
+    };
     let mut pod = vip.start(folder.path(), &node.namespace, &[&args[..], &name].concat());
     assert_eq!(
         pod.agent.status().unwrap()["data_plane"]["mode"],

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -88,6 +88,27 @@ pub(crate) struct DataPlaneArgs {
     )]
     pub(crate) nodes_file: Option<PathBuf>,
 
+    /// Share the virtual IPs with all nodes whose Forebay says so in this namespace; `forebay
+    /// operator` sees to it that nodes come and go without losing a connection (docs/nodes.md)
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "FOREBAY_NODES_NAMESPACE",
+        requires_all = ["vip", "node_address"],
+        conflicts_with_all = ["node", "nodes_file", "manifests"],
+        help_heading = "Data plane"
+    )]
+    pub(crate) nodes_namespace: Option<String>,
+
+    /// IPv4 address at which the other nodes of --nodes-namespace reach this one
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "FOREBAY_NODE_ADDRESS",
+        help_heading = "Data plane"
+    )]
+    pub(crate) node_address: Option<Ipv4Addr>,
+
     /// Secret number, the same on all nodes, of the hash that picks a connection's node: who knows
     /// it can aim connections at one node. Required if several nodes share the virtual IPs
     #[arg(
@@ -158,7 +179,34 @@ pub(crate) enum ConfigError {
     NoSeed,
 }
 
+/// Where it is said which nodes share the virtual IPs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Nodes<'a> {
+    /// Flags, once and for all.
+    Fixed,
+    /// A file that may change.
+    File(&'a Path),
+    /// Objects of a namespace; this node has the address.
+    Cluster {
+        /// Which namespace.
+        namespace: &'a str,
+        /// Of this node.
+        address: Ipv4Addr,
+    },
+}
+
 impl DataPlaneArgs {
+    /// Where it is said which nodes there are.
+    pub(crate) fn nodes(&self) -> Nodes<'_> {
+        match (&self.nodes_file, &self.nodes_namespace, self.node_address) {
+            (Some(path), _, _) => Nodes::File(path),
+            (None, Some(namespace), Some(address)) if !self.vip.is_empty() => {
+                Nodes::Cluster { namespace, address }
+            }
+            _ => Nodes::Fixed,
+        }
+    }
+
     /// The fixed set of nodes by name. A lone node needs no `--node`: then the set is empty.
     ///
     /// # Errors
@@ -198,7 +246,9 @@ impl DataPlaneArgs {
     pub(crate) fn seed(&self) -> Result<u64, ConfigError> {
         match self.hash_seed {
             Some(seed) => Ok(seed),
-            None if self.node.len() > 1 || self.nodes_file.is_some() => Err(ConfigError::NoSeed),
+            None if self.node.len() > 1 || !matches!(self.nodes(), Nodes::Fixed) => {
+                Err(ConfigError::NoSeed)
+            }
             None => Ok(0),
         }
     }

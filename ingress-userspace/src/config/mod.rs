@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use ingress_model::HostPattern;
 
 pub(crate) use self::{
-    data_plane::{ConfigError, DataPlaneArgs, PinArgs},
+    data_plane::{ConfigError, DataPlaneArgs, Nodes, PinArgs},
     listen::{AGENT_METRICS_PORT, ListenArgs, METRICS_PORT, MetricsArgs},
     serve::{MOST_WORKERS, ServeArgs},
     source::SourceArgs,
@@ -65,6 +65,13 @@ pub(crate) enum Command {
     /// It gives up what rights it has, and starts from the last good state while the agent is away.
     #[command(verbatim_doc_comment)]
     Proxy(Box<ProxyConfig>),
+    /// See to it, once per cluster, that nodes share virtual IPs and lose no connection
+    ///
+    /// Run two: one of them acts. It hears the agents that were started with --nodes-namespace,
+    /// and publishes which nodes own connections, one step of a change after the other
+    /// (docs/nodes.md). Without it all goes on, and nothing changes.
+    #[command(verbatim_doc_comment)]
+    Operator(OperatorConfig),
     /// Show what a running Forebay serves, from where, and what is wrong
     ///
     /// With --ready or --healthy it prints one line and ends with 0 or 1, for the exec probes of a
@@ -225,6 +232,32 @@ pub(crate) struct ProxyConfig {
     pub(crate) process: ProcessArgs,
 }
 
+/// Flags of `forebay operator`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OperatorConfig {
+    /// Namespace in which the agents say how their nodes are
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "FOREBAY_NODES_NAMESPACE",
+        default_value = "forebay-system",
+        help_heading = "Source"
+    )]
+    pub(crate) nodes_namespace: String,
+
+    /// Use the cluster of this kubeconfig [default: $KUBECONFIG, else the pod's service account]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FOREBAY_KUBECONFIG",
+        help_heading = "Source"
+    )]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
+}
+
 /// Where agent and proxy meet.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LinkArgs {
@@ -329,7 +362,7 @@ mod tests {
     #[test]
     fn every_flag_has_an_environment_variable() {
         let command = Config::command();
-        for name in ["run", "agent", "proxy"] {
+        for name in ["run", "agent", "proxy", "operator"] {
             let command = command.find_subcommand(name).unwrap();
             for argument in command
                 .get_arguments()
@@ -356,6 +389,8 @@ mod tests {
             &["--node", "n1"],
             &["--xdp-interface", "eth0"],
             &["--manifests", "a", "--kubeconfig", "b"],
+            &["--nodes-namespace", "a"],
+            &["--nodes-namespace", "a", "--node-address", "::1"],
             &["--unknown"],
         ] {
             assert!(run(flags).is_err(), "{flags:?}");

@@ -59,7 +59,7 @@ pub(crate) fn agent(config: &AgentConfig) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
-    let signals = Signals::new().context("cannot handle signals")?;
+    let mut signals = Signals::new().context("cannot handle signals")?;
     let metrics = Arc::new(Registry::new(0));
     let is_folder = config.source.is_folder();
     let port = config.metrics.address(is_folder, AGENT_METRICS_PORT);
@@ -67,7 +67,15 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
     let path = &config.link.link;
     let (_link, listener) = SocketFile::bind(path, Purpose::Link).map_err(UsageError::from)?;
     let node_name = config.process.node_name.as_deref();
-    let data_plane = DataPlane::start(&config.data_plane, node_name, &metrics).await?;
+    let kubeconfig = config.source.kubeconfig.as_deref();
+    let starting = DataPlane::start(&config.data_plane, node_name, kubeconfig, &metrics);
+    let data_plane = tokio::select! {
+        started = starting => started?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the nodes were known");
+            return Ok(());
+        }
+    };
     let following = data_plane.following();
     let (source, settings) = config
         .source
@@ -216,6 +224,7 @@ impl Agent<'_> {
                         return Ok(());
                     }
                     leave = Some(Instant::now() + LEAVE);
+                    self.data_plane.drain();
                     self.leave_if_over();
                 }
                 () = over(alone) => return Ok(()),

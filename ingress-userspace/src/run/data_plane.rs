@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use super::{
     UsageError,
     handover::{self, Door},
     listener::{self, Role},
-    nodes_file::NodesFile,
+    nodes::Nodes,
     serve::Front,
 };
 use ingress_agent::{
@@ -32,9 +32,6 @@ use crate::{
     config::{DataPlaneArgs, ListenArgs, MOST_WORKERS},
     sockets::{Sockets, Steering},
 };
-
-/// How often the file of nodes is looked at.
-const NODES_FILE: Duration = Duration::from_secs(1);
 
 /// How often a process without virtual IPs looks whether the one that serves them has ended.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
@@ -68,10 +65,8 @@ pub(super) struct DataPlane {
     shown: watch::Sender<Steering>,
     /// Whether ordinary sockets are to serve virtual IPs of IPv6 too, where these cannot be steered.
     falls_back_to_v6: bool,
-    /// Where the nodes are read from that share the virtual IPs.
-    nodes_file: Option<Mutex<NodesFile>>,
-    /// Why what it says is not in force.
-    misread: Mutex<Option<String>>,
+    /// Which nodes share the virtual IPs.
+    nodes: Nodes,
     pin_dir: PathBuf,
     /// Whether what others left in the kernel must go once the workers accept.
     withdraws: bool,
@@ -91,19 +86,11 @@ impl DataPlane {
     pub(super) async fn start(
         config: &DataPlaneArgs,
         node_name: Option<&str>,
+        kubeconfig: Option<&Path>,
         metrics: &Registry,
     ) -> anyhow::Result<Self> {
         let node_name = node_name.unwrap_or_default();
-        let (nodes_file, membership) = match &config.nodes_file {
-            Some(path) => {
-                let (file, membership) = NodesFile::open(path)?;
-                (Some(Mutex::new(file)), membership)
-            }
-            None => (
-                None,
-                config.membership(node_name).map_err(UsageError::from)?,
-            ),
-        };
+        let (nodes, membership) = Nodes::start(config, node_name, kubeconfig).await?;
         let mut data_plane = Self {
             kernel: None,
             held: Vec::new(),
@@ -120,8 +107,7 @@ impl DataPlane {
             lacking: None,
             shown: watch::Sender::new(Steering::default()),
             falls_back_to_v6: config.vip.iter().any(IpAddr::is_ipv6),
-            nodes_file,
-            misread: Mutex::default(),
+            nodes,
             pin_dir: config.pins.pin_dir.clone(),
             withdraws: false,
             leftovers: None,
@@ -136,7 +122,9 @@ impl DataPlane {
             match KernelPart::prepare(&settings).await {
                 Ok(kernel_part) => {
                     data_plane.mode = format!("xdp-{}", kernel_part.mode());
-                    data_plane.kernel = Some(Arc::new(kernel_part));
+                    let kernel_part = Arc::new(kernel_part);
+                    data_plane.nodes.follow(Arc::clone(&kernel_part));
+                    data_plane.kernel = Some(kernel_part);
                     data_plane.vips = settings.vips;
                     data_plane.expose(metrics);
                 }
@@ -358,13 +346,8 @@ impl DataPlane {
         let kernel_part = self.kernel.as_ref();
         let condition = || kernel_part.and_then(|part| part.condition().borrow().clone());
         let degraded = self.degraded.as_ref().or(self.lacking.as_ref()).cloned();
-        let misread = || {
-            self.misread
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        };
-        let degraded = degraded.or_else(condition).or_else(misread);
+        let trouble = || self.nodes.trouble().borrow().clone();
+        let degraded = degraded.or_else(condition).or_else(trouble);
         Steering {
             mode: self.mode.clone(),
             degraded: degraded.or_else(|| self.doorless.values().next().cloned()),
@@ -378,44 +361,19 @@ impl DataPlane {
 
     async fn show_conditions(&self) {
         if let Some(kernel_part) = &self.kernel {
-            let mut condition = kernel_part.condition();
-            while condition.changed().await.is_ok() {
+            let (mut condition, mut trouble) = (kernel_part.condition(), self.nodes.trouble());
+            loop {
+                let changed = tokio::select! {
+                    changed = condition.changed() => changed,
+                    changed = trouble.changed() => changed,
+                };
+                if changed.is_err() {
+                    break;
+                }
                 self.shown.send_replace(self.steering());
             }
         }
         std::future::pending().await
-    }
-
-    /// Steers by what the file of nodes says, whenever it says something else.
-    async fn follow_nodes(&self) {
-        let (Some(kernel_part), Some(file)) = (&self.kernel, &self.nodes_file) else {
-            return std::future::pending().await;
-        };
-        loop {
-            sleep(NODES_FILE).await;
-            let (changed, path) = {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                (file.changed(), file.path().display().to_string())
-            };
-            let Some(read) = changed else {
-                continue;
-            };
-            let misread = match read {
-                Ok(membership) => change_nodes(kernel_part, &path, &membership).await.err(),
-                Err(error) => Some(format!("{:#}", anyhow::Error::from(error))),
-            };
-            let mut told = self.misread.lock().unwrap_or_else(PoisonError::into_inner);
-            if *told == misread {
-                continue;
-            }
-            if let Some(reason) = &misread {
-                let epoch = kernel_part.epoch();
-                tracing::error!(reason, epoch, "the nodes stay as they were");
-            }
-            *told = misread;
-            drop(told);
-            self.shown.send_replace(self.steering());
-        }
     }
 
     /// Tries once more to make the doors that could not be made: whoever had their names may have
@@ -648,6 +606,11 @@ impl DataPlane {
         });
     }
 
+    /// Asks for no new connections from other nodes.
+    pub(super) fn drain(&self) {
+        self.nodes.drain();
+    }
+
     /// The workers accept nothing for the virtual IPs any more: whoever falls back to ordinary sockets
     /// may take the programs away, while connections here go on.
     pub(super) fn leave(&self) {
@@ -724,12 +687,13 @@ impl Front for DataPlane {
         tokio::select! {
             () = look_again => {}
             () = self.following() => {}
-            () = self.follow_nodes() => {}
             () = self.show_conditions() => {}
         }
     }
 
-    fn leaving(&mut self) {}
+    fn leaving(&mut self) {
+        self.drain();
+    }
 
     fn stop_new(&mut self) -> bool {
         self.stop()
@@ -749,31 +713,6 @@ impl Front for DataPlane {
         self.waiting.abort_all();
         self.leave();
     }
-}
-
-/// Puts other nodes in force; says why not.
-async fn change_nodes(
-    kernel_part: &KernelPart,
-    path: &str,
-    membership: &Membership,
-) -> Result<(), String> {
-    let (epoch, before) = (membership.epoch, kernel_part.epoch());
-    if epoch == before && kernel_part.is_steering_by(membership) {
-        return Ok(());
-    }
-    // Who distributes files may be late with one: nodes must not go back to what others have left.
-    if epoch <= before {
-        return Err(format!(
-            "{path}: its epoch is {epoch}, and {before} is in force; each change needs a higher one"
-        ));
-    }
-    kernel_part
-        .apply(membership)
-        .await
-        .map_err(|error| format!("{path}: {:#}", anyhow::Error::from(error)))?;
-    let owners = membership.owners.current();
-    tracing::info!(epoch, ?owners, next = ?membership.owners.next(), "the nodes changed");
-    Ok(())
 }
 
 /// What the programs counted.

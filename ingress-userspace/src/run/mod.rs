@@ -13,7 +13,9 @@ mod admin;
 mod data_plane;
 mod handover;
 mod listener;
+mod nodes;
 mod nodes_file;
+mod operator;
 mod publish;
 mod signals;
 
@@ -29,7 +31,7 @@ use self::{
     serve::{Feed, Setup},
     signals::Signals,
 };
-pub(crate) use self::{agent::agent, proxy::proxy};
+pub(crate) use self::{agent::agent, operator::operator, proxy::proxy};
 use ingress_agent::AgentError;
 use ingress_proxy::metrics::Registry;
 
@@ -92,7 +94,7 @@ fn control(
 
 /// Agent and proxy, joined by channels.
 async fn both(config: &RunConfig) -> anyhow::Result<()> {
-    let signals = Signals::new().context("cannot handle signals")?;
+    let mut signals = Signals::new().context("cannot handle signals")?;
     let workers = serve::workers(&config.serve);
     let metrics = Arc::new(Registry::new(workers));
     let is_folder = config.source.is_folder();
@@ -103,7 +105,15 @@ async fn both(config: &RunConfig) -> anyhow::Result<()> {
         !is_folder,
     )?;
     let node_name = config.process.node_name.as_deref();
-    let mut data_plane = DataPlane::start(&config.data_plane, node_name, &metrics).await?;
+    let kubeconfig = config.source.kubeconfig.as_deref();
+    let starting = DataPlane::start(&config.data_plane, node_name, kubeconfig, &metrics);
+    let mut data_plane = tokio::select! {
+        started = starting => started?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the nodes were known");
+            return Ok(());
+        }
+    };
     data_plane.bind(&config.listen, workers, Vec::new()).await?;
     let (source, settings) = config
         .source

@@ -9,6 +9,7 @@
 mod conformance;
 mod killed;
 mod load;
+mod nodes;
 mod site;
 
 use std::{

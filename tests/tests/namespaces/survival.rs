@@ -1,18 +1,15 @@
 //! Long-lived connections while nodes drain, join, and take each step of a change one after the other.
 
 use std::{
-    collections::BTreeMap,
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr},
     process::Command,
-    time::Duration,
 };
 
 use ingress_ebpf::owners::{Nodes, Owners};
 use ingress_lab::{
     eventually,
-    forebay::binary,
-    lab::{self, CLIENT, Cluster, NextHop, PLAIN_HOST, Steering, VIP, VIP6},
+    forebay::{Launch, binary},
+    lab::{self, CLIENT, Clients, Cluster, Lab, NextHop, Steering, VIP, VIP6},
     skipped,
 };
 
@@ -27,106 +24,6 @@ const V4_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(CLIENT), 40_000);
 
 /// Connections that live through all of a test.
 const KEPT: usize = 1000;
-
-/// A connection that asks again and again.
-struct Client {
-    stream: BufReader<TcpStream>,
-    /// Which node answered first.
-    node: Option<String>,
-}
-
-impl Client {
-    /// Connects, and asks once.
-    fn connect(vip: IpAddr) -> io::Result<Self> {
-        let address = SocketAddr::new(vip, 80);
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let mut client = Self {
-            stream: BufReader::new(stream),
-            node: None,
-        };
-        client.ask()?;
-        Ok(client)
-    }
-
-    /// One request and its answer, which must be of the node that gave the first.
-    fn ask(&mut self) -> io::Result<()> {
-        let request = format!("GET / HTTP/1.1\r\nhost: {PLAIN_HOST}\r\n\r\n");
-        self.stream.get_mut().write_all(request.as_bytes())?;
-        let (mut length, mut node, mut status) = (0, None, String::new());
-        self.stream.read_line(&mut status)?;
-        loop {
-            let mut line = String::new();
-            if self.stream.read_line(&mut line)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let line = line.trim_end().to_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(value) = line.strip_prefix("content-length: ") {
-                length = value.parse().map_err(io::Error::other)?;
-            } else if let Some(value) = line.strip_prefix("x-forebay: ") {
-                let node_of = |part: &str| part.trim().strip_prefix("node=").map(str::to_owned);
-                node = value.split([';', ',', ' ']).find_map(node_of);
-            }
-        }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body)?;
-        if !status.starts_with("HTTP/1.1 200") {
-            return Err(io::Error::other(status));
-        }
-        let node = node.ok_or_else(|| io::Error::other("the answer names no node"))?;
-        match &self.node {
-            Some(first) if *first != node => {
-                Err(io::Error::other(format!("{first} was {node} at last")))
-            }
-            _ => {
-                self.node = Some(node);
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The clients of a test, in the client's namespace; they connect to the virtual IPs by turns.
-struct Clients {
-    vips: &'static [IpAddr],
-    all: Vec<Client>,
-}
-
-impl Clients {
-    fn of(vips: &'static [IpAddr]) -> Self {
-        Self {
-            vips,
-            all: Vec::new(),
-        }
-    }
-
-    /// Connects so many more. Says how many each node has of them.
-    fn connect(&mut self, cluster: &Cluster, count: usize) -> BTreeMap<String, usize> {
-        let vips = self.vips.iter().copied().cycle().take(count);
-        let connect = move || vips.map(Client::connect).collect();
-        let new: io::Result<Vec<_>> = cluster.lab.client.run(connect);
-        let new = new.unwrap();
-        let mut nodes = BTreeMap::new();
-        for client in &new {
-            *nodes.entry(client.node.clone().unwrap()).or_default() += 1;
-        }
-        self.all.extend(new);
-        nodes
-    }
-
-    /// Every one asks once; says what became of those that got no answer.
-    fn ask(&mut self) -> Vec<String> {
-        let broken = |client: &mut Client| {
-            let error = client.ask().err()?;
-            let node = client.node.clone().unwrap_or_default();
-            Some(format!("of {node}: {error}"))
-        };
-        self.all.iter_mut().filter_map(broken).collect()
-    }
-}
 
 /// A cluster whose nodes have the same file, and what it says.
 struct Changing {
@@ -194,7 +91,7 @@ fn connections_survive(steering: Steering, vips: &'static [IpAddr]) {
     }
     let mut changing = Changing::start(steering, Owners::of(IDS));
     let mut clients = Clients::of(vips);
-    let before = clients.connect(&changing.cluster, KEPT);
+    let before = clients.connect(&changing.cluster, KEPT).unwrap();
     assert_eq!(before.len(), 3, "{before:?}");
 
     // n3 drains, comes back, and n1 drains, each node hearing of each step at another time.
@@ -225,13 +122,13 @@ fn connections_survive(steering: Steering, vips: &'static [IpAddr]) {
             let mut new = Clients::of(vips);
             changing.take(step, order, |cluster| {
                 assert_eq!(clients.ask(), [""; 0], "while nodes took {what}");
-                new.connect(cluster, 30);
+                new.connect(cluster, 30).unwrap();
                 assert_eq!(new.ask(), [""; 0], "new ones, while nodes took {what}");
             });
-            clients.all.append(&mut new.all);
+            clients.join(new);
         }
         let mut settled = Clients::of(vips);
-        let owners = settled.connect(&changing.cluster, 60);
+        let owners = settled.connect(&changing.cluster, 60).unwrap();
         let expected: Vec<_> = IDS
             .iter()
             .zip(["n1", "n2", "n3"])
@@ -239,9 +136,9 @@ fn connections_survive(steering: Steering, vips: &'static [IpAddr]) {
             .map(|(_, name)| name)
             .collect();
         assert_eq!(owners.keys().collect::<Vec<_>>(), expected, "{owners:?}");
-        clients.all.append(&mut settled.all);
+        clients.join(settled);
     }
-    assert!(clients.all.len() > KEPT);
+    assert!(clients.len() > KEPT);
     let second_chances: f64 = changing
         .cluster
         .forebays
@@ -288,7 +185,7 @@ fn connections_of_a_node_that_leaves_at_once_are_lost() {
     }
     let mut changing = Changing::start(in_udp(false), Owners::of(IDS));
     let mut clients = Clients::of(&V4);
-    let nodes = clients.connect(&changing.cluster, 90);
+    let nodes = clients.connect(&changing.cluster, 90).unwrap();
     changing.take(Owners::of([IDS[0], IDS[1]]), [0, 1, 2], |_| {});
     let broken = clients.ask();
     assert!(
@@ -296,6 +193,36 @@ fn connections_of_a_node_that_leaves_at_once_are_lost() {
         "{broken:?}"
     );
     assert_eq!(broken.len(), nodes["n3"]);
+}
+
+#[test]
+fn an_agent_without_a_proxy_of_its_own_follows_the_file_of_nodes_too() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let lab = Lab::new(NextHop::Single).unwrap();
+    let (node, folder) = (&lab.nodes[0], tempfile::tempdir().unwrap());
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let write = |epoch| std::fs::write(at("nodes"), nodes(&Owners::of(IDS), epoch)).unwrap();
+    write(1);
+    let link = ["--link", &at("link.sock"), "--metrics", "off"];
+    let agent = Launch::of("agent", &link)
+        .args(&["--manifests", &at(""), "--nodes-file", &at("nodes")])
+        .args(&["--vip", &VIP.to_string(), "--xdp-interface", "eth0"])
+        .args(&["--node-name", &node.name, "--hash-seed", "7"])
+        .within(&node.namespace)
+        .start_unready()
+        .unwrap();
+    let proxy = Launch::of("proxy", &link).args(&["--workers", "1"]);
+    let _proxy = proxy.within(&node.namespace).start().unwrap();
+    for epoch in [1, 2] {
+        write(epoch);
+        eventually("the agent steers by the file", || {
+            let metrics = agent.metrics().unwrap();
+            metrics.sum("forebay_steer_epoch", &[])
+                == Some(f64::from(u32::try_from(epoch).unwrap()))
+        });
+    }
 }
 
 #[test]
@@ -331,7 +258,13 @@ fn a_file_of_nodes_that_cannot_be_used_changes_nothing_and_shows_in_the_status()
         });
         let epoch = forebay.metrics().unwrap().sum("forebay_steer_epoch", &[]);
         assert_eq!(epoch, Some(1.0));
-        assert_eq!(Clients::of(&V4).connect(&changing.cluster, 30).len(), 3);
+        assert_eq!(
+            Clients::of(&V4)
+                .connect(&changing.cluster, 30)
+                .unwrap()
+                .len(),
+            3
+        );
     }
     changing.cluster.write_nodes(0, &good).unwrap();
     eventually("all is well again", || degraded().is_null());
@@ -349,12 +282,12 @@ fn a_node_with_another_seed_is_named_in_the_status() {
     };
     // All that reach n2 come by n1.
     let mut clients = Clients::of(&V4);
-    clients.connect(&changing.cluster, 30);
+    clients.connect(&changing.cluster, 30).unwrap();
     assert_eq!(degraded(&changing), None);
     changing.cluster.replace_with_seed(1, 99).unwrap();
     eventually("n2 says that n1 differs", || {
         let mut clients = Clients::of(&V4);
-        clients.connect(&changing.cluster, 10);
+        clients.connect(&changing.cluster, 10).unwrap();
         degraded(&changing).is_some_and(|reason| reason.starts_with("n1 steers by another table"))
     });
     changing.cluster.replace(1).unwrap();
@@ -381,11 +314,7 @@ fn explain_names_the_node_that_serves_a_connection_and_those_that_may() {
     }
     let mut changing = Changing::start(in_udp(true), Owners::of(IDS));
     let mut clients = Clients::of(&BOTH);
-    clients.connect(&changing.cluster, 20);
-    let ends = |client: &Client| {
-        let stream = client.stream.get_ref();
-        (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
-    };
+    clients.connect(&changing.cluster, 20).unwrap();
     let owner_of = |text: &str| {
         let line = text.lines().find(|line| line.starts_with("owner")).unwrap();
         let names = [
@@ -396,11 +325,11 @@ fn explain_names_the_node_that_serves_a_connection_and_those_that_may() {
         let name = names.iter().find(|(address, _)| line.contains(address));
         name.map(|(_, name)| (*name).to_owned())
     };
-    for client in &clients.all {
-        let (from, to) = ends(client);
+    assert_eq!(clients.ends().len(), 20);
+    for (node, from, to) in clients.ends() {
         let text = explained(&changing.cluster, from, to);
-        assert_eq!(owner_of(&text), client.node, "{text}");
-        let is_here = client.node.as_deref() == Some("n1");
+        assert_eq!(owner_of(&text).as_ref(), Some(&node), "{text}");
+        let is_here = node == "n1";
         assert_eq!(text.contains("this node ("), is_here, "{text}");
         assert_eq!(text.contains("in UDP by interface"), !is_here, "{text}");
         assert!(
@@ -410,9 +339,9 @@ fn explain_names_the_node_that_serves_a_connection_and_those_that_may() {
     }
     let next = Nodes::from([IDS[0], IDS[1]]);
     changing.take(changing.owners.prepare(next).unwrap(), [0, 1, 2], |_| {});
-    let of_n3 = |client: &&Client| client.node.as_deref() == Some("n3");
-    let (from, to) = ends(clients.all.iter().find(of_n3).unwrap());
-    let text = explained(&changing.cluster, from, to);
+    let ends = clients.ends();
+    let (_, from, to) = ends.iter().find(|(node, ..)| node == "n3").unwrap();
+    let text = explained(&changing.cluster, *from, *to);
     assert_eq!(owner_of(&text).as_deref(), Some("n3"), "{text}");
     assert!(text.contains("or, if it is older"), "{text}");
 

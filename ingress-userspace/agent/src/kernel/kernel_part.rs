@@ -482,6 +482,16 @@ impl KernelPart {
         Ok(())
     }
 
+    /// Whether connections for the virtual IPs are handed to workers of this process, as far as it
+    /// knows.
+    pub fn is_serving(&self) -> bool {
+        if self.is_left() {
+            return false;
+        }
+        let installed = self.installed();
+        installed.fill.is_some() && installed.sets.is_some()
+    }
+
     /// Whether packets are steered by this very membership.
     pub fn is_steering_by(&self, membership: &Membership) -> bool {
         self.installed().view.membership == *membership

@@ -12,5 +12,7 @@ pub(super) mod cluster;
 pub(super) mod folder;
 pub(super) mod names;
 
+pub(super) use cluster::client;
+
 #[cfg(any(test, fuzzing))]
 pub(super) use files::index_of;

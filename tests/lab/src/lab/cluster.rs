@@ -28,6 +28,17 @@ pub struct Steering {
     pub has_ipv6: bool,
 }
 
+/// How Forebays learn of each other.
+#[derive(Debug)]
+enum Nodes {
+    /// By flags.
+    Fixed,
+    /// From a file for each node in this folder.
+    Files(TempDir),
+    /// From the cluster of this kubeconfig, as they do of everything else.
+    Cluster(PathBuf),
+}
+
 /// A lab whose nodes run Forebay; all of it ends when dropped.
 #[derive(Debug)]
 pub struct Cluster {
@@ -36,8 +47,7 @@ pub struct Cluster {
     /// The networks.
     pub lab: Lab,
     folder: TempDir,
-    /// Holds a file of nodes for each node, where they are not given by flags.
-    nodes: Option<TempDir>,
+    nodes: Nodes,
     steering: Steering,
 }
 
@@ -47,7 +57,9 @@ impl Cluster {
     /// # Errors
     /// The process may not make namespaces, or a Forebay is not ready.
     pub fn start(steering: Steering) -> Result<Self> {
-        Self::begin(steering, None)
+        let mut cluster = Self::new(steering, Nodes::Fixed)?;
+        cluster.launch_all()?;
+        Ok(cluster)
     }
 
     /// The same with the nodes in a file for each node, which says so at first; see
@@ -56,37 +68,51 @@ impl Cluster {
     /// # Errors
     /// As for [`Cluster::start`].
     pub fn start_with_nodes(steering: Steering, nodes: &str) -> Result<Self> {
-        Self::begin(steering, Some(nodes))
+        let mut cluster = Self::new(steering, Nodes::Files(TempDir::new()?))?;
+        for node in 0..cluster.lab.nodes.len() {
+            cluster.write_nodes(node, nodes)?;
+        }
+        cluster.launch_all()?;
+        Ok(cluster)
     }
 
-    fn begin(steering: Steering, nodes: Option<&str>) -> Result<Self> {
+    /// Builds the lab for Forebays that follow the cluster of a kubeconfig, and starts none.
+    ///
+    /// # Errors
+    /// The process may not make namespaces.
+    pub fn of_cluster(steering: Steering, kubeconfig: &Path) -> Result<Self> {
+        Self::new(steering, Nodes::Cluster(kubeconfig.to_owned()))
+    }
+
+    fn new(steering: Steering, nodes: Nodes) -> Result<Self> {
         let lab = Lab::new(steering.next_hop)?;
         if steering.has_ipv6 {
             lab.enable_ipv6(steering.next_hop)?;
         }
         let folder = TempDir::new()?;
         lab.write_manifests(folder.path())?;
-        let mut cluster = Self {
+        Ok(Self {
             forebays: Vec::new(),
             lab,
             folder,
-            nodes: nodes.is_some().then(TempDir::new).transpose()?,
+            nodes,
             steering,
-        };
-        let all = 0..cluster.lab.nodes.len();
-        for node in all.clone() {
-            if let Some(nodes) = nodes {
-                cluster.write_nodes(node, nodes)?;
-            }
+        })
+    }
+
+    /// Starts a Forebay on each node; returns when all are ready.
+    ///
+    /// # Errors
+    /// One is not ready.
+    pub fn launch_all(&mut self) -> Result<()> {
+        for node in 0..self.lab.nodes.len() {
+            let forebay = self.launch(node, HASH_SEED).start_unready()?;
+            self.forebays.push(forebay);
         }
-        for node in all {
-            let forebay = cluster.launch(node, HASH_SEED).start_unready()?;
-            cluster.forebays.push(forebay);
-        }
-        for forebay in &mut cluster.forebays {
+        for forebay in &mut self.forebays {
             forebay.wait_for_ready()?;
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// Replaces a node's file of nodes, as a rename does.
@@ -94,7 +120,7 @@ impl Cluster {
     /// # Errors
     /// The nodes are given by flags, or the file cannot be written.
     pub fn write_nodes(&self, node: usize, text: &str) -> Result<()> {
-        let path = self.nodes_file(node).context("nodes are given by flags")?;
+        let path = self.nodes_file(node).context("nodes are not in files")?;
         let new = path.with_extension("new");
         fs::write(&new, text)?;
         fs::rename(&new, &path)?;
@@ -102,7 +128,9 @@ impl Cluster {
     }
 
     fn nodes_file(&self, node: usize) -> Option<PathBuf> {
-        let folder = self.nodes.as_ref()?;
+        let Nodes::Files(folder) = &self.nodes else {
+            return None;
+        };
         let name = format!("{}.yaml", self.lab.nodes[node].name);
         Some(folder.path().join(name))
     }
@@ -161,9 +189,25 @@ impl Cluster {
     }
 
     fn launch(&self, node: usize, seed: u64) -> Launch {
-        let nodes = match self.nodes_file(node) {
-            Some(file) => vec!["--nodes-file".to_owned(), file.display().to_string()],
-            None => self.lab.node_flags(),
+        let mut source = vec![
+            "--manifests".to_owned(),
+            self.manifests().display().to_string(),
+        ];
+        let nodes = match (&self.nodes, self.nodes_file(node)) {
+            (_, Some(file)) => vec!["--nodes-file".to_owned(), file.display().to_string()],
+            (Nodes::Cluster(kubeconfig), _) => {
+                source = vec!["--kubeconfig".to_owned(), kubeconfig.display().to_string()];
+                let address = self.lab.nodes[node].address.to_string();
+                [
+                    "--nodes-namespace",
+                    "forebay-system",
+                    "--node-address",
+                    &address,
+                ]
+                .map(str::to_owned)
+                .into()
+            }
+            _ => self.lab.node_flags(),
         };
         let Steering {
             mode,
@@ -181,7 +225,7 @@ impl Cluster {
             .flat_map(|vip| ["--vip".to_owned(), vip.to_string()])
             .collect();
         let node = &self.lab.nodes[node];
-        Launch::new(&["--manifests", &self.manifests().display().to_string()])
+        Launch::new(&source)
             .args(&vips)
             .args(&["--xdp-interface", "eth0", "--node-name", &node.name])
             .args(&["--xdp-mode", mode, "--forward", forward])

@@ -51,17 +51,8 @@ pub(crate) async fn start(
     events: mpsc::Sender<Event>,
     state: channel::Sender<SourceStatus>,
 ) -> Result<(), AgentError> {
-    let mut config = configuration(kubeconfig).await?;
-    config.connect_timeout = Some(CONNECT);
-    config.read_timeout = Some(SILENT);
-    config.write_timeout = Some(pace::ANSWER);
-    // It would try for minutes and say nothing; `follow` tries again itself.
-    config.default_retry = false;
-    let client = Client::try_from(config).map_err(|error| AgentError::Client {
-        reason: error.to_string(),
-    })?;
     let mut watch = Watch {
-        client,
+        client: client(kubeconfig).await?,
         events,
         state,
     };
@@ -75,6 +66,22 @@ pub(crate) async fn start(
     let serve = move |name: &ObjectName| named::<Secret>(&client, name);
     tokio::spawn(secrets::follow_named(serve, wanted, events, state));
     Ok(())
+}
+
+/// A client of the API server of a kubeconfig, or without one of that of the pod's ServiceAccount.
+///
+/// # Errors
+/// As for [`start`].
+pub(crate) async fn client(kubeconfig: Option<PathBuf>) -> Result<Client, AgentError> {
+    let mut config = configuration(kubeconfig).await?;
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENT);
+    config.write_timeout = Some(pace::ANSWER);
+    // It would try for minutes and say nothing; whoever asks tries again itself.
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| AgentError::Client {
+        reason: error.to_string(),
+    })
 }
 
 async fn configuration(kubeconfig: Option<PathBuf>) -> Result<Config, AgentError> {

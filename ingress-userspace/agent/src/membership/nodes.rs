@@ -1,5 +1,4 @@
-//! Which nodes share the virtual IPs, under which ids, and who owns connections: what every node makes the
-//! same table of.
+//! The set of nodes: what every node makes the same table of.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -132,9 +131,41 @@ impl Membership {
         self.nodes.values().find(|node| node.name == name)
     }
 
+    /// The description that [`read`](Self::read) reads.
+    pub fn write(&self) -> String {
+        // Names in quotes of JSON, which YAML knows too: some would be numbers without.
+        let quoted = |name: &str| serde_json::Value::from(name).to_string();
+        let list = |set: &Nodes| {
+            let ids: Vec<_> = set.iter().map(u16::to_string).collect();
+            format!("[{}]", ids.join(", "))
+        };
+        let mut text = "nodes:\n".to_owned();
+        for node in self.nodes.values() {
+            let (id, name, address) = (node.id, quoted(&node.name), node.address);
+            let gone = if node.is_gone { ", gone: true" } else { "" };
+            text += &format!("- {{id: {id}, name: {name}, address: {address}{gone}}}\n");
+        }
+        text += &format!("owners:\n  current: {}\n", list(self.owners.current()));
+        if let Some(next) = self.owners.next() {
+            text += &format!("  next: {}\n", list(next));
+        }
+        let earlier: Vec<_> = self.owners.earlier().iter().map(list).collect();
+        text + &format!(
+            "  earlier: [{}]\nepoch: {}\n",
+            earlier.join(", "),
+            self.epoch
+        )
+    }
+
     fn is_alive(&self, id: u16) -> bool {
         self.nodes.get(&id).is_some_and(|node| !node.is_gone)
     }
+}
+
+/// Whether a node could have the address.
+pub(super) fn is_hosts(address: Ipv4Addr) -> bool {
+    let is_nobodys = address.is_unspecified() || address.is_broadcast();
+    !is_nobodys && !address.is_loopback() && !address.is_multicast()
 }
 
 /// How a membership is written.
@@ -269,6 +300,17 @@ nodes:
             .map(|set| set.iter().copied().collect())
             .collect();
         assert_eq!(sets, [vec![9], vec![4, 9], vec![2, 9]]);
+    }
+
+    #[test]
+    fn a_membership_is_read_as_it_was_written() {
+        let owners = "owners: {current: [9], next: [4, 9], earlier: [[2, 9]]}";
+        for text in [THREE.to_owned(), format!("{THREE}{owners}")] {
+            let text = text.replace("n1", "'0x1F'").replace("n2", "'null'");
+            let membership = Membership::read(&text).unwrap();
+            let written = membership.write();
+            assert_eq!(Membership::read(&written).unwrap(), membership, "{written}");
+        }
     }
 
     #[test]
