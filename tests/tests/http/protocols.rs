@@ -4,8 +4,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use ingress_lab::{
     eventually,
     origin::{Echo, Origin},
@@ -325,4 +325,43 @@ async fn an_idle_connection_that_the_proxy_ends_hears_a_goodbye() {
     proxy.shut_down();
     let ended = timeout(LIMIT, idle.read(&mut [0; 9])).await.unwrap();
     assert_eq!(ended.expect("close_notify (RFC 8446 section 6.1)"), 0);
+}
+
+/// A whole body each way at once, in pieces of every size. curl ends about one such exchange in a
+/// thousand with an error of its own.
+#[tokio::test]
+async fn an_upload_over_http2_comes_back_whole_while_it_is_sent() {
+    let origin = origin();
+    let mut cluster = Cluster::default().route(
+        "shop.example",
+        "/",
+        "web",
+        &[origin.address()],
+        Policy::default(),
+    );
+    let certificate = cluster.certificate("shop.example");
+    let proxy = Proxy::start(&cluster.0);
+    let connector = connector(&certificate, &[b"h2"]);
+    let sent: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
+    let sent = Bytes::from(sent);
+    for round in 0..50 {
+        let stream = tls(&connector, proxy.https, "shop.example");
+        let (mut sender, _connection) = http2(stream.await.unwrap()).await;
+        let (whole, size) = (sent.clone(), 1 + round * 331);
+        let pieces = (0..whole.len()).step_by(size).map(move |from| {
+            let to = whole.len().min(from + size);
+            Ok::<_, std::io::Error>(Frame::data(whole.slice(from..to)))
+        });
+        let body = StreamBody::new(futures_util::stream::iter(pieces));
+        let request = Request::post("https://shop.example/echo")
+            .header("content-length", sent.len())
+            .body(body)
+            .unwrap();
+        let exchange = async {
+            let response = sender.send_request(request).await.unwrap();
+            response.into_body().collect().await.unwrap().to_bytes()
+        };
+        let back = timeout(LIMIT, exchange).await.unwrap();
+        assert!(back == sent, "pieces of {size}: {} came back", back.len());
+    }
 }
