@@ -5,19 +5,21 @@
 //! follows the last whole update is cut off by a process that is killed, or changes the state before
 //! it: either way, what is read is a state that was in force. `places` holds what was listened on.
 //!
-//! They hold private keys, so that they must never reach a disk.
+//! They hold private keys, so that they must never reach a disk. And what they say is served: where
+//! others may put files into the folder, as into `/dev/shm`, nothing of theirs is read or written to.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use ingress_model::wire::{self, Place};
 use rustix::{
-    fs::{FlockOperation, flock},
+    fs::{FlockOperation, OFlags, flock},
     io::Errno,
+    process::geteuid,
 };
 use zeroize::Zeroizing;
 
@@ -37,6 +39,9 @@ pub(crate) enum LastGoodError {
     /// The keys would be written to a disk.
     #[error("{} is not in memory, and private keys must not reach a disk; mount a tmpfs there, or choose another folder with --state-dir", .0.display())]
     OnDisk(PathBuf),
+    /// Somebody else could read the keys, and say what is served.
+    #[error("{} belongs to another user; choose another folder with --state-dir", .0.display())]
+    ForeignFolder(PathBuf),
     /// Another proxy keeps its state there.
     #[error("another proxy uses {}; choose another folder with --state-dir", .0.display())]
     InUse(PathBuf),
@@ -67,7 +72,7 @@ impl LastGood {
     /// Uses `folder`, which is made if it is missing.
     ///
     /// # Errors
-    /// It is not in memory, or cannot be written.
+    /// It is not in memory, belongs to somebody else, or cannot be written.
     pub(crate) fn open(folder: &Path) -> Result<Self, LastGoodError> {
         let failed = |source: io::Error| LastGoodError::Io {
             path: folder.to_owned(),
@@ -86,7 +91,14 @@ impl LastGood {
         if !matches!(kind as i64 & 0xffff_ffff, TMPFS | RAMFS) {
             return Err(LastGoodError::OnDisk(folder.to_owned()));
         }
-        let lock = own(&folder.join("lock")).map_err(failed)?;
+        let (owner, user) = (folder.metadata().map_err(failed)?.uid(), geteuid().as_raw());
+        if owner != 0 && owner != user {
+            return Err(LastGoodError::ForeignFolder(folder.to_owned()));
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).mode(0o600);
+        let lock = options.custom_flags(no_follow()).open(folder.join("lock"));
+        let lock = lock.map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(LastGoodError::InUse(folder.to_owned())),
@@ -105,7 +117,7 @@ impl LastGood {
     /// version.
     pub(crate) fn updates(&self) -> Vec<Zeroizing<Vec<u8>>> {
         let read = || {
-            let mut file = File::open(self.path("state"))?;
+            let mut file = open_own(&self.path("state"))?;
             // A buffer that grows leaves copies of keys behind.
             let size = file.metadata()?.len();
             if size > LONGEST {
@@ -132,9 +144,10 @@ impl LastGood {
             let mut bytes = Vec::new();
             // One byte more than a message can have makes it none.
             let limit = wire::MESSAGE_LIMIT as u64 + 1;
-            let file = File::open(self.path("places")).ok()?;
+            let file = open_own(&self.path("places")).ok()?;
             file.take(limit).read_to_end(&mut bytes).ok()?;
-            wire::read(&bytes).ok()
+            let (version, places) = wire::read::<(u16, Vec<Place>)>(&bytes).ok()?;
+            (version == wire::VERSION).then_some(places)
         };
         read().unwrap_or_default()
     }
@@ -158,7 +171,7 @@ impl LastGood {
     /// Keeps what is listened on.
     pub(crate) fn keep_places(&self, places: &[Place]) {
         let write = || {
-            let bytes = wire::write(&places).map_err(io::Error::other)?;
+            let bytes = wire::write(&(wire::VERSION, places)).map_err(io::Error::other)?;
             self.replace("places", &[&bytes]).map(drop)
         };
         if let Err(error) = write() {
@@ -192,7 +205,7 @@ impl LastGood {
     /// Puts a file of these parts in the place of another, whole.
     fn replace(&self, name: &str, parts: &[&[u8]]) -> io::Result<File> {
         let new = self.path(&format!("{name}.new"));
-        let mut file = own(&new)?;
+        let mut file = make_own(&new)?;
         for part in parts {
             file.write_all(part)?;
         }
@@ -205,11 +218,31 @@ impl LastGood {
     }
 }
 
-/// An empty file that nobody else may read.
-fn own(path: &Path) -> io::Result<File> {
+/// A new file that nobody else may read: not one that somebody has put there, and may have open.
+fn make_own(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path)
+    options.write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// A file that this user has made, whoever else may put files beside it.
+fn open_own(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Something that is no file must not be waited for.
+    let flags = no_follow() | OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.uid() != geteuid().as_raw() {
+        return Err(io::Error::other("it is not a file of this user's"));
+    }
+    Ok(file)
+}
+
+fn no_follow() -> i32 {
+    OFlags::NOFOLLOW.bits().cast_signed()
 }
 
 fn length(update: &[u8]) -> io::Result<[u8; 4]> {
@@ -377,5 +410,76 @@ mod tests {
         }
         state.keep(&[0; 1000], true);
         assert!(!state.is_long());
+    }
+
+    #[test]
+    fn keys_are_not_written_to_what_somebody_else_has_put_there() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        std::fs::write(&elsewhere, "mine").unwrap();
+        let new = folder.path().join("state.new");
+        std::os::unix::fs::symlink(&elsewhere, &new).unwrap();
+        state.keep(b"key", true);
+        assert_eq!(std::fs::read(&elsewhere).unwrap(), b"mine");
+        // Anybody may read it, and has it open maybe.
+        std::fs::write(&new, "").unwrap();
+        let mut open = File::open(&new).unwrap();
+        state.keep(b"key", true);
+        let mut seen = Vec::new();
+        open.read_to_end(&mut seen).unwrap();
+        assert_eq!(seen, b"");
+        assert_eq!(read(folder.path()), [b"key"]);
+    }
+
+    #[test]
+    fn a_state_that_somebody_else_has_put_there_is_not_read() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(b"whole", true);
+        let path = folder.path().join("state");
+        let elsewhere = folder.path().join("elsewhere");
+        std::fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert_eq!(read(folder.path()).len(), 0);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&elsewhere, &path).unwrap();
+        assert_eq!(read(folder.path()).len(), 1);
+        let stranger = Some(rustix::process::Uid::from_raw(65534));
+        if rustix::fs::chown(&path, stranger, None).is_ok() {
+            assert_eq!(read(folder.path()).len(), 0);
+        }
+        std::fs::remove_file(&path).unwrap();
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert_eq!(read(folder.path()).len(), 0);
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused() {
+        let folder = folder();
+        let stranger = Some(rustix::process::Uid::from_raw(65534));
+        if rustix::fs::chown(folder.path(), stranger, None).is_err() {
+            println!("SKIPPED: only root can give a folder away");
+            return;
+        }
+        let error = LastGood::open(folder.path()).unwrap_err();
+        assert!(matches!(error, LastGoodError::ForeignFolder(_)), "{error}");
+    }
+
+    #[test]
+    fn places_of_another_version_are_not_read() {
+        let folder = folder();
+        let state = LastGood::open(folder.path()).unwrap();
+        let places = [Place {
+            transport: Transport::Plain,
+            address: ([0, 0, 0, 0], 80).into(),
+            is_steered: false,
+        }];
+        state.keep_places(&places);
+        assert_eq!(reader(folder.path()).places(), places);
+        let other = wire::write(&(wire::VERSION + 1, &places[..])).unwrap();
+        std::fs::write(folder.path().join("places"), other).unwrap();
+        assert_eq!(reader(folder.path()).places(), []);
     }
 }
