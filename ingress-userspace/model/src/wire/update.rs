@@ -321,6 +321,7 @@ mod tests {
         super::super::{
             Condition, PathKind, Redirect, ServicePort, Split, Target, UpstreamKey, UpstreamPolicy,
         },
+        super::VERSION,
         *,
     };
 
@@ -433,6 +434,21 @@ mod tests {
                 (HostPattern::Any, None),
             ],
         }
+    }
+
+    /// FNV-1a, 64 bits.
+    fn digest(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |digest, byte| {
+            (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// A proxy reads what another build has kept: bytes of one version must mean one thing. Where this
+    /// fails, `VERSION` goes up by one, with the digest.
+    #[test]
+    fn a_version_has_one_format() {
+        let digest = digest(&encode(&update()).unwrap());
+        assert_eq!((VERSION, digest), (1, 0x2bc1_36b5_77a6_dce6), "{digest:#x}");
     }
 
     fn decode(update: &Update) -> Result<Update, WireError> {
