@@ -66,6 +66,8 @@ pub(crate) struct LastGood {
     /// Bytes of the whole state, and of what follows it.
     whole: u64,
     changes: u64,
+    /// What stood there had to be given up: there may be room for another whole state.
+    is_lost: bool,
 }
 
 impl LastGood {
@@ -110,6 +112,7 @@ impl LastGood {
             state: None,
             whole: 0,
             changes: 0,
+            is_lost: false,
         })
     }
 
@@ -160,11 +163,14 @@ impl LastGood {
         } else {
             self.append(update)
         };
+        self.is_lost = false;
         if let Err(error) = kept {
             tracing::warn!(%error, folder = %self.folder.display(), "cannot keep the last good state");
             self.state = None;
-            // Without the folder there is nothing left that could be read.
-            let _ = std::fs::remove_file(self.path("state"));
+            let _ = std::fs::remove_file(self.path("state.new"));
+            // Without the folder there is nothing left that could be read. With an old state out of
+            // the way, a new one may fit; else the next one is tried when it comes.
+            self.is_lost = std::fs::remove_file(self.path("state")).is_ok();
         }
     }
 
@@ -179,9 +185,10 @@ impl LastGood {
         }
     }
 
-    /// Whether the changes have become so many that a whole state is shorter.
-    pub(crate) fn is_long(&self) -> bool {
-        self.state.is_some() && self.changes > 2 * self.whole + SLACK
+    /// Whether the whole state is needed: the changes have become so many that it is shorter, or what
+    /// stood there is lost.
+    pub(crate) fn wants_whole(&self) -> bool {
+        self.is_lost || (self.state.is_some() && self.changes > 2 * self.whole + SLACK)
     }
 
     fn begin(&mut self, update: &[u8]) -> io::Result<()> {
@@ -288,6 +295,7 @@ mod tests {
             state: None,
             whole: 0,
             changes: 0,
+            is_lost: false,
         }
     }
 
@@ -404,12 +412,43 @@ mod tests {
         let mut state = LastGood::open(folder.path()).unwrap();
         state.keep(&[0; 1000], true);
         let change = vec![0; SLACK as usize / 2];
-        for is_long in [false, false, true] {
+        for wants_whole in [false, false, true] {
             state.keep(&change, false);
-            assert_eq!(state.is_long(), is_long);
+            assert_eq!(state.wants_whole(), wants_whole);
         }
         state.keep(&[0; 1000], true);
-        assert!(!state.is_long());
+        assert!(!state.wants_whole());
+    }
+
+    #[test]
+    fn a_state_that_was_lost_is_asked_for_once() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(b"whole", true);
+        state.state = Some(File::open("/dev/full").unwrap());
+        state.keep(b"change", false);
+        assert!(state.wants_whole());
+        // There is no room for it either.
+        let new = folder.path().join("state.new");
+        std::fs::create_dir(&new).unwrap();
+        state.keep(b"whole", true);
+        assert!(!state.wants_whole());
+        std::fs::remove_dir(&new).unwrap();
+        state.keep(b"whole", true);
+        assert!(!state.wants_whole());
+        assert_eq!(read(folder.path()), [b"whole"]);
+    }
+
+    #[test]
+    fn a_whole_state_that_does_not_fit_beside_the_old_one_is_asked_for_again() {
+        let folder = folder();
+        let mut state = LastGood::open(folder.path()).unwrap();
+        state.keep(b"old", true);
+        let new = folder.path().join("state.new");
+        std::fs::create_dir(&new).unwrap();
+        state.keep(b"whole", true);
+        assert_eq!(read(folder.path()).len(), 0);
+        assert!(state.wants_whole());
     }
 
     #[test]

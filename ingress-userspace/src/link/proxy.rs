@@ -1,6 +1,9 @@
 //! The proxy's end of the link: connects, and connects again; without an agent, the last good state.
 
-use std::{net::TcpListener, os::fd::AsFd as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque, net::TcpListener, os::fd::AsFd as _, path::PathBuf, sync::Arc,
+    time::Duration,
+};
 
 use ingress_agent::{SourceState, SourceStatus};
 use ingress_model::{
@@ -12,6 +15,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
+use zeroize::Zeroizing;
 
 use super::{
     channel::{Channel, Frame, LinkError, join},
@@ -52,6 +56,8 @@ pub(crate) type Bind = fn(&[Place], u16) -> anyhow::Result<Vec<(Place, TcpListen
 pub(crate) struct Link {
     /// What changed; the first is a whole state.
     pub(crate) updates: mpsc::Receiver<Arc<Update>>,
+    /// Tells of each of them, in their order, whether it is in force.
+    pub(crate) adopted: mpsc::UnboundedSender<bool>,
     /// Asks for a whole state.
     pub(crate) resync: mpsc::Sender<()>,
     /// Tells the agent.
@@ -73,6 +79,7 @@ impl Link {
         bind: Bind,
     ) -> Self {
         let (updates, update_feed) = mpsc::channel(4);
+        let (adopted, answers) = mpsc::unbounded_channel();
         let (resync, resync_requests) = mpsc::channel(1);
         let (commands, inbox) = mpsc::unbounded_channel();
         let (state, shown) = watch::channel(SourceStatus {
@@ -87,6 +94,8 @@ impl Link {
             last_good,
             bind,
             updates,
+            adopted: answers,
+            passed_on: VecDeque::new(),
             resync: resync_requests,
             commands: inbox,
             state,
@@ -101,6 +110,7 @@ impl Link {
         tokio::spawn(end.run());
         Self {
             updates: update_feed,
+            adopted,
             resync,
             commands,
             state: shown,
@@ -119,12 +129,24 @@ enum Stage {
     Closed,
 }
 
+/// An update that was passed on.
+enum PassedOn {
+    /// Of the agent: its bytes, and whether it is a whole state.
+    New(Zeroizing<Vec<u8>>, bool),
+    /// The last good state itself.
+    Kept,
+}
+
 struct End {
     path: PathBuf,
     workers: u16,
     last_good: Option<LastGood>,
     bind: Bind,
     updates: mpsc::Sender<Arc<Update>>,
+    adopted: mpsc::UnboundedReceiver<bool>,
+    /// What was passed on and is not known to be in force: as many as the channel takes, and one or two
+    /// beside.
+    passed_on: VecDeque<PassedOn>,
     resync: mpsc::Receiver<()>,
     commands: mpsc::UnboundedReceiver<Command>,
     state: watch::Sender<SourceStatus>,
@@ -150,6 +172,10 @@ impl End {
                 // An agent would bind for it, and send it every key: it needs neither any more.
                 while self.commands.recv().await.is_some() {}
                 return;
+            }
+            // Not below: it would break a try to connect off.
+            while let Ok(is_in_force) = self.adopted.try_recv() {
+                self.keep(is_in_force);
             }
             let error = tokio::select! {
                 connected = connect(&self.path, self.workers, &self.held) => match connected {
@@ -203,12 +229,8 @@ impl End {
                 frame = channel.receive() => {
                     match frame? {
                         Frame::Update(bytes) => {
-                            let is_whole = self.adopt(&bytes).await?;
+                            let is_whole = self.adopt(bytes).await?;
                             is_resync_asked &= !is_whole;
-                            if !is_resync_asked && self.last_good.as_ref().is_some_and(LastGood::is_long) {
-                                channel.send(&FromProxy::Resync, &[]).await?;
-                                is_resync_asked = true;
-                            }
                         }
                         Frame::Message(bytes, _) => match read(&bytes)? {
                             FromAgent::Ended { is_replaced } => {
@@ -227,6 +249,17 @@ impl End {
                     }
                     // From here on: while an update waits for its turn, nobody listens to the agent.
                     silence = Instant::now() + SILENCE;
+                }
+                Some(is_in_force) = self.adopted.recv() => {
+                    self.keep(is_in_force);
+                    let wants_whole = self.last_good.as_ref().is_some_and(LastGood::wants_whole);
+                    // One that is on its way will do.
+                    let mut passed_on = self.passed_on.iter();
+                    let comes = passed_on.any(|update| matches!(update, PassedOn::New(_, true)));
+                    if wants_whole && !comes && !is_resync_asked {
+                        channel.send(&FromProxy::Resync, &[]).await?;
+                        is_resync_asked = true;
+                    }
                 }
                 Some(()) = self.resync.recv() => channel.send(&FromProxy::Resync, &[]).await?,
                 command = self.commands.recv() => {
@@ -316,20 +349,30 @@ impl End {
         }
         if let Some(state) = replay.whole() {
             self.has_state = true;
+            self.passed_on.push_back(PassedOn::Kept);
             // Nobody takes it any more when the process is about to stop.
             let _ = self.updates.send(Arc::new(state)).await;
         }
     }
 
+    /// Keeps the update that was passed on first, if it is in force. One that is not, say since the
+    /// process ends by it, must not be what the next process begins with.
+    fn keep(&mut self, is_in_force: bool) {
+        if let Some(PassedOn::New(bytes, is_whole)) = self.passed_on.pop_front()
+            && is_in_force
+            && let Some(last_good) = &mut self.last_good
+        {
+            last_good.keep(&bytes, is_whole);
+        }
+    }
+
     /// Passes an update on; tells whether it was a whole state.
-    async fn adopt(&mut self, bytes: &[u8]) -> Result<bool, LinkError> {
-        let update = self.decoder.decode(bytes)?;
+    async fn adopt(&mut self, bytes: Zeroizing<Vec<u8>>) -> Result<bool, LinkError> {
+        let update = self.decoder.decode(&bytes)?;
         let is_whole = update.base.is_none();
+        self.passed_on.push_back(PassedOn::New(bytes, is_whole));
         // Nobody takes it any more when the process is about to stop.
         let _ = self.updates.send(Arc::new(update)).await;
-        if let Some(last_good) = &mut self.last_good {
-            last_good.keep(bytes, is_whole);
-        }
         if is_whole {
             self.has_state = true;
             self.patience = None;
@@ -465,11 +508,15 @@ mod tests {
 
     impl Run {
         fn start() -> Self {
+            Self::start_with(None)
+        }
+
+        fn start_with(last_good: Option<LastGood>) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("link.sock");
             Self {
                 listener: UnixListener::bind(&path).unwrap(),
-                link: Link::start(path, 1, None, |_, _| anyhow::bail!("no sockets")),
+                link: Link::start(path, 1, last_good, |_, _| anyhow::bail!("no sockets")),
                 _folder: folder,
             }
         }
@@ -544,6 +591,55 @@ mod tests {
         let first = link.updates.recv().await.unwrap();
         assert_eq!((first.epoch, first.base), (2, None));
         assert_eq!(first.hosts, hosts);
+    }
+
+    #[tokio::test]
+    async fn an_update_is_kept_when_it_is_in_force_and_not_before() {
+        let state = tempfile::tempdir_in("/dev/shm").unwrap();
+        let last_good = LastGood::open(state.path()).unwrap();
+        let mut run = Run::start_with(Some(last_good));
+        let mut agent = run.welcome().await;
+        let path = state.path().join("state");
+        let kept = || std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let grows = async |from: u64| {
+            for _ in 0..500 {
+                if kept() > from {
+                    return true;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+            false
+        };
+        let update = |epoch, base| Update {
+            epoch,
+            base,
+            ..Update::default()
+        };
+        // Two are passed on before the first is in force.
+        for update in [update(1, None), update(2, Some(1))] {
+            let bytes = wire::encode(&update).unwrap();
+            agent.send_update(&bytes).await.unwrap();
+            run.link.updates.recv().await.unwrap();
+        }
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(kept(), 0, "the table thread may never put it in force");
+        run.link.adopted.send(true).unwrap();
+        assert!(grows(0).await);
+        let first = kept();
+        // The second is refused.
+        run.link.adopted.send(false).unwrap();
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(kept(), first);
+        let bytes = wire::encode(&update(3, None)).unwrap();
+        agent.send_update(&bytes).await.unwrap();
+        agent.send_update(&bytes).await.unwrap();
+        run.link.updates.recv().await.unwrap();
+        drop(agent);
+        run.link.updates.recv().await.unwrap();
+        // Without an agent, too.
+        std::fs::remove_file(&path).unwrap();
+        run.link.adopted.send(true).unwrap();
+        assert!(grows(0).await);
     }
 
     #[tokio::test]

@@ -128,6 +128,7 @@ async fn both(config: &RunConfig) -> anyhow::Result<()> {
         kind: config.source.kind(),
         updates: feed.updates,
         resync: feed.resync,
+        adopted: None,
         state: feed.state,
         report: Some(feed.report),
         sockets,

@@ -62,6 +62,7 @@ async fn serve(config: &ProxyConfig) -> anyhow::Result<()> {
         kind: "agent",
         updates: link.updates,
         resync: link.resync,
+        adopted: Some(link.adopted),
         state: link.state,
         report: None,
         sockets: link.sockets,

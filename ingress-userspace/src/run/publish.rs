@@ -34,6 +34,8 @@ pub(super) struct Publisher {
     site: Site,
     updates: mpsc::Receiver<Arc<Update>>,
     resync: mpsc::Sender<()>,
+    /// Who wants to know of each update whether it is in force.
+    adopted: Option<mpsc::UnboundedSender<bool>>,
     status: watch::Sender<Arc<Status>>,
     counts: Arc<Counts>,
 }
@@ -46,17 +48,20 @@ pub(super) struct Counts {
 }
 
 impl Publisher {
-    /// Of `updates` the first must be a whole state; `resync` asks for one.
+    /// Of `updates` the first must be a whole state; `resync` asks for one; `adopted` hears of each
+    /// whether it is in force.
     pub(super) fn new(
         site: Site,
         updates: mpsc::Receiver<Arc<Update>>,
         resync: mpsc::Sender<()>,
+        adopted: Option<mpsc::UnboundedSender<bool>>,
         status: watch::Sender<Arc<Status>>,
     ) -> Self {
         Self {
             site,
             updates,
             resync,
+            adopted,
             status,
             counts: Arc::default(),
         }
@@ -96,9 +101,12 @@ impl Publisher {
             tokio::select! {
                 update = self.updates.recv() => {
                     let Some(update) = update else { return };
-                    if self.adopt(&update)
-                        && let Some(first) = first.take()
-                    {
+                    let is_in_force = self.adopt(&update);
+                    if let Some(adopted) = &self.adopted {
+                        // Nobody keeps it any more when the process is about to stop.
+                        let _ = adopted.send(is_in_force);
+                    }
+                    if is_in_force && let Some(first) = first.take() {
                         // Nobody waits any more when the process is about to stop.
                         let _ = first.send(());
                     }

@@ -67,6 +67,8 @@ pub(super) struct Feed {
     pub(super) kind: &'static str,
     pub(super) updates: mpsc::Receiver<Arc<Update>>,
     pub(super) resync: mpsc::Sender<()>,
+    /// Who wants to know of each update whether it is in force.
+    pub(super) adopted: Option<mpsc::UnboundedSender<bool>>,
     pub(super) state: watch::Receiver<Source>,
     /// What is wrong with the objects, where the agent is in this process.
     pub(super) report: Option<Report>,
@@ -123,7 +125,13 @@ pub(super) async fn serve(
         feed.kind,
         status.clone(),
     ));
-    let publisher = Publisher::new(site, feed.updates, feed.resync, status.clone());
+    let publisher = Publisher::new(
+        site,
+        feed.updates,
+        feed.resync,
+        feed.adopted,
+        status.clone(),
+    );
     let (readiness, is_ready) = watch::channel(Readiness::Starting);
     publish::expose_process(&metrics, shown_status.clone(), is_ready.clone());
     publish::expose_table(&metrics, shown_status.clone(), publisher.counts());
