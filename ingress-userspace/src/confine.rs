@@ -146,7 +146,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     libc::SYS_close,
     libc::SYS_dup,
     libc::SYS_dup3,
@@ -289,6 +288,16 @@ fn restrict_calls() -> Result<(), Box<dyn std::error::Error>> {
             vec![is(0, libc::PR_SET_VMA)?],
         ])?,
     );
+    // The last close of a socket takes as long as its linger time: the agent closes what it was sent.
+    let other =
+        |argument, value: i32| SeccompCondition::new(argument, Length::Dword, Is::Ne, value as u64);
+    rules.insert(
+        libc::SYS_setsockopt,
+        if_any(vec![
+            vec![other(1, libc::SOL_SOCKET)?],
+            vec![other(2, libc::SO_LINGER)?],
+        ])?,
+    );
     let own = u64::try_from(rustix::process::getpid().as_raw_pid())?;
     let own = SeccompCondition::new(0, Length::Dword, Is::Eq, own)?;
     rules.insert(libc::SYS_tgkill, if_any(vec![vec![own]])?);
@@ -318,7 +327,7 @@ mod tests {
         process::{Command, Stdio},
     };
 
-    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket, sockopt};
 
     use super::*;
 
@@ -351,6 +360,10 @@ mod tests {
                 std::thread::Builder::new().spawn(|| ()).is_ok(),
             ),
             ("make a TCP socket", tcp().is_ok()),
+            (
+                "choose how a socket is",
+                tcp().is_ok_and(|tcp| sockopt::set_socket_keepalive(&tcp, true).is_ok()),
+            ),
         ]
     }
 
@@ -408,6 +421,13 @@ mod tests {
             (
                 "have a descriptor do more than flags say",
                 rustix::pipe::fcntl_setpipe_size(&pipe.0, 4096).is_ok(),
+            ),
+            (
+                "make the close of a socket wait",
+                socket(AddressFamily::INET, SocketType::STREAM, None).is_ok_and(|tcp| {
+                    let hour = std::time::Duration::from_secs(3600);
+                    sockopt::set_socket_linger(&tcp, Some(hour)).is_ok()
+                }),
             ),
             (
                 "signal another process",

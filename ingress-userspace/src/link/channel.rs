@@ -274,7 +274,8 @@ async fn receive(
 }
 
 /// Lets the last close of a socket take no time (SO_LINGER): whoever sent it could stop this process for
-/// as long as it likes.
+/// as long as it likes. It has the socket, too, and could set the time again, or leave the socket where
+/// only the kernel finds it; a confined proxy may not set it at all.
 fn do_not_linger(descriptor: &OwnedFd) {
     // Fails for what is no socket.
     let _ = sockopt::set_socket_linger(descriptor, None);

@@ -193,7 +193,7 @@ impl Socket {
         self.0.end.set(End::ShutDown);
     }
 
-    pub(crate) fn reset_on_close(&self) {
+    pub(crate) fn reset(&self) {
         self.0.resets.set(true);
     }
 

@@ -18,8 +18,8 @@ use super::{
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect, recv,
-        send, shutdown, socket_with, sockopt,
+        AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, connect,
+        connect_unspec, recv, send, shutdown, socket_with, sockopt,
     },
 };
 use tokio::io::{
@@ -147,10 +147,11 @@ impl Socket {
         let _ = shutdown(&self.fd, Shutdown::Write);
     }
 
-    /// Makes the end of the connection a reset.
-    pub(crate) fn reset_on_close(&self) {
-        // Fails only for what is no socket.
-        let _ = sockopt::set_socket_linger(&self.fd, Some(std::time::Duration::ZERO));
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(&self) {
+        // By SO_LINGER the close would do it, but a confined process may not set that. Fails where the
+        // connection has ended.
+        let _ = connect_unspec(&self.fd);
     }
 
     /// Bytes that were sent and that the other side has not acknowledged.

@@ -75,10 +75,10 @@ impl Stream {
         }
     }
 
-    /// Makes the end of the connection a reset, which no client takes for the end of a response.
-    pub(super) fn reset_on_close(&self) {
+    /// Ends the connection with a reset, which no client takes for the end of a response.
+    pub(super) fn reset(&self) {
         match self {
-            Self::Plain(socket) => socket.reset_on_close(),
+            Self::Plain(socket) => socket.reset(),
             // A TLS client knows by the missing close_notify.
             Self::Tls(_) => {}
         }

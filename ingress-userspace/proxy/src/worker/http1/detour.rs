@@ -69,7 +69,7 @@ impl Connection {
     /// connection has only a reset for that.
     async fn break_off(&mut self, sender: &mut Sender, ends_with_connection: bool) {
         if ends_with_connection {
-            self.stream.reset_on_close();
+            self.stream.reset();
             return;
         }
         let stream = &self.stream;
