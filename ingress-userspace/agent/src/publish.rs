@@ -34,6 +34,11 @@ const GAP: Duration = Duration::from_millis(5);
 /// first answer for the Secret that is to follow.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// The first update waits this long for the addresses of external names: without them, their routes
+/// would answer 503 for a moment at each start, also those of a proxy which has them from an agent
+/// before this one. Some names have no server that answers, for good, and everybody would wait.
+const PATIENCE_WITH_DNS: Duration = Duration::from_secs(1);
+
 /// Events that one update takes at most, so that a flood does not keep it back.
 const BURST: usize = 4096;
 
@@ -53,8 +58,10 @@ pub(super) struct Publisher {
     secrets: Option<channel::Sender<Wish>>,
     /// When the last update began.
     last: Option<Instant>,
-    /// Until when the first update waits for Secrets; `None` once it was sent.
+    /// Until when the first update waits for Secrets and addresses; `None` once it was sent.
     held: Option<Instant>,
+    /// When it could have been sent without them.
+    since: Option<Instant>,
     /// Until when each of the first so many Secrets that were ever to be followed by name may be
     /// without an answer; the earliest first.
     patience: VecDeque<(Instant, u64)>,
@@ -88,6 +95,7 @@ impl Publisher {
             secrets,
             last: None,
             held: None,
+            since: None,
             patience: VecDeque::new(),
         };
         (publisher, update_feed, resync, report)
@@ -173,12 +181,12 @@ impl Publisher {
             *skipped.entry(kind).or_default() += u64::try_from(foreign).unwrap_or(u64::MAX);
         }
         self.report.set_skipped(skipped);
-        if is_first || self.held.is_some() {
-            let mut named = self.state.named_secrets();
-            if !named.all(|secret| self.index.has_asked_for(secret)) {
-                self.held.get_or_insert(now + PATIENCE);
-                return Ok(());
-            }
+        if (is_first || self.held.is_some())
+            && let Some(patience) = self.lacking()
+        {
+            let since = *self.since.get_or_insert(now);
+            self.held = Some(since + patience);
+            return Ok(());
         }
         if self.held.take().is_some() {
             // Whatever was held back is part of it.
@@ -188,6 +196,19 @@ impl Publisher {
             return Ok(());
         }
         self.send(update).await
+    }
+
+    /// How long the first update waits for what it lacks; `None` if it lacks nothing.
+    fn lacking(&self) -> Option<Duration> {
+        let mut secrets = self.state.named_secrets();
+        let mut names = self.state.externals();
+        if !secrets.all(|secret| self.index.has_asked_for(secret)) {
+            Some(PATIENCE)
+        } else if !names.all(|name| self.index.addresses(name).is_some()) {
+            Some(PATIENCE_WITH_DNS)
+        } else {
+            None
+        }
     }
 
     async fn send(&self, update: Update) -> Result<(), Gone> {
@@ -202,15 +223,19 @@ struct Gone;
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::networking::v1::{
-        Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec, IngressTLS,
-        ServiceBackendPort,
+    use k8s_openapi::api::{
+        core::v1::{Service, ServiceSpec},
+        networking::v1::{
+            Ingress, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec, IngressTLS,
+            ServiceBackendPort,
+        },
     };
 
     use ingress_model::ObjectName;
 
     use super::{
         super::{
+            index::Addresses,
             kept::Change,
             kind::{self, Kind, Visitor},
         },
@@ -301,8 +326,15 @@ mod tests {
     }
 
     fn start_with(secrets: Option<channel::Sender<Wish>>, settings: Settings) -> Run {
+        start_asking(channel::channel(Names::new()).0, secrets, settings)
+    }
+
+    fn start_asking(
+        names: channel::Sender<Names>,
+        secrets: Option<channel::Sender<Wish>>,
+        settings: Settings,
+    ) -> Run {
         let (events, inbox) = mpsc::channel(1000);
-        let names = channel::channel(Names::new()).0;
         let (publisher, updates, resync, report) = Publisher::new(inbox, names, secrets, settings);
         tokio::spawn(publisher.run());
         Run {
@@ -378,6 +410,60 @@ mod tests {
             run.events.send(applied("b")).await.unwrap();
             while run.updates.recv().await.unwrap().base.is_none() {}
             assert!(since.elapsed() <= 2 * GAP, "{waits:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_update_has_the_addresses_of_external_names_if_dns_answers_soon() {
+        let outside = Service {
+            spec: Some(ServiceSpec {
+                type_: Some("ExternalName".into()),
+                external_name: Some("pay.test".into()),
+                ..ServiceSpec::default()
+            }),
+            ..Service::default()
+        };
+        let found = Addresses {
+            found: vec![[203, 0, 113, 7].into()],
+            failure: None,
+        };
+        let failure = Addresses {
+            found: Vec::new(),
+            failure: Some("no such name".into()),
+        };
+        for (answer, expected, waits) in [
+            (Some(found), 1, Duration::from_millis(500)),
+            (Some(failure), 0, Duration::from_millis(500)),
+            (None, 0, PATIENCE_WITH_DNS),
+        ] {
+            let (names, mut wanted) = channel::channel(Names::new());
+            let mut run = start_asking(names, None, settings());
+            let mut lists = Lists(Vec::new());
+            kind::visit_all(&mut lists);
+            let last = lists.0.pop().unwrap();
+            let name = ObjectName::new("default", "s");
+            let service = Change::Applied(name, Box::new(outside.clone()));
+            let service = Event::Changed(Kind::changed(service));
+            for event in lists.0.into_iter().chain([applied("a"), service, last]) {
+                run.events.send(event).await.unwrap();
+            }
+            let since = Instant::now();
+            wanted.changed().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if let Some(answer) = answer {
+                let answer = Event::Addresses("pay.test".into(), Some(answer));
+                run.events.send(answer).await.unwrap();
+            }
+            let update = run.updates.recv().await.unwrap();
+            let took = since.elapsed();
+            let endpoints = update.endpoints.iter();
+            let endpoints = endpoints.filter_map(|(_, endpoints)| endpoints.as_ref());
+            let count: usize = endpoints.map(|endpoints| endpoints.len()).sum();
+            assert_eq!((update.base, count), (None, expected), "{waits:?}");
+            assert!(
+                took >= waits && took <= waits + 2 * GAP,
+                "{waits:?}: {took:?}"
+            );
         }
     }
 

@@ -447,6 +447,11 @@ impl State {
         }
     }
 
+    /// The external names to be looked up.
+    pub(super) fn externals(&self) -> impl Iterator<Item = &str> {
+        self.externals.keys().map(|name| &**name)
+    }
+
     /// The external names to be looked up and the namespaces that want each, if they are others than when this was
     /// asked last.
     pub(super) fn take_externals(&mut self) -> Option<Names> {
