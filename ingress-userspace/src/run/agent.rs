@@ -23,7 +23,7 @@ use super::{
     UsageError,
     admin::{Admin, Answering},
     control,
-    data_plane::DataPlane,
+    data_plane::{DataPlane, DoesNotListen},
     publish,
     serve::Front as _,
     signals::Signals,
@@ -242,6 +242,12 @@ impl Agent<'_> {
             .is_some_and(|proxy| [LEAVING, CLOSED].contains(&proxy.stage))
     }
 
+    fn is_starting(&self) -> bool {
+        self.proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.stage == STARTING)
+    }
+
     /// Gives the programs up once the proxy accepts nothing more and no other one is to come,
     /// whichever is told first.
     fn leave_if_over(&self) {
@@ -374,9 +380,21 @@ impl Agent<'_> {
                     .await;
             }
             FromProxy::Resync => self.ask_for_whole(),
+            // It may have nothing any more to be steered to.
+            FromProxy::Serving if !self.is_starting() => {
+                self.lose(&LinkError::Turn("serving, once more".to_owned()))
+                    .await;
+            }
             FromProxy::Serving => {
-                let opened = self.data_plane.open().await;
-                opened.context("connections for the virtual IPs do not reach the proxy")?;
+                if let Err(error) = self.data_plane.open().await {
+                    // A proxy that was taken over does as it likes with its sockets: that is its own end.
+                    if error.is::<DoesNotListen>() {
+                        self.lose(&LinkError::Turn(error.to_string())).await;
+                        return Ok(());
+                    }
+                    let message = "connections for the virtual IPs do not reach the proxy";
+                    return Err(error.context(message));
+                }
                 self.judge();
                 self.turn(SERVING);
                 self.tell(&FromAgent::Opened).await;

@@ -76,6 +76,11 @@ pub(super) struct DataPlane {
     told: Mutex<Option<String>>,
 }
 
+/// The workers have made of a socket something that accepts nothing.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("a socket for the virtual IPs does not listen")]
+pub(super) struct DoesNotListen;
+
 impl DataPlane {
     /// Prepares the kernel part, where one is asked for.
     ///
@@ -251,7 +256,6 @@ impl DataPlane {
     async fn renew(&mut self, workers: usize) {
         // Nothing waits in a socket that no proxy came to serve by. And one that was taken over may have
         // made something else of a socket: whoever got that could not begin.
-        let listens = |socket| sockopt::socket_acceptconn(socket).unwrap_or(false);
         if !self.held.iter().all(|(_, socket)| listens(socket)) {
             return self.abandon().await;
         }
@@ -556,7 +560,8 @@ impl DataPlane {
     /// successor.
     ///
     /// # Errors
-    /// The maps refuse the sockets.
+    /// The maps refuse the sockets, and the kernel part is given up; or they are none to be steered to
+    /// ([`DoesNotListen`]), and everything is as before.
     pub(super) async fn open(&mut self) -> anyhow::Result<()> {
         for door in std::mem::take(&mut self.doors) {
             self.wait(door);
@@ -569,10 +574,15 @@ impl DataPlane {
                 Ok(kernel::Sockets { four, six })
             });
             let live = match sockets {
+                Ok(_) if !self.listens() => return Err(DoesNotListen.into()),
                 Ok(sockets) => kernel_part.go_live(&sockets).await.map_err(Into::into),
                 Err(error) => Err(anyhow::Error::from(error)),
             };
             if let Err(error) = live {
+                // Whoever has a socket, too, may have stopped it meanwhile.
+                if !self.listens() {
+                    return Err(DoesNotListen.into());
+                }
                 // The process ends by it; what it leaves would drop connections.
                 self.give_up(format!("{error:#}"));
                 self.withdraw().await;
@@ -583,6 +593,13 @@ impl DataPlane {
             self.withdraw().await;
         }
         Ok(())
+    }
+
+    /// Whether somebody can accept from each socket that the kernel is to hand connections to.
+    fn listens(&self) -> bool {
+        let steered = self.held.iter().filter(|(place, _)| place.is_steered);
+        let mut steered = steered.map(|(_, socket)| listens(socket));
+        steered.all(|listens| listens)
     }
 
     /// Keeps the kernel's maps in step with the network, until dropped.
@@ -781,6 +798,10 @@ fn expose_counters(
         }
     }
     Ok(())
+}
+
+fn listens(socket: &TcpListener) -> bool {
+    sockopt::socket_acceptconn(socket).unwrap_or(false)
 }
 
 /// Whether a socket is one for `address`; port 0 is any.

@@ -2,9 +2,14 @@
 
 use std::{
     fs::Permissions,
-    io::ErrorKind,
+    io::{ErrorKind, IoSliceMut, Read as _, Write as _},
+    mem::MaybeUninit,
     net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, net::UnixStream},
+    },
+    path::Path,
     process::{Command, Output},
     time::Duration,
 };
@@ -16,6 +21,8 @@ use ingress_lab::{
     lab::{self, Lab, NextHop, Node, PLAIN_HOST, VIP},
     skipped,
 };
+use ingress_model::wire::{self, FromProxy};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, Shutdown, recvmsg};
 use tempfile::TempDir;
 
 /// Ordinary sockets where the virtual IP's would be.
@@ -239,6 +246,89 @@ fn a_proxy_keeps_its_virtual_ips_under_an_agent_that_cannot_steer_until_it_ends(
     proxy.restart().unwrap();
     assert!(!node.is_steered(), "{}", second.log_text());
     node.assert_served("by ordinary sockets");
+}
+
+/// A proxy that a client has taken over, and the sockets that an agent has given to it.
+struct Hostile {
+    link: UnixStream,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Hostile {
+    fn connect(path: &Path) -> Self {
+        let link = UnixStream::connect(path).unwrap();
+        let limit = Some(Duration::from_secs(20));
+        link.set_read_timeout(limit).unwrap();
+        let sockets = Vec::new();
+        let mut hostile = Self { link, sockets };
+        hostile.say(&FromProxy::Hello {
+            version: wire::VERSION,
+            workers: 1,
+            sockets: Vec::new(),
+        });
+        hostile.take_sockets();
+        hostile
+    }
+
+    fn say(&mut self, message: &FromProxy) {
+        let body = wire::write(message).unwrap();
+        let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+        let frame = [&length[..], &[0], &body].concat();
+        self.link.write_all(&frame).unwrap();
+    }
+
+    fn take_sockets(&mut self) {
+        while self.sockets.is_empty() {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut data = [0; 5];
+            let mut data = [IoSliceMut::new(&mut data)];
+            let received = recvmsg(&self.link, &mut data, &mut control, RecvFlags::empty());
+            assert!(received.unwrap().bytes > 0, "no sockets came");
+            for message in control.drain() {
+                if let RecvAncillaryMessage::ScmRights(sockets) = message {
+                    self.sockets.extend(sockets);
+                }
+            }
+        }
+    }
+
+    /// Waits until the agent has closed the link.
+    fn wait_for_end(mut self) {
+        let end = self.link.read_to_end(&mut Vec::new());
+        let is_end = |error: std::io::Error| error.kind() == ErrorKind::ConnectionReset;
+        assert!(end.is_ok() || end.is_err_and(is_end), "the link is open");
+    }
+}
+
+#[test]
+fn an_agent_outlives_a_proxy_that_makes_its_sockets_accept_nothing() {
+    let Some(node) = Alone::new() else { return };
+    let (vip, folder) = (VIP.to_string(), node.folder.path());
+    let link = folder.join("link.sock");
+    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
+    let agent = Launch::of("agent", &at)
+        .args(&["--manifests", folder.to_str().unwrap()])
+        .args(&["--vip", &vip, "--xdp-interface", "eth0"])
+        .args(&["--node-name", &node.node().name])
+        .within(&node.node().namespace);
+    let agent = agent.start_unready().unwrap();
+    agent.wait_for("listening").unwrap();
+    for end in [None, Some(FromProxy::Closed)] {
+        let mut hostile = Hostile::connect(&link);
+        for socket in &hostile.sockets {
+            rustix::net::shutdown(socket, Shutdown::Both).unwrap();
+        }
+        if let Some(end) = end {
+            hostile.say(&end);
+        }
+        hostile.say(&FromProxy::Serving);
+        hostile.wait_for_end();
+        assert_eq!(agent.status().unwrap()["proxy"], "away");
+    }
+    let proxy = Launch::of("proxy", &at).args(&["--workers", "2"]);
+    let _proxy = proxy.within(&node.node().namespace).start().unwrap();
+    node.assert_served("by the next proxy");
 }
 
 #[test]
