@@ -148,6 +148,8 @@ fn a_proxy_without_an_agent_or_a_state_is_never_ready() {
         .start_unready()
         .unwrap();
     proxy.wait_for("no agent").unwrap();
+    // Longer than it waits for an agent.
+    std::thread::sleep(Duration::from_secs(4));
     let (code, answer) = proxy.ask("/readyz").unwrap();
     assert_eq!(code, 503, "{answer}");
 }
