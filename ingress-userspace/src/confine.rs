@@ -288,16 +288,22 @@ fn restrict_calls() -> Result<(), Box<dyn std::error::Error>> {
             vec![is(0, libc::PR_SET_VMA)?],
         ])?,
     );
-    // The last close of a socket takes as long as its linger time: the agent closes what it was sent.
-    let other =
-        |argument, value: i32| SeccompCondition::new(argument, Length::Dword, Is::Ne, value as u64);
-    rules.insert(
-        libc::SYS_setsockopt,
-        if_any(vec![
-            vec![other(1, libc::SOL_SOCKET)?],
-            vec![other(2, libc::SO_LINGER)?],
-        ])?,
-    );
+    // A socket may outlive the process: the agent keeps those that listen for the next proxy, which
+    // none must find with a filter that drops what comes. And the agent closes what it was sent, which
+    // would take as long as `SO_LINGER` says.
+    let options = [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+        (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+        (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+    ];
+    let options = options.map(|(level, option)| Ok(vec![is(1, level)?, is(2, option)?]));
+    let options = options.into_iter().collect::<Result<_, BackendError>>()?;
+    rules.insert(libc::SYS_setsockopt, if_any(options)?);
     let own = u64::try_from(rustix::process::getpid().as_raw_pid())?;
     let own = SeccompCondition::new(0, Length::Dword, Is::Eq, own)?;
     rules.insert(libc::SYS_tgkill, if_any(vec![vec![own]])?);
@@ -428,6 +434,11 @@ mod tests {
                     let hour = std::time::Duration::from_secs(3600);
                     sockopt::set_socket_linger(&tcp, Some(hour)).is_ok()
                 }),
+            ),
+            (
+                "change how much a socket takes in",
+                socket(AddressFamily::INET, SocketType::STREAM, None)
+                    .is_ok_and(|tcp| sockopt::set_socket_recv_buffer_size(&tcp, 4096).is_ok()),
             ),
             (
                 "signal another process",
