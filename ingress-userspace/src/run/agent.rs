@@ -108,6 +108,7 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
         resync: feed.resync,
         proxy: None,
         hold: None,
+        told: None,
         status,
         readiness,
         admin,
@@ -163,6 +164,8 @@ struct Agent<'a> {
     proxy: Option<Proxy>,
     /// Until when the sockets of a lost proxy are held.
     hold: Option<Instant>,
+    /// Why the last one that said hello got nothing, as the log says already: it tries again and again.
+    told: Option<String>,
     status: watch::Sender<Arc<Status>>,
     readiness: watch::Sender<Readiness>,
     admin: Answering,
@@ -302,7 +305,10 @@ impl Agent<'_> {
                 within(caller.channel.send(&welcome, &descriptors)).await
             }
             Err(reason) => {
-                tracing::error!(reason, "cannot serve a proxy");
+                if self.told.as_ref() != Some(&reason) {
+                    tracing::error!(reason, "cannot serve a proxy");
+                    self.told = Some(reason.clone());
+                }
                 // It may not wait to hear why.
                 let refused = FromAgent::Refused { reason };
                 let _ = within(caller.channel.send(&refused, &[])).await;
@@ -317,6 +323,7 @@ impl Agent<'_> {
                     "a proxy is there"
                 );
                 self.hold = None;
+                self.told = None;
                 self.proxy = Some(Proxy {
                     channel: caller.channel,
                     stage: STARTING,
