@@ -43,6 +43,9 @@ const KNOCKING: usize = 8;
 const WORKERS: RangeInclusive<u16> = 1..=MOST_WORKERS;
 /// Longest wait for a proxy that takes nothing: it is stopped, or starved.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two whole states: each costs as much as all changes together, and a proxy that was taken over
+/// could ask for one after the other.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long the sockets of a lost proxy are held. Clients wait meanwhile; with no proxy in sight, they
 /// had better be refused.
 const HOLD: Duration = Duration::from_secs(30);
@@ -108,6 +111,8 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
         resync: feed.resync,
         proxy: None,
         hold: None,
+        asked: None,
+        asks: None,
         told: None,
         status,
         readiness,
@@ -164,6 +169,9 @@ struct Agent<'a> {
     proxy: Option<Proxy>,
     /// Until when the sockets of a lost proxy are held.
     hold: Option<Instant>,
+    /// When a whole state was asked for last, and when one is to be asked for next.
+    asked: Option<Instant>,
+    asks: Option<Instant>,
     /// Why the last one that said hello got nothing, as the log says already: it tries again and again.
     told: Option<String>,
     status: watch::Sender<Arc<Status>>,
@@ -212,6 +220,12 @@ impl Agent<'_> {
                     self.data_plane.open_doors();
                     self.data_plane.withdraw_again().await;
                     self.show();
+                }
+                () = over(self.asks) => {
+                    self.asks = None;
+                    self.asked = Some(Instant::now());
+                    // One request that waits is enough.
+                    let _ = self.resync.try_send(());
                 }
                 () = over(self.hold) => {
                     tracing::warn!("no proxy came back: its sockets are closed");
@@ -432,8 +446,9 @@ impl Agent<'_> {
         if let Some(proxy) = &mut self.proxy {
             proxy.needs_whole = true;
         }
-        // One request that waits is enough.
-        let _ = self.resync.try_send(());
+        let now = Instant::now();
+        let next = self.asked.map_or(now, |asked| asked + PAUSE);
+        self.asks.get_or_insert(next);
     }
 
     async fn tell(&mut self, message: &FromAgent) {

@@ -250,6 +250,25 @@ fn a_socket_that_lingers_does_not_stop_the_agent() {
 }
 
 #[test]
+fn a_proxy_that_asks_for_whole_states_without_end_gets_few() {
+    let pods = pods();
+    let site = site(&pods);
+    let mut pair = Pair::serve(site.path());
+    loses_its_proxy(&mut pair);
+    let mut hostile = Hostile::connect(&pair);
+    hostile.hello(2, Vec::new());
+    let begun = std::time::Instant::now();
+    let mut frames = 0;
+    while begun.elapsed() < Duration::from_secs(2) {
+        hostile.say(&FromProxy::Resync);
+        // Descriptors, the welcome, then nothing but states.
+        assert!(!hostile.hear().is_empty() || frames < 3, "the link is open");
+        frames += 1;
+    }
+    assert!((5..=20).contains(&frames), "{frames} frames");
+}
+
+#[test]
 fn an_agent_that_came_back_beside_a_successor_offers_its_sockets_once_that_is_gone() {
     let pods = pods();
     let site = site(&pods);
