@@ -187,7 +187,7 @@ fn any_evil() -> impl Strategy<Value = Evil> {
         ("Nonsense", "/p"),
         ("Prefix", UNREADABLE[1]),
     ];
-    let hosts = vec!["a", "b", "*", "", "own", "not a host", "*.*"];
+    let hosts = vec!["a", "b", "*", "", "own", "above", "not a host", "*.*"];
     let oddities = prop_oneof![
         20 => Just(Oddity::None),
         2 => Just(Oddity::NoYaml),
@@ -224,6 +224,7 @@ fn host(of: &str, set: usize) -> String {
     match of {
         "a" | "b" | "own" => format!("{of}{set}.good.test"),
         "*" => format!("*.w{set}.good.test"),
+        "above" => "*.good.test".to_owned(),
         other => other.to_owned(),
     }
 }

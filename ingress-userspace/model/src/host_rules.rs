@@ -29,4 +29,6 @@ pub struct HostPolicy {
     /// The Secret whose certificate is served; without one that of the wildcard above, or the
     /// default certificate.
     pub certificate: Option<ObjectName>,
+    /// The wildcard above came later and is another tenant's: its certificate is never served.
+    pub ignores_wildcard: bool,
 }

@@ -21,6 +21,11 @@ impl Seniority {
             name: Reverse(name),
         }
     }
+
+    /// The namespace of the Ingress.
+    pub fn namespace(&self) -> &str {
+        &self.name.0.namespace
+    }
 }
 
 #[cfg(test)]

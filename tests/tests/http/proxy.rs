@@ -251,6 +251,7 @@ impl Cluster {
         self.host(&of).policy = HostPolicy {
             tls: of != HostPattern::Any,
             certificate: Some(secret.clone()),
+            ignores_wildcard: false,
         };
         let certificate = Certificate {
             secret: secret.clone(),

@@ -88,6 +88,8 @@ struct Served {
     rules: Arc<HostRules>,
     /// It has a TLS entry of its own, not only the wildcard above it.
     tls: bool,
+    /// The oldest that names it.
+    owner: Option<Seniority>,
 }
 
 /// A thing that claims name.
@@ -594,9 +596,9 @@ impl State {
             hosts.into_iter().partition(is_wildcard);
         let mut flipped = BTreeSet::new();
         for host in wildcards {
-            let had_tls = self.has_own_tls(&host);
+            let before = self.own_tls(&host).cloned();
             self.rank(&host, update);
-            if self.has_own_tls(&host) != had_tls {
+            if self.own_tls(&host) != before.as_ref() {
                 flipped.insert(host);
             }
         }
@@ -632,8 +634,20 @@ impl State {
         update.hosts.extend(again.hosts);
     }
 
-    fn has_own_tls(&self, host: &HostPattern) -> bool {
-        self.hosts.get(host).is_some_and(|served| served.tls)
+    /// Who has the host, if that has a TLS entry of its own.
+    fn own_tls(&self, host: &HostPattern) -> Option<&Seniority> {
+        let served = self.hosts.get(host).filter(|served| served.tls);
+        served?.owner.as_ref()
+    }
+
+    /// Whether the wildcard above a host has TLS, and says so for this host, too: one that came later
+    /// and is another tenant's does not.
+    fn tls_above(&self, host: &HostPattern, owner: Option<&Claim>) -> Option<bool> {
+        let above = host.wildcard_above()?;
+        let by = self.own_tls(&above)?;
+        let owner = owner?;
+        let namespace = &owner.source.name.namespace;
+        Some(by.namespace() == namespace || *by < owner.seniority())
     }
 
     fn rank(&mut self, host: &HostPattern, update: &mut Update) {
@@ -659,11 +673,15 @@ impl State {
         if let Some(secret) = served.secret.as_ref().filter(|_| served.is_held) {
             self.held.insert(host.clone(), secret.clone());
         }
-        let above = host.wildcard_above();
+        let names = |claim: &&Claim| claim.content.hosts.contains_key(host);
+        let owner = claims.iter().copied().find(names);
+        let above = self.tls_above(host, owner);
         let policy = HostPolicy {
-            tls: served.tls || above.is_some_and(|above| self.has_own_tls(&above)),
+            tls: served.tls || above == Some(true),
             certificate: served.secret.or_else(|| default.cloned()),
+            ignores_wildcard: above == Some(false),
         };
+        let owner = owner.map(Claim::seniority);
         let rules = host::rules(host, &claims, policy, &mut self.patterns, &mut problems);
         if self.patterns.take_refused() {
             self.cramped.insert(host.clone());
@@ -680,7 +698,8 @@ impl State {
             }
         };
         let tls = served.tls;
-        self.hosts.insert(host.clone(), Served { rules, tls });
+        let served = Served { rules, tls, owner };
+        self.hosts.insert(host.clone(), served);
         self.note(topic, problems);
     }
 }

@@ -1177,6 +1177,40 @@ fn the_oldest_ingress_with_tls_and_a_rule_for_a_host_decides_its_certificate() {
 }
 
 #[test]
+fn a_younger_wildcard_of_another_namespace_says_nothing_to_the_hosts_below_it() {
+    let wild = |namespace: &str, year: u32, tls: bool| {
+        let tls = if tls { "[{secretName: one}]" } else { "[]" };
+        let wild = dated("wild", year, &["*.test"], tls);
+        wild.replace(
+            "{name: wild, ",
+            &format!("{{name: wild, namespace: {namespace}, "),
+        )
+    };
+    let web = dated("web", 2020, &["a.test"], "[]");
+    let theirs = secret("one", "evil", &["*.test"]);
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    // Each after the one before: the host hears of it when its wildcard is another's.
+    for (above, tls, ignores) in [
+        (wild("evil", 2026, true), false, true),
+        (wild("default", 2026, true), true, false),
+        (wild("evil", 2026, true), false, true),
+        (wild("evil", 2026, false), false, false),
+        (wild("evil", 2019, true), true, false),
+        (wild("evil", 2026, true), false, true),
+        (String::new(), false, false),
+    ] {
+        let text = format!("{web}{above}{theirs}{SERVICE}");
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let served = &state.hosts[&"a.test".parse().unwrap()];
+        let policy = &served.rules.policy;
+        let now = (policy.tls, policy.ignores_wildcard);
+        assert_eq!(now, (tls, ignores), "{above}");
+    }
+}
+
+#[test]
 fn a_tls_entry_of_one_ingress_without_a_host_redirects_no_other() {
     for entry in ["{}", "{secretName: one}", "{hosts: ['*']}"] {
         let old = dated("old", 2020, &[""], "[]");
@@ -2512,7 +2546,7 @@ static CERTIFICATE: std::sync::LazyLock<String> =
 /// An Ingress of another namespace, younger than all others, that claims what `good` has: its hosts
 /// with its path, its hosts in TLS sections, default backends, and annotations for a whole host.
 fn any_intruder() -> impl Strategy<Value = String> {
-    const HOSTS: [&str; 4] = ["a.test", "b.test", "", "own.test"];
+    const HOSTS: [&str; 5] = ["a.test", "b.test", "", "own.test", "*.test"];
     const TLS: [&str; 6] = [
         "[]",
         "[{secretName: one}]",
@@ -2539,8 +2573,8 @@ fn any_intruder() -> impl Strategy<Value = String> {
     ];
     let parts = (
         0..9_u8,
-        0..4_usize,
-        0..4_usize,
+        0..5_usize,
+        0..5_usize,
         0..6_usize,
         0..8_usize,
         any::<bool>(),
@@ -2603,7 +2637,15 @@ proptest! {
             // A rule that is closed because it cannot be read is another path of the host.
             let theirs = now.rules.iter().filter(|rule| rule.source.name.namespace == "default");
             prop_assert!(theirs.eq(&served.rules.rules), "{}: {:?}", host, now.rules);
-            prop_assert_eq!(&now.policy, &served.rules.policy, "{}", host);
+            let policy = HostPolicy {
+                ignores_wildcard: served.rules.policy.ignores_wildcard,
+                ..now.policy.clone()
+            };
+            prop_assert_eq!(&policy, &served.rules.policy, "{}", host);
+            // Or the wildcard's certificate would be theirs.
+            let is_above = both.own_tls(&"*.test".parse().unwrap()).is_some();
+            let is_below = *host != HostPattern::Any;
+            prop_assert_eq!(now.policy.ignores_wildcard, is_above && is_below, "{}", host);
             let ours = &served.rules.fallbacks;
             prop_assert_eq!(now.fallbacks.get(..ours.len()), Some(&ours[..]), "{}", host);
             prop_assert!(*host == HostPattern::Any || now.fallbacks.len() == ours.len(), "{}", host);

@@ -12,4 +12,4 @@ pub use message::{FromAgent, FromProxy, MESSAGE_LIMIT, Place, read, write};
 pub use update::{Decoder, WireError, encode};
 
 /// Changes with every change of the format: a field more or less, another order, another type.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;

@@ -396,6 +396,7 @@ mod tests {
             policy: HostPolicy {
                 tls: true,
                 certificate: Some(ObjectName::new("shop", "tls")),
+                ignores_wildcard: true,
             },
         };
         let regexes = HostRules {

@@ -10,8 +10,18 @@ use rustls::sign::CertifiedKey;
 use super::{certificate::Loaded, provider::provider};
 use ingress_model::{HostMap, HostPattern, ObjectName, Update};
 
-/// The certificates in force, by host; that of [`HostPattern::Any`] is the default.
-pub(super) type Served = HostMap<Arc<CertifiedKey>>;
+/// The certificates in force, by host; that of [`HostPattern::Any`] is the default, which a host
+/// with `None` has whatever is above it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Served(HostMap<Option<Arc<CertifiedKey>>>);
+
+impl Served {
+    /// The certificate for a handshake that names `host`.
+    pub(super) fn find(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
+        let own = self.0.find(host)?.as_ref();
+        own.or_else(|| self.0.get(&HostPattern::Any)?.as_ref())
+    }
+}
 
 /// What updates have said of certificates.
 #[derive(Debug, Default)]
@@ -19,6 +29,8 @@ pub(crate) struct Certificates {
     secrets: BTreeMap<ObjectName, Loaded>,
     /// The Secret of each host that has one.
     wanted: BTreeMap<HostPattern, ObjectName>,
+    /// Hosts that never have the certificate of the wildcard above.
+    alone: BTreeSet<HostPattern>,
     served: Served,
 }
 
@@ -40,6 +52,7 @@ impl Certificates {
             let said: BTreeSet<_> = update.certificates.iter().map(|(name, _)| name).collect();
             self.secrets.retain(|name, _| said.contains(name));
             self.wanted.clear();
+            self.alone.clear();
             self.served = Served::default();
         }
         for (name, certificate) in &update.certificates {
@@ -60,14 +73,16 @@ impl Certificates {
             hosts.extend(theirs.map(|(host, _)| host.clone()));
         }
         for (host, rules) in &update.hosts {
-            let wanted = rules
-                .as_ref()
-                .and_then(|rules| rules.policy.certificate.clone());
-            let before = match wanted {
+            let policy = rules.as_ref().map(|rules| &rules.policy);
+            let before = match policy.and_then(|policy| policy.certificate.clone()) {
                 Some(name) => self.wanted.insert(host.clone(), name),
                 None => self.wanted.remove(host),
             };
-            if before.as_ref() != self.wanted.get(host) {
+            let differs = match policy.is_some_and(|policy| policy.ignores_wildcard) {
+                true => self.alone.insert(host.clone()),
+                false => self.alone.remove(host),
+            };
+            if differs || before.as_ref() != self.wanted.get(host) {
                 hosts.insert(host.clone());
             }
         }
@@ -77,8 +92,9 @@ impl Certificates {
                 .wanted
                 .get(&host)
                 .and_then(|name| self.secrets.get(name));
-            self.served
-                .set(&host, loaded.map(|loaded| Arc::clone(&loaded.key)));
+            let key = loaded.map(|loaded| Arc::clone(&loaded.key));
+            let is_said = key.is_some() || self.alone.contains(&host);
+            self.served.0.set(&host, is_said.then_some(key));
         }
         differs
     }
@@ -118,6 +134,7 @@ mod tests {
             policy: HostPolicy {
                 tls: true,
                 certificate: certificate.cloned(),
+                ignores_wildcard: false,
             },
             ..HostRules::default()
         };
@@ -159,6 +176,40 @@ mod tests {
             ("", "default.test"),
         ] {
             assert_eq!(of(&certificates, name, &all), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_ignores_its_wildcard_has_the_default_until_it_has_its_own() {
+        let all = ["a.test", "wild.test", "default.test"];
+        let [a, wild, default] = all.map(secret);
+        let mut certificates = Certificates::default();
+        let mut alone = host("a.test", None);
+        Arc::make_mut(alone.1.as_mut().unwrap())
+            .policy
+            .ignores_wildcard = true;
+        let names = [&a, &wild, &default].map(|(name, _)| name.clone());
+        certificates.apply(&Update {
+            epoch: 1,
+            hosts: vec![alone, host("*.test", Some(&names[1]))],
+            certificates: [a, wild, default].map(|(name, of)| (name, Some(of))).into(),
+            ..Update::default()
+        });
+        assert_eq!(of(&certificates, "a.test", &all), None);
+        assert_eq!(of(&certificates, "b.test", &all), Some("wild.test"));
+        for (epoch, now, expected) in [
+            (2, host("", Some(&names[2])), "default.test"),
+            (3, host("a.test", Some(&names[0])), "a.test"),
+            (4, host("a.test", None), "wild.test"),
+        ] {
+            let differs = certificates.apply(&Update {
+                epoch,
+                base: Some(epoch - 1),
+                hosts: vec![now],
+                ..Update::default()
+            });
+            assert!(differs);
+            assert_eq!(of(&certificates, "a.test", &all), Some(expected));
         }
     }
 
