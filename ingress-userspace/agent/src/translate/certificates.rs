@@ -1,7 +1,7 @@
 //! Secrets → certificates that can be served, and which of them serves a host.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -17,7 +17,7 @@ use super::{
         index::{CERTIFICATE, CERTIFICATE_LIMIT, TOO_LARGE},
         kept::{Item, Unread},
     },
-    claim::Claim,
+    claim::{Claim, Tls},
     named::LIMIT,
 };
 use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem, Subject};
@@ -251,6 +251,44 @@ pub(super) struct Served {
     pub(super) is_held: bool,
 }
 
+/// What the Secrets of one Ingress are good for, so that each of its hosts is found in them without a
+/// look at all: an Ingress may have ten thousand of both.
+#[derive(Debug, Default)]
+pub(super) struct Offer {
+    /// The first Secret that has a certificate of that name, as a place in [`Tls::distinct`].
+    by_name: BTreeMap<HostPattern, usize>,
+    /// The first that was not read yet.
+    unread: Option<usize>,
+}
+
+/// Those that were asked for, by Ingress. They hold as long as nothing else is known of any Secret.
+pub(super) type Offers = BTreeMap<ObjectName, Offer>;
+
+impl Offer {
+    fn of<'k>(tls: &Tls, known: impl Fn(&ObjectName) -> Option<&'k Known>) -> Self {
+        let mut offer = Self::default();
+        for (place, entry) in tls.distinct().enumerate() {
+            let Some(known) = entry.secret.as_ref().and_then(&known) else {
+                continue;
+            };
+            if known.is_unread() {
+                offer.unread.get_or_insert(place);
+            }
+            for name in known.good.iter().flat_map(|good| &good.names) {
+                offer.by_name.entry(name.clone()).or_insert(place);
+            }
+        }
+        offer
+    }
+
+    /// The first whose certificate [covers](Readable::covers) `host`.
+    fn covering(&self, host: &HostPattern) -> Option<usize> {
+        let above = host.wildcard_above();
+        let names = std::iter::once(host).chain(&above);
+        names.filter_map(|name| self.by_name.get(name)).min().copied()
+    }
+}
+
 /// Which certificate serves `host`; `claims` are all that name it, the oldest first.
 ///
 /// As in ingress-nginx, the oldest Ingress that has a TLS section and a rule for the host decides:
@@ -266,6 +304,7 @@ pub(super) fn serve<'k>(
     claims: &[&Claim],
     before: Option<&ObjectName>,
     known: impl Fn(&ObjectName) -> Option<&'k Known>,
+    offers: &mut Offers,
     problems: &mut Vec<Problem>,
 ) -> Served {
     let mut served = Served::default();
@@ -292,24 +331,21 @@ pub(super) fn serve<'k>(
         served.tls = true;
         let good = |name: &ObjectName| known(name).and_then(|known| known.good.as_ref());
         let tls = &claim.content.tls;
-        let by_name = || {
-            tls.distinct().find(|entry| {
-                let secret = entry.secret.as_ref().and_then(good);
-                secret.is_some_and(|secret| secret.covers(host))
-            })
-        };
         let is_own = |before: &&ObjectName| before.namespace == own.namespace;
         let covers = |before: &&ObjectName| good(before).is_some_and(|good| good.covers(host));
         let kept = before.filter(is_own).filter(covers);
-        // Its names may be those that decide.
-        let unread = || {
-            kept?;
-            tls.distinct().find(|entry| {
-                let secret = entry.secret.as_ref().and_then(&known);
-                secret.is_some_and(Known::is_unread)
-            })
+        let mut offered = || {
+            let offer = match offers.get(theirs) {
+                Some(offer) => offer,
+                None => offers
+                    .entry(theirs.clone())
+                    .or_insert_with(|| Offer::of(tls, &known)),
+            };
+            // Of one that was not read yet the names may be those that decide.
+            let unread = || offer.unread.filter(|_| kept.is_some());
+            tls.distinct_at(offer.covering(host).or_else(unread)?)
         };
-        let entry = tls.listing(host).or_else(by_name).or_else(unread);
+        let entry = tls.listing(host).or_else(&mut offered);
         let Some(entry) = entry.or_else(|| tls.for_all()) else {
             return served;
         };
@@ -346,4 +382,45 @@ pub(super) fn serve<'k>(
         }
     }
     served
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use k8s_openapi::api::networking::v1::Ingress;
+
+    use super::{super::claim::TlsEntry, *};
+
+    #[test]
+    fn each_secret_of_an_ingress_is_looked_at_once_however_many_hosts_it_has() {
+        const MANY: usize = 500;
+        let name = |number: usize| ObjectName::new("default", format!("s{number}"));
+        let entry = |number| {
+            let entry = TlsEntry {
+                secret: Some(name(number)),
+                field: String::new(),
+            };
+            (BTreeSet::new(), true, entry)
+        };
+        let hosts = (0..MANY).map(|number| format!("h{number}.test").parse().unwrap());
+        let hosts: BTreeMap<HostPattern, _> = hosts.map(|host| (host, Vec::new())).collect();
+        let item = Item {
+            object: Arc::new(Ingress::default()),
+            file: None,
+        };
+        let mut claim = Claim::empty(&ObjectName::new("default", "web"), &item);
+        claim.content.hosts = hosts.clone().into();
+        claim.content.tls = Tls::of((0..MANY).map(entry).collect());
+        let absent = Known::without(CertificateError::Absent);
+        let (looks, mut offers) = (Cell::new(0), Offers::new());
+        let known = |_: &ObjectName| {
+            looks.set(looks.get() + 1);
+            Some(&absent)
+        };
+        for host in hosts.keys() {
+            serve(host, &[&claim], None, known, &mut offers, &mut Vec::new());
+        }
+        assert!(looks.get() <= 5 * MANY, "{}", looks.get());
+    }
 }

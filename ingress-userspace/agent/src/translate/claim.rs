@@ -115,6 +115,11 @@ impl Tls {
         self.distinct.iter().filter_map(|at| self.entries.get(*at))
     }
 
+    /// The one of them at that place.
+    pub(super) fn distinct_at(&self, place: usize) -> Option<&TlsEntry> {
+        self.entries.get(*self.distinct.get(place)?)
+    }
+
     /// The first entry that lists no host.
     pub(super) fn for_all(&self) -> Option<&TlsEntry> {
         self.entries.get(self.for_all?)

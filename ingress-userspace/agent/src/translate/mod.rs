@@ -27,7 +27,7 @@ use k8s_openapi::api::core::v1::Secret;
 use self::{
     backends::Resolved,
     book::Topic,
-    certificates::Known,
+    certificates::{Known, Offers},
     claim::{Claim, Translated},
     named::Named,
     patterns::Patterns,
@@ -70,6 +70,8 @@ pub(super) struct State {
     /// Those of them to be followed by name; `None` where the source has all Secrets.
     named: Option<Named>,
     patterns: Patterns,
+    /// Of the Secrets of Ingresses, while hosts are ranked.
+    offers: Offers,
     /// Hosts with a rule whose regex found no room.
     cramped: BTreeSet<HostPattern>,
     /// Ingresses of other classes.
@@ -141,6 +143,7 @@ impl State {
             unused: BTreeSet::new(),
             named: None,
             patterns: Patterns::default(),
+            offers: Offers::new(),
             cramped: BTreeSet::new(),
             foreign: BTreeSet::new(),
             externals: BTreeMap::new(),
@@ -220,6 +223,7 @@ impl State {
         self.look_up_secrets(index, &mut dirty, &mut update);
         self.rank_hosts(&mut dirty, &mut update);
         self.rank_cramped(&mut update);
+        self.offers.clear();
         self.forget_unused(&mut update);
         self.note(Topic::Source, index.problems.clone());
         if !update.is_empty() {
@@ -498,6 +502,8 @@ impl State {
 
     fn look_up_secrets(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {
         self.choose_named(index, dirty);
+        // Each once: one may name thousands of Secrets and of hosts.
+        let mut naming = BTreeSet::new();
         for name in std::mem::take(&mut dirty.secrets) {
             let topic = Topic::Certificate(name.clone());
             let is_default = self.settings.default_certificate.as_ref() == Some(&name);
@@ -542,10 +548,11 @@ impl State {
             // Whatever it says now may change who serves a host, or what is said of it. Often
             // nothing: one of many that name it has changed.
             if used.found != known {
-                let claims = used.by.iter().filter_map(|name| self.claims.get(name));
-                dirty
-                    .hosts
-                    .extend(claims.flat_map(|claim| claim.hosts()).cloned());
+                for by in &used.by {
+                    if !naming.contains(by) {
+                        naming.insert(by.clone());
+                    }
+                }
                 dirty.hosts.extend(holders(&self.held, &name));
                 if is_default {
                     dirty.hosts.insert(HostPattern::Any);
@@ -558,6 +565,9 @@ impl State {
             }
             self.note(topic, problems);
         }
+        let naming = naming.iter().filter_map(|name| self.claims.get(name));
+        let hosts = naming.flat_map(|claim| claim.hosts());
+        dirty.hosts.extend(hosts.cloned());
     }
 
     /// Forgets the Secrets that neither a claim names nor a host keeps.
@@ -669,7 +679,8 @@ impl State {
         let known = |name: &ObjectName| self.secrets.get(name)?.found.as_ref();
         let before = self.hosts.get(host);
         let before = before.and_then(|before| before.rules.policy.certificate.as_ref());
-        let served = certificates::serve(host, &claims, before, known, &mut problems);
+        let offers = &mut self.offers;
+        let served = certificates::serve(host, &claims, before, known, offers, &mut problems);
         if let Some(secret) = served.secret.as_ref().filter(|_| served.is_held) {
             self.held.insert(host.clone(), secret.clone());
         }
