@@ -89,11 +89,12 @@ fn warn_unprotected(
     let mut open = claims.iter().filter(is_open);
     let Some(first) = open.next() else { return };
     let which = match open.count() {
-        0 => format!("Ingress {}, which is", first.source.name),
-        more => format!("Ingress {} and {more} more, which are", first.source.name),
+        0 => format!("Ingress {}", first.source.name),
+        more => format!("Ingress {} and {more} more", first.source.name),
     };
-    let message =
-        format!("host {host} is served without it by {which} older and in another namespace");
+    let message = format!(
+        "host {host} is served without it by {which} of another namespace, which had the host first"
+    );
     for by in claims.iter().filter(|by| closes(host, by).is_some()) {
         let problem = by
             .subject()
@@ -175,8 +176,12 @@ type Closer<'c> = (&'c Claim, &'c str);
 /// Those who deny a host: for a setting that nginx has once per server, such as client certificates.
 ///
 /// In ingress-nginx any Ingress of a host can ask. Here one of another namespace cannot close a
-/// host that an older Ingress serves: its owner never asked to have it protected.
+/// host that an older Ingress serves: its owner never asked to have it protected. Nor can it close what
+/// the namespace that had the host first adds to it later, be it for a minute, as whoever renews a
+/// certificate does.
 struct Closers<'c> {
+    /// The namespace that had the host first.
+    owner: Option<&'c str>,
     oldest: Option<Closer<'c>>,
     /// The oldest of each namespace.
     of: BTreeMap<&'c str, Closer<'c>>,
@@ -185,7 +190,11 @@ struct Closers<'c> {
 impl<'c> Closers<'c> {
     /// Of all that name the host, the oldest first.
     fn new(host: &HostPattern, claims: &[&'c Claim]) -> Self {
+        let names = |claim: &&&Claim| claim.content.hosts.contains_key(host);
+        let owner = claims.iter().find(names);
+        let owner = owner.filter(|_| *host != HostPattern::Any);
         let mut closers = Self {
+            owner: owner.map(|claim| claim.source.name.namespace.as_str()),
             oldest: None,
             of: BTreeMap::new(),
         };
@@ -201,9 +210,11 @@ impl<'c> Closers<'c> {
 
     /// The oldest that denies the rules of `claim` too.
     fn closing(&self, claim: &Claim) -> Option<Closer<'c>> {
+        let namespace = claim.source.name.namespace.as_str();
         let is_older = |(by, _): &Closer<'_>| by.seniority() < claim.seniority();
-        let of_namespace = || self.of.get(claim.source.name.namespace.as_str()).copied();
-        self.oldest.filter(is_older).or_else(of_namespace)
+        let oldest = self.oldest.filter(|_| self.owner != Some(namespace));
+        let of_namespace = || self.of.get(namespace).copied();
+        oldest.filter(is_older).or_else(of_namespace)
     }
 }
 

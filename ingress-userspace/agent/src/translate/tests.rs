@@ -524,6 +524,46 @@ fn client_certificates_deny_the_whole_host_but_not_an_older_ingress_of_another_n
 }
 
 #[test]
+fn another_namespace_closes_nothing_that_the_owner_of_a_host_adds_to_it_later() {
+    let annotated = |name: &str, namespace: &str, year: u32, annotation: &str| {
+        dated(name, year, &["a.test"], "[]").replace(
+            &format!("{{name: {name}, "),
+            &format!("{{name: {name}, namespace: {namespace}, annotations: {{{annotation}}}, "),
+        )
+    };
+    let asks = "nginx.ingress.kubernetes.io/auth-tls-secret: asks/ca";
+    let objects = [
+        annotated("web", "shop", 2020, ""),
+        annotated("asks", "asks", 2024, asks),
+        // Made anew for each certificate.
+        annotated("challenge", "shop", 2026, ""),
+        annotated("late", "third", 2026, ""),
+    ];
+    let view = translate(&objects.concat());
+    let mut denied: Vec<_> = denied(&view)
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect();
+    denied.sort();
+    assert_eq!(denied, ["asks/asks", "third/late"]);
+    // The owner's own wish holds for all that is younger, and for all of its own.
+    let objects = [
+        annotated("web", "shop", 2020, ""),
+        annotated("guest", "guest", 2023, ""),
+        annotated("asks", "shop", 2024, asks),
+        annotated("late", "third", 2026, ""),
+    ];
+    let view = translate(&objects.concat());
+    let open: Vec<_> = view
+        .rules()
+        .iter()
+        .filter(|(_, rule, _)| !matches!(rule.action, Action::Deny(_)))
+        .map(|(_, rule, _)| rule.source.name.to_string())
+        .collect();
+    assert_eq!(open, ["guest/guest"]);
+}
+
+#[test]
 fn a_default_backend_with_client_certificates_denies_no_other_ingress_without_a_host() {
     let asks = "nginx.ingress.kubernetes.io/auth-tls-secret: shop/ca";
     let restricted = ingress(
@@ -561,7 +601,7 @@ fn whoever_cannot_have_a_host_protected_is_told_once_however_many_serve_it() {
     let problems = problems(&translate(&text));
     let said = |problem: &&String| {
         problem.contains(
-            "served without it by Ingress blog/blog-9 and 19 more, which are older and in another namespace",
+            "served without it by Ingress blog/blog-9 and 19 more of another namespace, which had the host first",
         )
     };
     assert_eq!(problems.iter().filter(said).count(), 20, "{problems:#?}");
