@@ -19,6 +19,13 @@ const NAMESPACE_LIMIT: usize = 32 << 20;
 /// Heap bytes that all patterns may take.
 const LIMIT: usize = 128 << 20;
 
+/// The part of them that is left to namespaces with a few: whoever has several namespaces, and fills
+/// each, must not take the room of all others.
+const RESERVED: usize = 32 << 20;
+
+/// Heap bytes of such a namespace: two hundred patterns of the everyday kind.
+const FEW: usize = 1 << 20;
+
 /// Bytes of paths without a usable regex that are remembered per namespace: a few Ingresses of the
 /// largest size.
 const UNUSABLE_LIMIT: usize = 8 << 20;
@@ -155,7 +162,7 @@ impl Patterns {
             Some(Limit::Ingress)
         } else if of_namespace + memory > NAMESPACE_LIMIT {
             Some(Limit::Namespace)
-        } else if self.total + memory > LIMIT {
+        } else if self.total + memory > if of_namespace + memory > FEW { LIMIT - RESERVED } else { LIMIT } {
             Some(Limit::All)
         } else {
             None
@@ -248,5 +255,42 @@ impl Patterns {
             is_full || !own.regexes.is_empty() || !own.unusable.is_empty()
         });
         freed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::networking::v1::Ingress;
+
+    use super::{super::super::kept::Item, *};
+
+    fn claim(namespace: &str) -> Claim {
+        let item = Item {
+            object: Arc::new(Ingress::default()),
+            file: None,
+        };
+        Claim::empty(&ObjectName::new(namespace, "web"), &item)
+    }
+
+    #[test]
+    fn namespaces_that_fill_all_room_leave_some_to_those_with_a_few_regexes() {
+        let mut patterns = Patterns::default();
+        let (modest, greedy) = (claim("modest"), claim("greedy"));
+        let mut held = Vec::new();
+        let mut fill = |patterns: &mut Patterns, claim: &Claim, round: u32| {
+            let path = |number| format!("/{round}/{number}/.{{0,500}}");
+            let compiled = |number| patterns.compile(&path(number), claim).ok();
+            let before = held.len();
+            held.extend((0..200).map_while(compiled));
+            held.len() - before
+        };
+        assert_eq!(fill(&mut patterns, &greedy, 0), 200);
+        // Others, whatever they are called, have all the rest.
+        patterns.total = LIMIT - RESERVED;
+        assert_eq!(fill(&mut patterns, &greedy, 1), 0);
+        let few = fill(&mut patterns, &modest, 2);
+        assert!((1..200).contains(&few), "{few}");
+        patterns.total = LIMIT;
+        assert_eq!(fill(&mut patterns, &claim("late"), 3), 0);
     }
 }
