@@ -24,6 +24,9 @@ pub(super) struct EndpointSlice {
     pub(super) ports: Box<[EndpointPort]>,
 }
 
+/// Longest name of a pod, in bytes (RFC 1123 subdomain).
+const NAME: usize = 253;
+
 /// One endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,7 +85,9 @@ fn name_of_target<'de, D: Deserializer<'de>>(
         name: Option<Box<str>>,
     }
     let target = Option::<Target>::deserialize(deserializer)?;
-    Ok(target.and_then(|target| target.name))
+    // The API takes any, and each port that is named has a copy.
+    let name = target.and_then(|target| target.name);
+    Ok(name.filter(|name| name.len() <= NAME))
 }
 
 #[cfg(test)]
@@ -141,6 +146,16 @@ mod tests {
                 let pod = theirs.target_ref.and_then(|target| target.name);
                 assert_eq!(own.pod.as_deref(), pod.as_deref());
             }
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_pod_can_have_is_left_out() {
+        for (length, kept) in [(NAME, true), (NAME + 1, false)] {
+            let name = "a".repeat(length);
+            let endpoint = json!({"addresses": ["192.0.2.1"], "targetRef": {"name": name}});
+            let endpoint: Endpoint = serde_json::from_value(endpoint).unwrap();
+            assert_eq!(endpoint.pod.is_some(), kept, "{length}");
         }
     }
 

@@ -20,6 +20,7 @@ use super::super::{
     settings::Settings,
     slice::{Conditions, EndpointSlice},
 };
+use super::room::LIMIT;
 use ingress_model::{BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
 /// What became of a backend.
@@ -34,6 +35,48 @@ pub(super) struct Resolved {
     pub(super) external: Option<Box<str>>,
     /// What is wrong with its slices.
     pub(super) problems: Vec<Problem>,
+    /// What it [comes to](size).
+    pub(super) size: usize,
+    /// There is no room for its endpoints.
+    pub(super) lacks_room: bool,
+}
+
+/// What each backend of that Service comes to, at most: what is gone through to find its endpoints.
+pub(super) fn size(index: &Index, service: &ObjectName) -> usize {
+    let Some(item) = index.objects.services.find(service) else {
+        return 0;
+    };
+    let ports = item.object.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    let addresses = match external_name(&item.object) {
+        Some(name) => index.addresses(name).map_or(0, |known| known.found.len()),
+        None => {
+            let slices = index.slices_of(service);
+            let slices = slices.filter_map(|name| index.objects.slices.find(name));
+            let endpoints = slices.flat_map(|slice| &slice.object.endpoints);
+            endpoints.map(|endpoint| endpoint.addresses.len()).sum()
+        }
+    };
+    addresses + ports.map_or(0, Vec::len)
+}
+
+/// A backend for whose endpoints there is no room. Its name is looked up all the same: what it comes
+/// to is known from that alone.
+pub(super) fn refuse(index: &Index, key: &BackendKey, size: usize) -> Resolved {
+    let service = index.objects.services.find(&key.service);
+    let external = service.and_then(|item| external_name(&item.object));
+    let namespace = &key.service.namespace;
+    Resolved {
+        endpoints: Arc::default(),
+        missing: Some(format!(
+            "Service {}: the backends of namespace {namespace} have more than {LIMIT} endpoints together; requests \
+             get 503",
+            key.service
+        )),
+        external: external.filter(|name| !name.is_empty()).map(Box::from),
+        problems: Vec::new(),
+        size,
+        lacks_room: true,
+    }
 }
 
 /// Finds the endpoints of one backend; without any, requests get 503.
@@ -61,6 +104,8 @@ pub(super) fn resolve(index: &Index, settings: &Settings, key: &BackendKey) -> R
         missing,
         external,
         problems,
+        size: size(index, &key.service),
+        lacks_room: false,
     }
 }
 

@@ -15,6 +15,7 @@ mod host;
 mod ingress;
 mod named;
 mod patterns;
+mod room;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +32,7 @@ use self::{
     claim::{Claim, Translated},
     named::Named,
     patterns::Patterns,
+    room::Rooms,
 };
 use super::{
     annotation::{Base, Denial, Prefixes},
@@ -61,6 +63,7 @@ pub(super) struct State {
     hosts: BTreeMap<HostPattern, Served>,
     /// Every backend that a claim names, and who does.
     backends: BTreeMap<BackendKey, Used<Resolved>>,
+    rooms: Rooms,
     /// Every Secret that a claim names, and who does.
     secrets: BTreeMap<ObjectName, Used<Known>>,
     /// Hosts that keep the certificate of a Secret until the one that is to follow was read.
@@ -138,6 +141,7 @@ impl State {
             claims_of: BTreeMap::new(),
             hosts: BTreeMap::new(),
             backends: BTreeMap::new(),
+            rooms: Rooms::default(),
             secrets: BTreeMap::new(),
             held: BTreeMap::new(),
             unused: BTreeSet::new(),
@@ -219,7 +223,7 @@ impl State {
             base: (self.epoch > 0).then_some(self.epoch),
             ..Update::default()
         };
-        self.look_up_backends(index, &dirty, &mut update);
+        self.look_up_backends(index, &mut dirty, &mut update);
         self.look_up_secrets(index, &mut dirty, &mut update);
         self.rank_hosts(&mut dirty, &mut update);
         self.rank_cramped(&mut update);
@@ -393,7 +397,49 @@ impl State {
         }
     }
 
-    fn look_up_backends(&mut self, index: &Index, dirty: &Dirty, update: &mut Update) {
+    /// Notes what the dirty backends come to, and gives all for which there is no room; those for which
+    /// that is another answer than before become dirty.
+    fn share_room(&mut self, index: &Index, dirty: &mut Dirty) -> BTreeMap<BackendKey, usize> {
+        let (mut sizes, mut crowded) = (BTreeMap::new(), BTreeSet::new());
+        // One Service may have thousands of them, one after the other.
+        let mut last: Option<(&ObjectName, usize)> = None;
+        for key in &dirty.backends {
+            let Some(used) = self.backends.get(key) else {
+                continue;
+            };
+            let service = &key.service;
+            let size = match last.filter(|(of, _)| *of == service) {
+                _ if used.by.is_empty() => 0,
+                Some((_, size)) => size,
+                None => backends::size(index, service),
+            };
+            last = (!used.by.is_empty()).then_some((service, size));
+            let before = used.found.as_ref().map_or(0, |found| found.size);
+            if self.rooms.change(&service.namespace, before, size) {
+                crowded.insert(service.namespace.clone());
+            }
+            sizes.insert(key.clone(), size);
+        }
+        let mut cramped = BTreeMap::new();
+        for namespace in crowded {
+            let theirs = in_namespace(&self.backends, &namespace);
+            let theirs = theirs.filter(|(_, used)| !used.by.is_empty());
+            let now = |(key, used): (_, &Used<Resolved>)| {
+                let before = used.found.as_ref().map(|found| found.size);
+                (key, sizes.get(key).copied().or(before).unwrap_or_default())
+            };
+            cramped.append(&mut room::cramped(theirs.clone().map(now)));
+            let differ = theirs.filter(|(key, used)| {
+                let before = used.found.as_ref().is_some_and(|found| found.lacks_room);
+                before != cramped.contains_key(*key)
+            });
+            dirty.backends.extend(differ.map(|(key, _)| key.clone()));
+        }
+        cramped
+    }
+
+    fn look_up_backends(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {
+        let cramped = self.share_room(index, dirty);
         for key in &dirty.backends {
             let topic = Topic::Backend(key.clone());
             let Some(used) = self.backends.get_mut(key) else {
@@ -409,7 +455,11 @@ impl State {
                 self.note(topic, Vec::new());
                 continue;
             }
-            let now = backends::resolve(index, &self.settings, key);
+            let now = if let Some(size) = cramped.get(key) {
+                backends::refuse(index, key, *size)
+            } else {
+                backends::resolve(index, &self.settings, key)
+            };
             let before = used.found.as_ref().map(|found| &found.endpoints);
             if before != Some(&now.endpoints) {
                 let endpoints = Arc::clone(&now.endpoints);
@@ -722,6 +772,19 @@ fn holders(
 ) -> impl Iterator<Item = HostPattern> {
     let held = held.iter().filter(move |(_, of)| *of == secret);
     held.map(|(host, _)| host.clone())
+}
+
+/// The backends in that namespace.
+fn in_namespace<'b, T>(
+    backends: &'b BTreeMap<BackendKey, T>,
+    namespace: &'b str,
+) -> impl Iterator<Item = (&'b BackendKey, &'b T)> + Clone {
+    let first = BackendKey {
+        service: ObjectName::new(namespace, ""),
+        port: ingress_model::ServicePort::Number(0),
+    };
+    let next = backends.range(first..);
+    next.take_while(move |(key, _)| key.service.namespace == namespace)
 }
 
 /// Whether one of the backends is in that namespace.

@@ -816,6 +816,46 @@ fn a_service_without_a_port_name_and_a_headless_one_without_ports_have_endpoints
 }
 
 #[test]
+fn an_ingress_that_names_thousands_of_ports_of_one_service_does_not_multiply_its_endpoints() {
+    let headless = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: None}\n---\n";
+    let addresses: Vec<_> = (0..1000)
+        .map(|at| format!("{{addresses: [198.18.{}.{}]}}", at / 250, at % 250))
+        .collect();
+    let slices = slice("a", "IPv4", &format!("[{}]", addresses.join(", ")), "[]");
+    let naming = |name: &str, ports: std::ops::Range<u16>| {
+        let path = |port| format!("{{path: /{port}, pathType: Prefix, backend: {{service: {{name: s, port: {{number: {port}}}}}}}}}");
+        let paths: Vec<_> = ports.map(path).collect();
+        ingress(name, &format!("{{rules: [{{http: {{paths: [{}]}}}}]}}", paths.join(", ")))
+    };
+    let (few, many) = (naming("few", 1..101), naming("many", 101..1001));
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    for (ingresses, refused) in [
+        (few.clone(), 0),
+        (format!("{few}{many}"), 1000 - room::LIMIT / 1000),
+        (many, 900 - room::LIMIT / 1000),
+        (few, 0),
+    ] {
+        let text = format!("{ingresses}{headless}{slices}");
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let whole = state.whole();
+        let lists = whole.endpoints.iter().filter_map(|(_, list)| list.as_ref());
+        let all: usize = lists.map(|list| list.len()).sum();
+        assert!(all <= room::LIMIT, "{all}");
+        let problems = state.book().lock().unwrap().all();
+        assert_eq!(problems.len(), refused, "{:?}", problems.first());
+        let scratch = translate(&text);
+        assert_eq!(sorted(&whole).endpoints, sorted(&scratch.update).endpoints);
+        assert_eq!(problems, scratch.problems);
+    }
+    // Without Ingresses nothing is left.
+    let keys = index.apply(Event::Whole(Box::new(index_of(&slices))));
+    state.apply(&index, keys);
+    assert_eq!(format!("{:?}", state.rooms), "Rooms({})");
+}
+
+#[test]
 fn addresses_that_only_this_machine_reaches_are_refused_unless_allowed() {
     let list = "[{addresses: [127.0.0.1]}, {addresses: [169.254.169.254]}, {addresses: [0.0.0.0]}, \
                  {addresses: [nonsense]}, {addresses: [192.0.2.1]}]";
