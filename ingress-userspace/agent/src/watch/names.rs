@@ -27,6 +27,9 @@ const REFRESH: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(2);
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Addresses of one name that are used, the first in their order: DNS may say four thousand, of each of
+/// the thousands of names that somebody has Services for.
+const MOST: usize = 128;
 /// Look-ups at once: each holds a thread.
 const AT_ONCE: usize = 8;
 
@@ -182,10 +185,16 @@ async fn look_up(name: Box<str>) -> Result<Vec<IpAddr>, String> {
         Err(_) if !name.contains('.') => resolve(&name).await,
         found => found,
     };
-    let mut found = found?;
+    Ok(sorted(found?))
+}
+
+fn sorted(mut found: Vec<IpAddr>) -> Vec<IpAddr> {
     found.sort();
     found.dedup();
-    Ok(found)
+    found.truncate(MOST);
+    // A list that was longer keeps its room.
+    found.shrink_to_fit();
+    found
 }
 
 async fn resolve(name: &str) -> Result<Vec<IpAddr>, String> {
@@ -320,6 +329,17 @@ mod tests {
             // Now it stays away.
             want.send_replace(Names::new());
         }
+    }
+
+    #[test]
+    fn of_a_name_with_thousands_of_addresses_the_same_few_are_used() {
+        let all = (0..4096_u32).map(|number| IpAddr::from((0x0A00_0000 + number).to_be_bytes()));
+        let mut turned: Vec<_> = all.collect();
+        turned.rotate_left(1000);
+        let used = sorted(turned.clone());
+        assert_eq!((used.len(), used.capacity()), (MOST, MOST));
+        turned.reverse();
+        assert_eq!(sorted(turned), used);
     }
 
     #[test]
