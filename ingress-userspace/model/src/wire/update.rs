@@ -1,6 +1,11 @@
 //! An update as bytes.
 
-use std::{borrow::Cow, collections::HashSet, hash::Hash, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
@@ -49,6 +54,9 @@ pub enum WireError {
     /// Some rules of a host have a regex, and some have none.
     #[error("host {0} is partly in regex mode")]
     Mode(HostPattern),
+    /// A rule has a policy that the update does not list.
+    #[error("there is no policy {0}")]
+    Policy(usize),
     /// Endpoints out of order, or one of them twice.
     #[error("the endpoints of {0} are not sorted")]
     Unsorted(BackendKey),
@@ -63,6 +71,8 @@ struct Frame<'a> {
     endpoints: Changes<'a, BackendKey, Cow<'a, [Endpoint]>>,
     #[serde(borrow)]
     certificates: Changes<'a, ObjectName, Pair<'a>>,
+    /// Those of its rules, each once: ten thousand rules may have one of four kilobytes.
+    policies: Vec<Arc<RoutePolicy>>,
     #[serde(borrow)]
     hosts: Changes<'a, HostPattern, Rules<'a>>,
 }
@@ -97,7 +107,8 @@ struct Line<'a> {
     #[serde(borrow)]
     regex: Option<Pattern<'a>>,
     conditions: Cow<'a, Conditions>,
-    policy: Arc<RoutePolicy>,
+    /// Its place in the list of the frame.
+    policy: usize,
     action: Cow<'a, Action>,
 }
 
@@ -126,6 +137,13 @@ impl<'a> From<&'a Update> for Frame<'a> {
         let endpoints = update.endpoints.iter();
         let certificates = update.certificates.iter();
         let hosts = update.hosts.iter();
+        let mut policies = Policies::default();
+        let hosts = hosts
+            .map(|(host, rules)| {
+                let rules = rules.as_deref().map(|rules| Rules::of(rules, &mut policies));
+                (Cow::Borrowed(host), rules)
+            })
+            .collect();
         Self {
             epoch: update.epoch,
             base: update.base,
@@ -141,16 +159,39 @@ impl<'a> From<&'a Update> for Frame<'a> {
                     (Cow::Borrowed(secret), pair)
                 })
                 .collect(),
-            hosts: hosts
-                .map(|(host, rules)| (Cow::Borrowed(host), rules.as_deref().map(Rules::from)))
-                .collect(),
+            policies: policies.list,
+            hosts,
         }
     }
 }
 
-impl<'a> From<&'a HostRules> for Rules<'a> {
-    fn from(host: &'a HostRules) -> Self {
-        let lines = |rules: &'a [Rule]| rules.iter().map(Line::from).collect();
+/// The policies of a frame's rules.
+#[derive(Default)]
+struct Policies<'a> {
+    list: Vec<Arc<RoutePolicy>>,
+    places: HashMap<&'a RoutePolicy, usize>,
+    /// The same for those that were seen: most rules share theirs.
+    seen: HashMap<*const RoutePolicy, usize>,
+}
+
+impl<'a> Policies<'a> {
+    fn place(&mut self, policy: &'a Arc<RoutePolicy>) -> usize {
+        let Self { list, places, seen } = self;
+        *seen.entry(Arc::as_ptr(policy)).or_insert_with(|| {
+            *places.entry(policy).or_insert_with(|| {
+                list.push(Arc::clone(policy));
+                list.len() - 1
+            })
+        })
+    }
+}
+
+impl<'a> Rules<'a> {
+    fn of(host: &'a HostRules, policies: &mut Policies<'a>) -> Self {
+        let mut lines = |rules: &'a [Rule]| {
+            let lines = rules.iter().map(|rule| Line::of(rule, policies));
+            lines.collect()
+        };
         Self {
             rules: lines(&host.rules),
             fallbacks: lines(&host.fallbacks),
@@ -159,8 +200,8 @@ impl<'a> From<&'a HostRules> for Rules<'a> {
     }
 }
 
-impl<'a> From<&'a Rule> for Line<'a> {
-    fn from(rule: &'a Rule) -> Self {
+impl<'a> Line<'a> {
+    fn of(rule: &'a Rule, policies: &mut Policies<'a>) -> Self {
         let pattern = |regex: &'a PathRegex| {
             if regex.is_literal() {
                 Pattern::Literal(regex.as_str())
@@ -173,7 +214,7 @@ impl<'a> From<&'a Rule> for Line<'a> {
             path: Cow::Borrowed(&rule.path),
             regex: rule.regex.as_ref().map(pattern),
             conditions: Cow::Borrowed(&rule.conditions),
-            policy: Arc::clone(&rule.policy),
+            policy: policies.place(&rule.policy),
             action: Cow::Borrowed(&rule.action),
         }
     }
@@ -237,7 +278,7 @@ impl Decoder {
         for (host, rules) in frame.hosts {
             let host = host.into_owned();
             let rules = match rules {
-                Some(rules) => Some(Arc::new(self.rules(rules, &host)?)),
+                Some(rules) => Some(Arc::new(self.rules(rules, &host, &frame.policies)?)),
                 None => None,
             };
             update.hosts.push((host, rules));
@@ -245,7 +286,12 @@ impl Decoder {
         Ok(update)
     }
 
-    fn rules(&mut self, rules: Rules<'_>, host: &HostPattern) -> Result<HostRules, WireError> {
+    fn rules(
+        &mut self,
+        rules: Rules<'_>,
+        host: &HostPattern,
+        policies: &[Arc<RoutePolicy>],
+    ) -> Result<HostRules, WireError> {
         let with_regex = rules.rules.iter().filter(|line| line.regex.is_some());
         if !matches!(with_regex.count(), count if count == 0 || count == rules.rules.len()) {
             return Err(WireError::Mode(host.clone()));
@@ -253,7 +299,7 @@ impl Decoder {
         let mut lines = |lines: Vec<Line<'_>>| {
             let mut rules: Vec<Rule> = Vec::with_capacity(lines.len());
             for line in lines {
-                let rule = self.rule(line, rules.last())?;
+                let rule = self.rule(line, rules.last(), policies)?;
                 rules.push(rule);
             }
             Ok::<_, WireError>(rules)
@@ -267,7 +313,15 @@ impl Decoder {
 
     /// The rule of a line. What it has in common with the rule before it, which mostly comes from the
     /// same Ingress, it shares as the agent's do.
-    fn rule(&mut self, line: Line<'_>, before: Option<&Rule>) -> Result<Rule, WireError> {
+    fn rule(
+        &mut self,
+        line: Line<'_>,
+        before: Option<&Rule>,
+        policies: &[Arc<RoutePolicy>],
+    ) -> Result<Rule, WireError> {
+        let policy = policies
+            .get(line.policy)
+            .ok_or(WireError::Policy(line.policy))?;
         let regex = match line.regex {
             None => None,
             Some(Pattern::Literal(start)) => Some(PathRegex::literal(start)),
@@ -278,7 +332,7 @@ impl Decoder {
             path: line.path.into_owned(),
             regex,
             conditions: line.conditions.into_owned(),
-            policy: shared(line.policy, before.map(|rule| &rule.policy)),
+            policy: Arc::clone(policy),
             action: line.action.into_owned(),
         })
     }
@@ -527,6 +581,35 @@ mod tests {
         let rules = &decoded.hosts[0].1.as_ref().unwrap().rules;
         assert!(Arc::ptr_eq(&rules[0].source, &rules[1].source));
         assert!(Arc::ptr_eq(&rules[0].policy, &rules[1].policy));
+    }
+
+    #[test]
+    fn a_policy_that_thousands_of_rules_have_is_sent_once() {
+        let mut update = update();
+        let policy = |target: char| RoutePolicy {
+            rewrite_target: Some(target.to_string().repeat(4096).into()),
+            ..RoutePolicy::default()
+        };
+        // In turn, as the rules of two Ingresses may come.
+        let policies = ['a', 'b'].map(|target| Arc::new(policy(target)));
+        let rule = |number: usize| Rule {
+            policy: Arc::clone(&policies[number % 2]),
+            ..rule(&format!("/{number}"), None, Action::Respond(204))
+        };
+        let rules = HostRules {
+            rules: (0..2000).map(rule).collect(),
+            ..HostRules::default()
+        };
+        update.hosts = vec![
+            ("a.example".parse().unwrap(), Some(Arc::new(rules.clone()))),
+            ("b.example".parse().unwrap(), Some(Arc::new(rules))),
+        ];
+        let bytes = encode(&update).unwrap();
+        assert!(bytes.len() < 2 * 2000 * 100 + 3 * 4096, "{} bytes", bytes.len());
+        let decoded = Decoder::default().decode(&bytes).unwrap();
+        assert_eq!(decoded, update);
+        let [one, other] = [0, 1].map(|host: usize| decoded.hosts[host].1.as_ref().unwrap());
+        assert!(Arc::ptr_eq(&one.rules[0].policy, &other.rules[1998].policy));
     }
 
     #[test]
