@@ -59,6 +59,8 @@ pub(super) struct Index {
     pub(super) objects: Objects,
     /// What could not be read.
     pub(super) problems: Vec<Problem>,
+    /// Part of it may be any object: nobody knows its kind and name.
+    pub(super) has_gaps: bool,
     /// Objects of kinds that are not used, by `apiVersion/kind`.
     pub(super) skipped: BTreeMap<String, u64>,
     /// EndpointSlices, by Service.
@@ -166,9 +168,11 @@ impl Index {
                 let Self {
                     objects,
                     problems,
+                    has_gaps,
                     skipped,
                     ..
                 } = *index;
+                self.has_gaps = has_gaps;
                 self.problems = problems;
                 self.skipped = skipped;
                 self.objects.mark_listed();

@@ -55,6 +55,8 @@ pub(super) struct State {
     base: Base,
     /// Of the controller's ConfigMap.
     last_good_globals: globals::LastGood,
+    /// Once all was read: what cannot be read later was never in force.
+    knows_globals: bool,
     epoch: u64,
     /// Ours, by name.
     claims: BTreeMap<ObjectName, Arc<Claim>>,
@@ -135,6 +137,7 @@ impl State {
             )
             .0,
             last_good_globals: globals::LastGood::default(),
+            knows_globals: false,
             settings,
             epoch: 0,
             claims: BTreeMap::new(),
@@ -185,6 +188,12 @@ impl State {
             dirty.hosts.insert(HostPattern::Any);
         }
         let mut ingresses = BTreeSet::new();
+        let knew_globals = self.knows_globals;
+        self.knows_globals |= !index.has_gaps;
+        let hears_of_globals = self.epoch == 0 || self.knows_globals != knew_globals;
+        if hears_of_globals && self.read_globals(index) {
+            ingresses.extend(index.objects.ingresses.iter().map(|(name, _)| name.clone()));
+        }
         for key in changed {
             if !matches!(key, Key::Secret(_)) {
                 // A folder says it itself, and where.
@@ -264,7 +273,8 @@ impl State {
         let found = name.and_then(|name| Some((name, index.objects.configmaps.find(name)?)));
         let prefixes = self.base.prefixes.clone();
         let (mut base, problems) = globals::read(prefixes, found, &mut self.last_good_globals);
-        let is_unread = |name| index.objects.configmaps.unread(name).is_some();
+        let is_unread =
+            |name| !self.knows_globals || index.objects.configmaps.unread(name).is_some();
         if found.is_none() && name.is_some_and(is_unread) {
             base.denials.push(Denial::of_unread_globals());
         }

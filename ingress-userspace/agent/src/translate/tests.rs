@@ -1556,6 +1556,37 @@ fn what_a_folder_never_said_readably_opens_nothing() {
 }
 
 #[test]
+fn a_file_of_which_nobody_knows_what_it_says_may_be_the_config_map_until_all_was_read() {
+    let name = ObjectName::new("forebay", "config");
+    let web = format!("{}{SERVICE}", dated("web", 2020, &["a.test"], "[]"));
+    let broken = format!("{web}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: [\n");
+    let config = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: config, namespace: forebay}\n";
+    for (configmap, steps) in [
+        (None, &[(&broken, true)][..]),
+        (
+            Some(&name),
+            &[(&broken, false), (&web, true), (&broken, true)],
+        ),
+        (Some(&name), &[(&format!("{broken}{config}"), true)]),
+        (Some(&name), &[(&web, true), (&broken, true)]),
+    ] {
+        let mut state = State::new(Settings {
+            configmap: configmap.cloned(),
+            ..settings()
+        });
+        let mut index = Index::default();
+        for (text, open) in steps {
+            let keys = index.apply(Event::Whole(Box::new(index_of(text))));
+            state.apply(&index, keys);
+            let hosts = sorted(&state.whole()).hosts;
+            let rules = hosts[0].1.as_ref().unwrap();
+            let is_open = !matches!(rules.rules[0].action, Action::Deny(_));
+            assert_eq!(is_open, *open, "{configmap:?} {text}");
+        }
+    }
+}
+
+#[test]
 fn an_ingress_class_that_was_never_read_is_not_taken_for_ours_by_its_name() {
     let web = dated("web", 2020, &["a.test"], "[]");
     let web = web.replacen("spec: {", "spec: {ingressClassName: nginx, ", 1);

@@ -55,6 +55,8 @@ struct File {
     objects: BTreeMap<Identity, (Located, Arc<str>)>,
     /// Why those cannot be read of which there is no earlier version.
     unread: BTreeMap<Identity, String>,
+    /// It says something of which nobody knows what object it is.
+    has_gaps: bool,
     problems: Vec<Problem>,
     skipped: BTreeMap<String, u64>,
 }
@@ -104,6 +106,8 @@ impl Files {
             let message = format!("cannot be listed: {reason}");
             index.problems.push(subject.error("", message));
         }
+        let has_gaps = self.files.values().any(|file| file.has_gaps);
+        index.has_gaps = has_gaps || !self.unreadable.is_empty();
         for file in self.files.values() {
             index.problems.extend(file.problems.iter().cloned());
             for (kind, count) in &file.skipped {
@@ -170,6 +174,7 @@ impl File {
         let problems = vec![subject.error("", format!("{message}{}", self.in_force()))];
         let changed = self.problems != problems;
         self.problems = problems;
+        self.has_gaps = true;
         changed
     }
 
@@ -185,6 +190,7 @@ impl File {
         let mut before = std::mem::take(&mut self.objects);
         self.unread.clear();
         self.problems.clear();
+        self.has_gaps = reading.faults.iter().any(|fault| fault.object.is_empty());
         self.skipped = reading.skipped;
         for located in reading.objects {
             let place: Arc<str> = format!("{}:{}", path.display(), located.line).into();
