@@ -22,6 +22,9 @@ pub(super) struct Claim {
     /// `path:line` in a folder.
     pub(super) file: Option<Arc<str>>,
     pub(super) content: Content,
+    /// What it said before, where it is denied and has a value that cannot be read: that counts again
+    /// once nothing denies it.
+    pub(super) last_good: Option<Box<Content>>,
 }
 
 /// What an Ingress says.
@@ -165,6 +168,7 @@ impl Claim {
             created: created.map_or(0, |time| time.0.as_second()),
             file: item.file.clone(),
             content: Content::default(),
+            last_good: None,
         }
     }
 
@@ -200,4 +204,6 @@ pub(super) struct Translated {
     pub(super) problems: Vec<Problem>,
     /// It has a value for which no default would be safe: its last good version stays in force.
     pub(super) spoiled: bool,
+    /// Unless it is denied: closed as it asks now is better than open as it was.
+    pub(super) denied: bool,
 }

@@ -51,11 +51,10 @@ pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>, base: &Base) ->
             claim,
             problems,
             spoiled: false,
+            denied: false,
         };
     }
-    // Of an Ingress that is denied nothing is sent anywhere: closed as it asks now is better than
-    // open as it was.
-    let spoiled = !reading.spoiled.is_empty() && reading.denials.is_empty();
+    let spoiled = !reading.spoiled.is_empty();
     for remark in reading.spoiled {
         problems.push(subject.error(annotation(&remark.key), remark.message));
     }
@@ -93,6 +92,7 @@ pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>, base: &Base) ->
         claim,
         problems,
         spoiled,
+        denied: !reading.denials.is_empty(),
     }
 }
 

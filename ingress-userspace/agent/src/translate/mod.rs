@@ -326,19 +326,28 @@ impl State {
             mut claim,
             mut problems,
             spoiled,
+            denied,
         } = translated.unwrap_or_else(|_| {
             let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
             Translated {
                 claim: Claim::closed(name, item),
                 problems: vec![subject.error("", "cannot be translated: this is a bug in Forebay")],
                 spoiled: true,
+                denied: false,
             }
         });
         if spoiled {
             let same = |before: &&Arc<Claim>| before.source.uid == claim.source.uid;
-            let message = match before.as_ref().filter(same) {
+            let before = before.as_ref().filter(same);
+            let good = before.map(|before| before.last_good.as_deref().unwrap_or(&before.content));
+            if denied {
+                claim.last_good = good.cloned().map(Box::new);
+            }
+            let message = match good {
+                Some(_) if denied => "its last good version counts again once nothing denies it",
+                None if denied => "there is no earlier version",
                 Some(good) => {
-                    claim.content = good.content.clone();
+                    claim.content = good.clone();
                     "its last good version stays in force"
                 }
                 None => {

@@ -1647,6 +1647,42 @@ fn the_config_map_is_the_base_of_every_ingress_and_its_changes_reach_all() {
 }
 
 #[test]
+fn a_bad_edit_keeps_the_last_good_version_also_past_a_config_map_that_denied_it() {
+    let web = |annotation: &str| {
+        let text = dated("web", 2026, &["a.test"], "[]");
+        let annotations = format!(
+            "annotations: {{nginx.ingress.kubernetes.io/rewrite-target: {annotation}}}, creationTimestamp"
+        );
+        text.replacen("creationTimestamp", &annotations, 1)
+    };
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config, namespace: forebay}\n\
+               data: {whitelist-source-range: 192.0.2.0/24}\n---\n";
+    let (good, bad) = (web("/$2"), web("'/$2?x=1'"));
+    let mut index = Index::default();
+    let mut state = State::new(Settings {
+        configmap: Some(ObjectName::new("forebay", "config")),
+        ..settings()
+    });
+    for (text, served) in [
+        (good.clone(), true),
+        (bad.clone(), true),
+        (format!("{bad}{map}"), false),
+        (format!("{bad}{map}{SERVICE}"), false),
+        (bad, true),
+        (good, true),
+    ] {
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        let whole = state.whole();
+        let rule = &whole.hosts[0].1.as_ref().unwrap().rules[0];
+        let is_served = !matches!(rule.action, Action::Deny(_));
+        assert_eq!(is_served, served, "{text}");
+        let target = rule.policy.rewrite_target.as_deref();
+        assert_eq!(target.is_some(), served, "{text}");
+    }
+}
+
+#[test]
 fn an_object_that_meets_a_bug_harms_no_other() {
     let text = format!(
         "{}{}{SERVICE}",
