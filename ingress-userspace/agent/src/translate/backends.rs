@@ -46,7 +46,11 @@ pub(super) fn size(index: &Index, service: &ObjectName) -> usize {
     let Some(item) = index.objects.services.find(service) else {
         return 0;
     };
-    let ports = item.object.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    let ports = item
+        .object
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ports.as_ref());
     let addresses = match external_name(&item.object) {
         Some(name) => index.addresses(name).map_or(0, |known| known.found.len()),
         None => {

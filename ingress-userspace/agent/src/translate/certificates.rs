@@ -285,7 +285,10 @@ impl Offer {
     fn covering(&self, host: &HostPattern) -> Option<usize> {
         let above = host.wildcard_above();
         let names = std::iter::once(host).chain(&above);
-        names.filter_map(|name| self.by_name.get(name)).min().copied()
+        names
+            .filter_map(|name| self.by_name.get(name))
+            .min()
+            .copied()
     }
 }
 

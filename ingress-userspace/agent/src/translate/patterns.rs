@@ -97,7 +97,7 @@ pub(super) enum PatternError {
         namespace: String,
     },
     /// There is no room at all.
-    #[error("the regexes of all namespaces take more than {} MiB", LIMIT >> 20)]
+    #[error("the regexes of all namespaces take more than {} MiB", (LIMIT - RESERVED) >> 20)]
     All,
 }
 
@@ -158,11 +158,13 @@ impl Patterns {
         let own = self.compiled.get(&source.namespace);
         let of_namespace = own.map_or(0, |own| own.memory);
         let of_ingress = own.and_then(|own| own.of_ingresses.get(&source.name).copied());
+        let has_few = of_namespace + memory <= FEW;
+        let all = if has_few { LIMIT } else { LIMIT - RESERVED };
         if of_ingress.unwrap_or_default() + memory > INGRESS_LIMIT {
             Some(Limit::Ingress)
         } else if of_namespace + memory > NAMESPACE_LIMIT {
             Some(Limit::Namespace)
-        } else if self.total + memory > if of_namespace + memory > FEW { LIMIT - RESERVED } else { LIMIT } {
+        } else if self.total + memory > all {
             Some(Limit::All)
         } else {
             None

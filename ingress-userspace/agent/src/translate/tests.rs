@@ -817,15 +817,23 @@ fn a_service_without_a_port_name_and_a_headless_one_without_ports_have_endpoints
 
 #[test]
 fn an_ingress_that_names_thousands_of_ports_of_one_service_does_not_multiply_its_endpoints() {
-    let headless = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: None}\n---\n";
+    let headless =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {clusterIP: None}\n---\n";
     let addresses: Vec<_> = (0..1000)
         .map(|at| format!("{{addresses: [198.18.{}.{}]}}", at / 250, at % 250))
         .collect();
     let slices = slice("a", "IPv4", &format!("[{}]", addresses.join(", ")), "[]");
     let naming = |name: &str, ports: std::ops::Range<u16>| {
-        let path = |port| format!("{{path: /{port}, pathType: Prefix, backend: {{service: {{name: s, port: {{number: {port}}}}}}}}}");
+        let path = |port| {
+            format!(
+                "{{path: /{port}, pathType: Prefix, backend: {{service: {{name: s, port: {{number: {port}}}}}}}}}"
+            )
+        };
         let paths: Vec<_> = ports.map(path).collect();
-        ingress(name, &format!("{{rules: [{{http: {{paths: [{}]}}}}]}}", paths.join(", ")))
+        ingress(
+            name,
+            &format!("{{rules: [{{http: {{paths: [{}]}}}}]}}", paths.join(", ")),
+        )
     };
     let (few, many) = (naming("few", 1..101), naming("many", 101..1001));
     let mut index = Index::default();
@@ -1560,7 +1568,8 @@ fn a_file_of_which_nobody_knows_what_it_says_may_be_the_config_map_until_all_was
     let name = ObjectName::new("forebay", "config");
     let web = format!("{}{SERVICE}", dated("web", 2020, &["a.test"], "[]"));
     let broken = format!("{web}---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: [\n");
-    let config = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: config, namespace: forebay}\n";
+    let config =
+        "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: config, namespace: forebay}\n";
     for (configmap, steps) in [
         (None, &[(&broken, true)][..]),
         (

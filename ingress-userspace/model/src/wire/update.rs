@@ -140,7 +140,9 @@ impl<'a> From<&'a Update> for Frame<'a> {
         let mut policies = Policies::default();
         let hosts = hosts
             .map(|(host, rules)| {
-                let rules = rules.as_deref().map(|rules| Rules::of(rules, &mut policies));
+                let rules = rules
+                    .as_deref()
+                    .map(|rules| Rules::of(rules, &mut policies));
                 (Cow::Borrowed(host), rules)
             })
             .collect();
@@ -605,7 +607,11 @@ mod tests {
             ("b.example".parse().unwrap(), Some(Arc::new(rules))),
         ];
         let bytes = encode(&update).unwrap();
-        assert!(bytes.len() < 2 * 2000 * 100 + 3 * 4096, "{} bytes", bytes.len());
+        assert!(
+            bytes.len() < 2 * 2000 * 100 + 3 * 4096,
+            "{} bytes",
+            bytes.len()
+        );
         let decoded = Decoder::default().decode(&bytes).unwrap();
         assert_eq!(decoded, update);
         let [one, other] = [0, 1].map(|host: usize| decoded.hosts[host].1.as_ref().unwrap());
