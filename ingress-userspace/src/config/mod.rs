@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(without_vips.takes_no_part("n1", &nodes), None);
         let file = ["--nodes-file", "nodes.yaml", "--hash-seed", "1"];
         let by_file = run(&[&steer[..], &file].concat()).unwrap().data_plane;
-        let other = "epoch: 1\nnodes: [{id: 0, name: n2, address: 198.18.0.12}]";
+        let other = "nodes: [{id: 0, name: n2, address: 198.18.0.12}]\nepoch: 1";
         let other = Membership::read(other).unwrap();
         let reason = by_file.takes_no_part("n1", &other).unwrap();
         assert!(

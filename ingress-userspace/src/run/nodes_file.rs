@@ -95,7 +95,7 @@ mod tests {
         let path = folder.path().join("nodes.yaml");
         assert!(NodesFile::open(&path).is_err());
         let text = |epoch: u64| {
-            format!("epoch: {epoch}\nnodes: [{{id: 1, name: n1, address: 198.18.0.11}}]\n")
+            format!("nodes: [{{id: 1, name: n1, address: 198.18.0.11}}]\nepoch: {epoch}\n")
         };
         fs::write(&path, text(1)).unwrap();
         let (mut file, membership) = NodesFile::open(&path).unwrap();

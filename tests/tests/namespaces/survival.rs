@@ -72,7 +72,7 @@ fn in_udp(has_ipv6: bool) -> Steering {
 /// The file of nodes.
 fn nodes(owners: &Owners, epoch: u64) -> String {
     let list = |set: &Nodes| format!("{:?}", set.iter().collect::<Vec<_>>());
-    let mut text = format!("epoch: {epoch}\nnodes:\n");
+    let mut text = "nodes:\n".to_owned();
     for (index, id) in IDS.iter().enumerate() {
         let (name, last) = (index + 1, index + 11);
         text += &format!("- {{id: {id}, name: n{name}, address: 198.18.1.{last}}}\n");
@@ -82,7 +82,7 @@ fn nodes(owners: &Owners, epoch: u64) -> String {
         text += &format!("  next: {}\n", list(next));
     }
     let earlier: Vec<_> = owners.earlier().iter().map(list).collect();
-    text + &format!("  earlier: [{}]\n", earlier.join(", "))
+    text + &format!("  earlier: [{}]\nepoch: {epoch}\n", earlier.join(", "))
 }
 
 fn connections_survive(steering: Steering, vips: &'static [IpAddr]) {
@@ -237,7 +237,7 @@ fn a_file_of_nodes_that_cannot_be_used_changes_nothing_and_shows_in_the_status()
     let good = nodes(&changing.owners, 1);
     for (text, said) in [
         (
-            "epoch: 2\nnodes: []".to_owned(),
+            "nodes: []\nepoch: 2".to_owned(),
             "nodes: there must be at least one",
         ),
         (

@@ -45,6 +45,11 @@ pub enum MembershipError {
     /// It is no YAML of this form.
     #[error("{0}")]
     Syntax(String),
+    /// It may go on: nothing says that this is all of it.
+    #[error(
+        "epoch: it must come last, since a file that is cut short would be valid without what follows"
+    )]
+    EpochFirst,
     /// Ids are indices of a map.
     #[error("nodes: the id {id} of {name} is not below {NODES}")]
     Id {
@@ -117,12 +122,19 @@ impl Membership {
 
     /// Reads a description in YAML.
     ///
+    /// It may be a half of one, which would be valid all the same, and say that all nodes own connections
+    /// where the end says who does. So the epoch comes last: what is cut short has none, or a lower one. A
+    /// flow mapping, as in JSON, shows its end by itself.
+    ///
     /// # Errors
     ///
     /// [`MembershipError`], which names the field.
     pub fn read(text: &str) -> Result<Self, MembershipError> {
         let written: Written = serde_saphyr::from_str(text)
             .map_err(|error| MembershipError::Syntax(error.to_string()))?;
+        if !text.trim_start().starts_with('{') && !ends_with_epoch(text) {
+            return Err(MembershipError::EpochFirst);
+        }
         written.check()
     }
 
@@ -162,10 +174,14 @@ impl Membership {
     }
 }
 
-/// Whether a node could have the address.
-pub(super) fn is_hosts(address: Ipv4Addr) -> bool {
-    let is_nobodys = address.is_unspecified() || address.is_broadcast();
-    !is_nobodys && !address.is_loopback() && !address.is_multicast()
+/// Whether nothing is said after the epoch.
+fn ends_with_epoch(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim_end).rev();
+    let last = lines.find(|line| {
+        let is_comment = line.trim_start().starts_with('#');
+        !line.is_empty() && !is_comment && *line != "..."
+    });
+    last.is_some_and(|line| line.starts_with("epoch:"))
 }
 
 /// How a membership is written.
@@ -280,20 +296,24 @@ mod tests {
     use super::*;
 
     const THREE: &str = "
-epoch: 7
 nodes:
 - {id: 4, name: n1, address: 198.18.0.11}
 - {id: 9, name: n2, address: 198.18.0.12}
 - {id: 2, name: n3, address: 198.18.0.13, gone: true}
 ";
 
+    /// The three with more about them, as a file says it.
+    fn with(more: &str) -> String {
+        format!("{THREE}{more}\nepoch: 7\n")
+    }
+
     #[test]
     fn a_membership_is_read_with_its_owners() {
-        let membership = Membership::read(THREE).unwrap();
+        let membership = Membership::read(&with("")).unwrap();
         assert_eq!(membership.epoch, 7);
         assert_eq!(membership.named("n2").unwrap().id, 9);
         assert_eq!(membership.owners, Owners::of([4, 9]));
-        let text = format!("{THREE}owners: {{current: [9], next: [4, 9], earlier: [[2, 9]]}}");
+        let text = with("owners: {current: [9], next: [4, 9], earlier: [[2, 9]]}");
         let owners = Membership::read(&text).unwrap().owners;
         let sets: Vec<Vec<u16>> = owners
             .sets()
@@ -305,7 +325,7 @@ nodes:
     #[test]
     fn a_membership_is_read_as_it_was_written() {
         let owners = "owners: {current: [9], next: [4, 9], earlier: [[2, 9]]}";
-        for text in [THREE.to_owned(), format!("{THREE}{owners}")] {
+        for text in [with(""), with(owners)] {
             let text = text.replace("n1", "'0x1F'").replace("n2", "'null'");
             let membership = Membership::read(&text).unwrap();
             let written = membership.write();
@@ -315,10 +335,9 @@ nodes:
 
     #[test]
     fn a_membership_that_cannot_be_is_refused_by_the_field_that_is_wrong() {
-        let with = |more: &str| format!("{THREE}{more}");
         for (text, said) in [
             ("epoch: 7", "nodes"),
-            ("epoch: 7\nnodes: []", "nodes: there must be at least one"),
+            ("nodes: []\nepoch: 7", "nodes: there must be at least one"),
             (
                 &*with("- {id: 1024, name: n4, address: 198.18.0.14}"),
                 "nodes: the id 1024 of n4 is not below 1024",
@@ -375,8 +394,52 @@ nodes:
 
     #[test]
     fn the_address_of_a_node_that_is_gone_may_be_anothers() {
-        let text = format!("{THREE}- {{id: 5, name: n4, address: 198.18.0.13}}");
+        let text = with("- {id: 5, name: n4, address: 198.18.0.13}");
         assert_eq!(Membership::read(&text).unwrap().nodes.len(), 4);
+    }
+
+    /// A file may be read while it is being written, and by a writer that died it stays so.
+    #[test]
+    fn a_file_that_is_cut_short_anywhere_is_refused_or_has_a_lower_epoch() {
+        let block = "
+nodes:
+- id: 4
+  name: n1
+  address: 198.18.0.11
+- id: 9
+  name: n2
+  address: 198.18.0.12
+owners:
+  current:
+  - 4
+  next:
+  - 9
+  - 4
+  earlier:
+  - [9]
+# The twelfth change.
+epoch: 123 # of many
+";
+        let flow = r#"{"epoch": 123, "nodes": [{"id": 4, "name": "n1", "address": "198.18.0.11"},
+ {"id": 9, "name": "n2", "address": "198.18.0.12"}], "owners": {"current": [4], "next": [9]}}"#;
+        let rows = with("owners:\n  current: [9]\n  next: [4, 9]");
+        for text in [block, flow, &rows, &format!("---\n{rows}...\n")] {
+            let whole = Membership::read(text).unwrap();
+            for end in 0..text.len() {
+                let Ok(cut) = Membership::read(&text[..end]) else {
+                    continue;
+                };
+                assert_eq!(cut.nodes, whole.nodes, "{}", &text[..end]);
+                assert_eq!(cut.owners, whole.owners, "{}", &text[..end]);
+                assert!(cut.epoch <= whole.epoch, "{}", &text[..end]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_does_not_come_last_is_refused() {
+        let error = Membership::read(&format!("epoch: 7{THREE}")).unwrap_err();
+        assert!(error.to_string().contains("must come last"), "{error}");
     }
 
     #[test]
