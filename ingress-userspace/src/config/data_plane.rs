@@ -13,7 +13,7 @@ use clap::{
 };
 use ingress_agent::{
     kernel::{Forward, XdpMode},
-    membership::Membership,
+    membership::{Membership, is_of_a_host},
 };
 
 /// The virtual IPs and how they are served.
@@ -158,6 +158,11 @@ impl FromStr for NodeAddress {
         let address = address
             .parse()
             .map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+        if !is_of_a_host(address) {
+            return Err(format!(
+                "{address} is no address that other nodes can send to"
+            ));
+        }
         Ok(Self {
             name: name.to_owned(),
             address,

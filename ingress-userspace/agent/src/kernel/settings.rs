@@ -10,7 +10,7 @@ use super::{
     mode::{Forward, XdpMode},
     netlink::Interface,
 };
-use crate::membership::{Membership, NamedNode};
+use crate::membership::{Membership, NamedNode, is_of_a_host};
 
 /// What the kernel part of a node is told.
 #[derive(Clone, Debug)]
@@ -63,15 +63,17 @@ impl NodeSettings {
 
 /// Whether a host on another network could have the address.
 fn is_hosts(address: IpAddr) -> bool {
-    let is_nobodys = address.is_loopback() || address.is_multicast() || address.is_unspecified();
-    let is_special = match address {
-        IpAddr::V4(address) => address.is_broadcast(),
-        // The latter is an IPv4 address by another name, which no packet of IPv6 has.
+    match address {
+        IpAddr::V4(address) => is_of_a_host(address),
         IpAddr::V6(address) => {
-            address.is_unicast_link_local() || address.to_ipv4_mapped().is_some()
+            // The last is an IPv4 address by another name, which no packet of IPv6 has.
+            !(address.is_loopback()
+                || address.is_multicast()
+                || address.is_unspecified()
+                || address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some())
         }
-    };
-    !is_nobodys && !is_special
+    }
 }
 
 /// Refuses virtual IPs that are nodes' addresses.

@@ -58,6 +58,14 @@ pub enum MembershipError {
         /// Whose.
         name: String,
     },
+    /// No host can have the address.
+    #[error("nodes: {address}, the address of {name}, is none that other nodes can send to")]
+    Address {
+        /// Which one.
+        address: Ipv4Addr,
+        /// Whose.
+        name: String,
+    },
     /// Two nodes share what tells them apart.
     #[error("nodes: two nodes have the {what} {value}")]
     Double {
@@ -174,6 +182,14 @@ impl Membership {
     }
 }
 
+/// Whether an address is one by which a host can be reached.
+pub fn is_of_a_host(address: Ipv4Addr) -> bool {
+    !(address.is_loopback()
+        || address.is_multicast()
+        || address.is_unspecified()
+        || address.is_broadcast())
+}
+
 /// Whether nothing is said after the epoch.
 fn ends_with_epoch(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim_end).rev();
@@ -229,6 +245,9 @@ impl Written {
             }
             if name.is_empty() {
                 return Err(MembershipError::NoName(id));
+            }
+            if !is_of_a_host(address) {
+                return Err(MembershipError::Address { address, name });
             }
             if !names.insert(name.clone()) {
                 return Err(double("name", name));
@@ -440,6 +459,21 @@ epoch: 123 # of many
     fn an_epoch_that_does_not_come_last_is_refused() {
         let error = Membership::read(&format!("epoch: 7{THREE}")).unwrap_err();
         assert!(error.to_string().contains("must come last"), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_no_host_can_have_is_refused() {
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "224.0.0.5",
+            "239.255.255.250",
+            "255.255.255.255",
+        ] {
+            let node = format!("- {{id: 5, name: n4, address: {address}}}");
+            let error = Membership::read(&with(&node)).unwrap_err().to_string();
+            assert!(error.contains(address) && error.contains("n4"), "{error}");
+        }
     }
 
     #[test]
