@@ -137,11 +137,11 @@ pub struct Addresses {
 abi!(Addresses, 20: [u32; 4], u32);
 
 impl Unit {
-    /// The mark of an epoch and a set of keys: nodes that differ in either have another one, in 15 of
-    /// 16 cases.
-    pub const fn mark_of(epoch: u64, keys: &Keys) -> u32 {
+    /// The mark of a digest of the nodes' set and of a set of keys: nodes that differ in either have
+    /// another one, in 15 of 16 cases.
+    pub const fn mark_of(digest: u64, keys: &Keys) -> u32 {
         // The upper bits of an odd key are as random as its seed, and tell nobody the others.
-        (epoch as u32) ^ (keys.bucket.wrapping_mul(SPREAD) >> 60) as u32
+        (digest as u32) ^ (keys.bucket.wrapping_mul(SPREAD) >> 60) as u32
     }
 }
 

@@ -294,6 +294,27 @@ fn a_node_with_another_seed_is_named_in_the_status() {
     assert_eq!(degraded(&changing), None);
 }
 
+/// Somebody has forgotten to raise the epoch, and one node has begun with what the others refuse.
+#[test]
+fn a_node_with_another_set_of_the_same_epoch_is_named_in_the_status() {
+    if let Err(reason) = lab::available() {
+        return skipped(&reason);
+    }
+    let mut changing = Changing::start(in_udp(false), Owners::of(IDS));
+    let degraded = |changing: &Changing| {
+        let status = changing.cluster.forebays[1].status().unwrap();
+        status["data_plane"]["degraded"].as_str().map(str::to_owned)
+    };
+    let other = nodes(&Owners::of([IDS[1], IDS[2]]), 1);
+    changing.cluster.write_nodes(0, &other).unwrap();
+    changing.cluster.replace(0).unwrap();
+    eventually("n2 says that n1 differs", || {
+        let mut clients = Clients::of(&V4);
+        clients.connect(&changing.cluster, 10);
+        degraded(&changing).is_some_and(|reason| reason.starts_with("n1 steers by another table"))
+    });
+}
+
 /// The owner's address and how packets get there, as `forebay explain` says on the first node.
 fn explained(cluster: &Cluster, client: SocketAddr, server: SocketAddr) -> String {
     let program = binary().unwrap();

@@ -179,7 +179,7 @@ impl Maps {
             self_id: own.id,
             flags: if is_by_mac { unit_flags::BY_MAC } else { 0 },
             fill,
-            mark: Unit::mark_of(membership.epoch, &keys),
+            mark: Unit::mark_of(membership.digest(), &keys),
         };
         self.units
             .set(number, Plain(unit), 0)

@@ -146,6 +146,35 @@ impl Membership {
         written.check()
     }
 
+    /// Tells this set from others, of the same epoch too: somebody may have forgotten to raise it.
+    ///
+    /// Every node that was told the same gives the same, in every version.
+    pub fn digest(&self) -> u64 {
+        // FNV-1a.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut take = |bytes: &[u8]| {
+            for byte in bytes {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+            }
+        };
+        take(&self.epoch.to_le_bytes());
+        for node in self.nodes.values() {
+            take(&node.id.to_le_bytes());
+            take(node.name.as_bytes());
+            take(&[0, u8::from(node.is_gone)]);
+            take(&node.address.octets());
+        }
+        take(&[u8::from(self.owners.next().is_some())]);
+        for set in self.owners.sets() {
+            take(&u16::MAX.to_le_bytes());
+            for id in set {
+                take(&id.to_le_bytes());
+            }
+        }
+        // Its lower bits are made of lower bits alone, and few of them travel with a packet.
+        (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+    }
+
     /// The node of this name.
     pub fn named(&self, name: &str) -> Option<&NamedNode> {
         self.nodes.values().find(|node| node.name == name)
@@ -474,6 +503,31 @@ epoch: 123 # of many
             let error = Membership::read(&with(&node)).unwrap_err().to_string();
             assert!(error.contains(address) && error.contains("n4"), "{error}");
         }
+    }
+
+    #[test]
+    fn sets_of_one_epoch_that_differ_in_anything_have_other_digests() {
+        let of = |text: &str| Membership::read(text).unwrap().digest();
+        let base = with("owners: {current: [4], next: [9]}");
+        let mut digests = vec![of(&base)];
+        for (before, after) in [
+            ("198.18.0.12", "198.18.0.28"),
+            ("n2", "n12"),
+            ("id: 2,", "id: 18,"),
+            (", gone: true", ""),
+            ("next: [9]", "earlier: [[9]]"),
+            ("next: [9]", "next: [4, 9]"),
+            ("epoch: 7", "epoch: 23"),
+        ] {
+            digests.push(of(&base.replace(before, after)));
+        }
+        digests.sort_unstable();
+        digests.dedup();
+        assert_eq!(digests.len(), 8);
+        assert_eq!(
+            of(&base),
+            of(&base.replace("id: 4, name: n1", "name: n1, id: 4"))
+        );
     }
 
     #[test]
