@@ -1,14 +1,21 @@
 //! What becomes of the kernel's own table of neighbours.
 
-use std::net::Ipv4Addr;
+use std::{mem::offset_of, net::Ipv4Addr};
 
+use aya::maps::{Array, Map, MapData};
 use ingress_agent::{
     kernel::{NodeSettings, detach},
     membership::Membership,
 };
-use ingress_lab::lab::Namespace;
+use ingress_ebpf::abi::{NODES, Node, node_flags};
+use ingress_lab::{eventually, lab::Namespace};
 
-use super::{PINS, block_on, can_run, install, install::ip, machine, settings};
+use super::{
+    PINS, block_on, can_run, install,
+    install::{ip, pin},
+    machine, settings,
+    takeover::Follower,
+};
 
 /// A node with an interface, and another one at its end.
 fn pair(name: &str) -> (Namespace, Namespace) {
@@ -68,4 +75,36 @@ fn the_kernel_keeps_no_neighbour_fresh_for_nodes_that_are_gone() {
     install(&node, both).unwrap();
     node.run(|| block_on(detach(PINS.as_ref())).unwrap());
     assert!(!managed(&node), "{}", neighbours(&node));
+}
+
+/// What `NODES` says of whether the nodes of the unit that was filled first are reached, by their ids.
+fn reached<const COUNT: usize>(node: &Namespace) -> [bool; COUNT] {
+    node.run(|| {
+        let map = Map::Array(MapData::from_pin(pin("NODES")).unwrap());
+        let nodes: Array<_, [u8; size_of::<Node>()]> = map.try_into().unwrap();
+        std::array::from_fn(|id| {
+            let node = nodes.get(&((NODES + id) as u32), 0).unwrap();
+            u16::from(node[offset_of!(Node, flags)]) & node_flags::RESOLVED != 0
+        })
+    })
+}
+
+#[test]
+fn a_peer_that_the_kernel_refuses_to_reach_harms_no_other() {
+    if !can_run() {
+        return;
+    }
+    let (node, _peer) = pair("refused");
+    // Who takes a machine out of the network does so, and each has an error of its own.
+    for (kind, last) in [("blackhole", 13), ("prohibit", 14), ("unreachable", 15)] {
+        ip(&node, &["route", "add", kind, &format!("198.18.0.{last}")]);
+    }
+    let nodes = [("n1", 11), ("n2", 12), ("n3", 13), ("n4", 14), ("n5", 15)];
+    install(&node, with(&nodes)).unwrap();
+    assert_eq!(reached(&node), [false, true, false, false, false]);
+    let follower = Follower::start(&node, with(&nodes));
+    eventually("it is said", || {
+        follower.says().is_some_and(|said| said.contains("n3"))
+    });
+    follower.end();
 }

@@ -334,14 +334,14 @@ fn a_process_that_hangs_while_it_changes_the_pins_keeps_nobody_waiting_for_what_
 }
 
 /// Follows as a process does, on a thread of its own; what it says, and how to end it.
-struct Follower {
+pub(super) struct Follower {
     condition: tokio::sync::watch::Receiver<Option<String>>,
     stop: tokio::sync::oneshot::Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Follower {
-    fn start(node: &Namespace, settings: NodeSettings) -> Self {
+    pub(super) fn start(node: &Namespace, settings: NodeSettings) -> Self {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (live, is_live) = std::sync::mpsc::channel();
         // A thread started from the node's own is in its namespaces.
@@ -363,11 +363,11 @@ impl Follower {
         }
     }
 
-    fn says(&self) -> Option<String> {
+    pub(super) fn says(&self) -> Option<String> {
         self.condition.borrow().clone()
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         drop(self.stop);
         self.thread.join().unwrap();
     }

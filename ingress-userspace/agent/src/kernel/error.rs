@@ -180,6 +180,25 @@ impl KernelError {
     }
 }
 
+impl KernelError {
+    /// Whether the kernel's answer to a question of netlink is of what was asked for alone. Another
+    /// question may still be answered.
+    pub(super) fn is_of_one_question(&self) -> bool {
+        let Self::Netlink { source, .. } = self else {
+            return false;
+        };
+        let source = source.downcast_ref::<rtnetlink::Error>();
+        source.and_then(netlink_code).is_some()
+    }
+}
+
+/// An error and what caused it, for people.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let said: Vec<_> = causes.map(ToString::to_string).collect();
+    said.join(": ")
+}
+
 /// The error number behind a netlink error, if the kernel sent one.
 pub(super) fn netlink_code(error: &rtnetlink::Error) -> Option<i32> {
     match error {

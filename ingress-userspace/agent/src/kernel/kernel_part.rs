@@ -22,12 +22,12 @@ use tokio::{
 
 use super::{
     attach,
-    error::KernelError,
+    error::{KernelError, with_causes},
     links::{self, PinnedLink},
     load::Loaded,
     maps::{FilledUnit, InForce, Maps, SocketSets, addresses},
     mode::{Forward, XdpMode},
-    neighbour,
+    neighbour::{self, Reached},
     netlink::{Interface, Netlink},
     pins::{Mark, Pins, Use},
     settings::{NodeSettings, check_nodes, own, steered},
@@ -91,7 +91,7 @@ struct Installed {
     /// The slots of the workers' sockets, once it is live.
     sets: Option<SocketSets>,
     /// How the other nodes are reached.
-    reached: Vec<(u16, Node)>,
+    reached: Reached,
     /// Every MAC address by which one was reached: a frame from one that has moved may still come.
     peer_macs: BTreeSet<[u8; 6]>,
     /// Index of each interface that is steered on, by its name.
@@ -122,8 +122,8 @@ impl View {
 
 impl Installed {
     /// Notes how each peer is reached now.
-    fn learn(&mut self, reached: Vec<(u16, Node)>) {
-        let macs = reached.iter();
+    fn learn(&mut self, reached: Reached) {
+        let macs = reached.nodes.iter();
         let macs = macs.filter_map(|(_, node)| neighbour::mac_on_segment(node));
         self.peer_macs.extend(macs);
         self.reached = reached;
@@ -142,7 +142,7 @@ impl Installed {
 
     fn write_peers(&mut self) -> Result<(), KernelError> {
         self.maps.set_peer_macs(self.peer_macs.iter().copied())?;
-        for (id, node) in &self.reached {
+        for (id, node) in &self.reached.nodes {
             self.maps.set_node(*id, *node)?;
         }
         Ok(())
@@ -207,7 +207,7 @@ impl KernelPart {
                 noted: None,
                 fill: None,
                 sets: None,
-                reached: Vec::new(),
+                reached: Reached::default(),
                 peer_macs: BTreeSet::new(),
                 live: BTreeMap::new(),
             }),
@@ -297,6 +297,7 @@ impl KernelPart {
         let to_peers = self
             .installed()
             .reached
+            .nodes
             .iter()
             .map(|(_, node)| node.mtu)
             .min();
@@ -344,13 +345,7 @@ impl KernelPart {
         }
         live?;
         // What is left over from here on harms nobody.
-        let peers: Vec<_> = self.installed().view.peers().cloned().collect();
-        if let Err(error) = neighbour::forget_others(&self.netlink, &peers).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cannot have the kernel forget former next hops"
-            );
-        }
+        self.forget_others().await;
         if let Err(error) = self.pins.remove_other_schemas() {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -358,6 +353,22 @@ impl KernelPart {
             );
         }
         Ok(())
+    }
+
+    /// Whether this process has been live, by whatever is there now.
+    pub fn was_live(&self) -> bool {
+        self.installed().fill.is_some()
+    }
+
+    /// Has the kernel keep no neighbour fresh that leads to no peer.
+    async fn forget_others(&self) {
+        let peers: Vec<_> = self.installed().view.peers().cloned().collect();
+        if let Err(error) = neighbour::forget_others(&self.netlink, &peers).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot have the kernel forget former next hops"
+            );
+        }
     }
 
     /// The steps of [`Self::go_live`] that packets notice.
@@ -421,7 +432,7 @@ impl KernelPart {
         if installed.fill == Some(installed.maps.fill()?) {
             return Ok(None);
         }
-        let (view, reached) = (installed.view.clone(), installed.reached.clone());
+        let (view, reached) = (installed.view.clone(), installed.reached.nodes.clone());
         self.fill_unit(&mut installed, &view, reached).map(Some)
     }
 
@@ -460,7 +471,7 @@ impl KernelPart {
         let view = View::new(membership, &self.settings.node_name)?;
         check_nodes(&self.settings.vips, membership)?;
         let _writer = self.pins.lock().await?;
-        let is_live = self.installed().fill.is_some();
+        let is_live = self.was_live();
         if is_live && self.is_superseded()? {
             // Noted all the same: should the other one end, this process serves again.
             self.installed().noted = Some(view);
@@ -470,7 +481,7 @@ impl KernelPart {
         let reached = self.resolve_in_time(&view).await?;
         let mut installed = self.installed();
         let unit = if is_live {
-            Some(self.fill_unit(&mut installed, &view, reached.clone())?)
+            Some(self.fill_unit(&mut installed, &view, reached.nodes.clone())?)
         } else {
             None
         };
@@ -613,7 +624,8 @@ impl KernelPart {
         };
         let unresolved = peers?;
         let skewed = self.compare_tables()?;
-        self.set_condition(condition.or(skewed));
+        let refusal = self.installed().reached.refusal.clone();
+        self.set_condition(condition.or(refusal).or(skewed));
         Ok(Some(unresolved))
     }
 
@@ -745,23 +757,23 @@ impl KernelPart {
 
     /// How the peers are reached, once all their MAC addresses are known or it is worth waiting no
     /// longer.
-    async fn resolve_in_time(&self, view: &View) -> Result<Vec<(u16, Node)>, KernelError> {
+    async fn resolve_in_time(&self, view: &View) -> Result<Reached, KernelError> {
         let deadline = Instant::now() + RESOLUTION;
         loop {
             let reached = self.resolve(view).await?;
-            if unresolved(&reached) == 0 || Instant::now() >= deadline {
+            if unresolved(&reached.nodes) == 0 || Instant::now() >= deadline {
                 return Ok(reached);
             }
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    async fn resolve(&self, view: &View) -> Result<Vec<(u16, Node)>, KernelError> {
+    async fn resolve(&self, view: &View) -> Result<Reached, KernelError> {
         let peers: Vec<_> = view.peers().cloned().collect();
         neighbour::resolve(&self.netlink, &peers, self.settings.forward).await
     }
 
-    fn learn(&self, reached: Vec<(u16, Node)>) {
+    fn learn(&self, reached: Reached) {
         self.installed().learn(reached);
     }
 
@@ -770,7 +782,7 @@ impl KernelPart {
     async fn refresh_peers(&self) -> Result<usize, KernelError> {
         let view = self.installed().view.clone();
         let reached = self.resolve(&view).await?;
-        let unresolved = unresolved(&reached);
+        let unresolved = unresolved(&reached.nodes);
         self.learn(reached);
         self.installed().write_peers()?;
         Ok(unresolved)
@@ -844,13 +856,6 @@ fn steer(
         .insert(interface.name.clone(), interface.index);
     tracing::info!(interface = interface.name, mode = mode.name(), "steering");
     Ok(())
-}
-
-/// An error and what caused it, for people.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let said: Vec<_> = causes.map(ToString::to_string).collect();
-    said.join(": ")
 }
 
 /// Takes a program away that nobody asks for.

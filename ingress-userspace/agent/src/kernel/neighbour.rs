@@ -16,7 +16,7 @@ use netlink_packet_route::{
 };
 
 use super::{
-    error::{KernelError, netlink_code},
+    error::{KernelError, netlink_code, with_causes},
     maps::addresses,
     mode::Forward,
     netlink::{Netlink, OWN, Path},
@@ -35,7 +35,19 @@ struct Known {
     is_kept: bool,
 }
 
+/// How peers are reached.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    /// Each by its id.
+    pub(super) nodes: Vec<(u16, Node)>,
+    /// Why one of them is not, where the kernel refuses it.
+    pub(super) refusal: Option<String>,
+}
+
 /// Works out how each peer is reached now; starts resolution where a MAC address is not known.
+///
+/// One that the kernel refuses to reach, by a blackhole route or on an interface that is down, is not
+/// reached, and harms no other.
 ///
 /// # Errors
 ///
@@ -44,20 +56,35 @@ pub(super) async fn resolve(
     netlink: &Netlink,
     peers: &[NamedNode],
     forward: Forward,
-) -> Result<Vec<(u16, Node)>, KernelError> {
+) -> Result<Reached, KernelError> {
     let known = known(netlink).await?;
     let interfaces = netlink.interfaces().await?;
-    let mut nodes = Vec::with_capacity(peers.len());
+    let mut reached = Reached::default();
     for peer in peers {
-        let path = netlink.path_to(peer.address).await?;
+        let mut refused = |error: KernelError| {
+            if !error.is_of_one_question() {
+                return Err(error);
+            }
+            let why = || format!("{} cannot be reached: {}", peer.name, with_causes(&error));
+            reached.refusal.get_or_insert_with(why);
+            Ok(())
+        };
+        let path = match netlink.path_to(peer.address).await {
+            Ok(path) => path,
+            Err(error) => {
+                refused(error)?;
+                None
+            }
+        };
         let found = path.and_then(|path| known.get(&(path.interface, path.next_hop)).copied());
         // XDP sends frames past the kernel's neighbour table, so no traffic of ours would make the
         // kernel resolve an address or notice that it is stale. Asked for one that is known, too: if
         // it was stale when it was found, it would never be probed.
         if let Some(path) = path
             && !found.is_some_and(|known| known.is_kept)
+            && let Err(error) = ask(netlink, path).await
         {
-            ask(netlink, path).await?;
+            refused(error)?;
         }
         let egress = path.and_then(|path| interfaces.get(&path.interface));
         let on_link = path.is_some_and(|path| path.next_hop == peer.address);
@@ -81,9 +108,9 @@ pub(super) async fn resolve(
                 node.flags |= node_flags::L2;
             }
         }
-        nodes.push((peer.id, node));
+        reached.nodes.push((peer.id, node));
     }
-    Ok(nodes)
+    Ok(reached)
 }
 
 /// The MAC address of a node on the same segment.
@@ -114,7 +141,10 @@ pub(super) async fn forget_others(
     }
     let mut wanted = HashSet::new();
     for peer in peers {
-        let path = netlink.path_to(peer.address).await?;
+        let path = match netlink.path_to(peer.address).await {
+            Err(error) if error.is_of_one_question() => None,
+            path => path?,
+        };
         wanted.extend(path.map(|path| (path.interface, path.next_hop)));
     }
     for message in ours {
@@ -122,7 +152,8 @@ pub(super) async fn forget_others(
         if destination(&message).is_some_and(|address| wanted.contains(&(interface, address))) {
             continue;
         }
-        match netlink.handle.neighbours().del(message).execute().await {
+        let forget = netlink.handle().neighbours().del(message);
+        match netlink.answer(forget.execute()).await {
             Err(error) if netlink_code(&error) != Some(libc::ENOENT) => {
                 return Err(KernelError::netlink("forget a neighbour", error));
             }
@@ -139,13 +170,10 @@ async fn known(netlink: &Netlink) -> Result<HashMap<Key, Known>, KernelError> {
 }
 
 async fn all(netlink: &Netlink) -> Result<Vec<NeighbourMessage>, KernelError> {
+    let neighbours = netlink.handle().neighbours().get();
+    let neighbours = neighbours.set_address_family(AddressFamily::Inet);
     netlink
-        .handle
-        .neighbours()
-        .get()
-        .set_address_family(AddressFamily::Inet)
-        .execute()
-        .try_collect()
+        .answer(neighbours.execute().try_collect())
         .await
         .map_err(|error| KernelError::netlink("read the neighbours", error))
 }
@@ -190,7 +218,7 @@ fn entry(message: &NeighbourMessage) -> Option<(Key, Known)> {
 /// Linux 5.16); older kernels resolve it once for each call.
 async fn ask(netlink: &Netlink, path: Path) -> Result<(), KernelError> {
     let request = || {
-        let neighbours = netlink.handle.neighbours();
+        let neighbours = netlink.handle().neighbours();
         let add = neighbours.add(path.interface, IpAddr::V4(path.next_hop));
         let add = add.state(NeighbourState::None);
         let mut add = add.flags(NeighbourFlags::Use).replace();
@@ -203,11 +231,11 @@ async fn ask(netlink: &Netlink, path: Path) -> Result<(), KernelError> {
         .message_mut()
         .attributes
         .push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
-    if managed.execute().await.is_ok() {
+    if netlink.answer(managed.execute()).await.is_ok() {
         return Ok(());
     }
-    request()
-        .execute()
+    netlink
+        .answer(request().execute())
         .await
         .map_err(|error| KernelError::netlink("resolve a neighbour", error))
 }

@@ -3,6 +3,8 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::TryStreamExt;
@@ -12,7 +14,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
     error::{KernelError, netlink_code},
@@ -26,14 +28,32 @@ const LOCAL_TABLE: u32 = 255;
 /// to nobody. It tells ours from those of the kernel and of others for the same address.
 pub(super) const OWN: RouteProtocol = RouteProtocol::Other(70);
 
+/// How long the kernel may take for an answer. An answer that is lost, for want of memory or since it
+/// cannot be read, would be waited for without end, by whoever keeps others from changing the pins.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A netlink socket, and another one where it has failed.
+#[derive(Debug)]
+pub(super) struct Netlink(Mutex<Socket>);
+
 /// A netlink socket and the task that reads it; both end when this is dropped.
 #[derive(Debug)]
-pub(super) struct Netlink {
-    pub(super) handle: Handle,
+struct Socket {
+    handle: Handle,
     reader: JoinHandle<()>,
 }
 
-impl Drop for Netlink {
+impl Socket {
+    fn open() -> std::io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self {
+            handle,
+            reader: tokio::spawn(connection),
+        })
+    }
+}
+
+impl Drop for Socket {
     fn drop(&mut self) {
         self.reader.abort();
     }
@@ -68,14 +88,43 @@ impl Netlink {
     ///
     /// [`KernelError::Netlink`].
     pub(super) fn open() -> Result<Self, KernelError> {
-        let (connection, handle, _) =
-            rtnetlink::new_connection().map_err(|error| KernelError::Netlink {
-                action: "open a socket",
-                source: error.into(),
-            })?;
-        Ok(Self {
-            handle,
-            reader: tokio::spawn(connection),
+        let socket = Socket::open().map_err(|error| KernelError::Netlink {
+            action: "open a socket",
+            source: error.into(),
+        })?;
+        Ok(Self(Mutex::new(socket)))
+    }
+
+    /// Where requests are made. Its reader ends at a fault of the socket: then there is a new one.
+    pub(super) fn handle(&self) -> Handle {
+        let mut socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if socket.reader.is_finished() {
+            match Socket::open() {
+                Ok(new) => {
+                    tracing::warn!("the netlink socket has failed: opened another one");
+                    *socket = new;
+                }
+                // Requests to the old one fail.
+                Err(error) => tracing::warn!(%error, "cannot open another netlink socket"),
+            }
+        }
+        socket.handle.clone()
+    }
+
+    /// An answer, unless it takes too long: then the next request is made to a new socket.
+    ///
+    /// # Errors
+    ///
+    /// That of the request, [`rtnetlink::Error::RequestFailed`].
+    pub(super) async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, rtnetlink::Error>>,
+    ) -> Result<T, rtnetlink::Error> {
+        let answer = timeout(PATIENCE, request).await;
+        answer.unwrap_or_else(|_| {
+            let socket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            socket.reader.abort();
+            Err(rtnetlink::Error::RequestFailed)
         })
     }
 
@@ -85,8 +134,8 @@ impl Netlink {
     ///
     /// [`KernelError::NoInterface`], [`KernelError::Netlink`].
     pub(super) async fn interface(&self, name: &str) -> Result<Interface, KernelError> {
-        let mut links = self.handle.link().get().match_name(name).execute();
-        match links.try_next().await {
+        let mut links = self.handle().link().get().match_name(name).execute();
+        match self.answer(links.try_next()).await {
             Ok(Some(link)) => Ok(Interface::from(&link)),
             Err(error) if !matches!(netlink_code(&error), None | Some(libc::ENODEV)) => {
                 Err(KernelError::netlink("read the interfaces", error))
@@ -101,12 +150,9 @@ impl Netlink {
     ///
     /// [`KernelError::Netlink`].
     pub(super) async fn addresses(&self) -> Result<HashMap<IpAddr, String>, KernelError> {
+        let addresses = self.handle().address().get().execute();
         let addresses: Vec<AddressMessage> = self
-            .handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
+            .answer(addresses.try_collect())
             .await
             .map_err(|error| KernelError::netlink("read the addresses", error))?;
         let interfaces = self.interfaces().await?;
@@ -130,13 +176,8 @@ impl Netlink {
     /// [`KernelError::Privilege`], [`KernelError::Netlink`].
     pub(super) async fn add_local(&self, vip: IpAddr) -> Result<(), KernelError> {
         let loopback = self.interface("lo").await?.index;
-        let added = self
-            .handle
-            .route()
-            .add(local_route(vip, loopback))
-            .execute()
-            .await;
-        match added {
+        let add = self.handle().route().add(local_route(vip, loopback));
+        match self.answer(add.execute()).await {
             Err(error) if netlink_code(&error) != Some(libc::EEXIST) => {
                 Err(KernelError::netlink("make a VIP local", error))
             }
@@ -155,9 +196,9 @@ impl Netlink {
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
         ] {
-            let mut routes = self.handle.route().get(all).execute();
+            let mut routes = self.handle().route().get(all).execute();
             loop {
-                match routes.try_next().await {
+                match self.answer(routes.try_next()).await {
                     Ok(Some(route)) => own.extend(own_address(&route)),
                     Ok(None) => break,
                     // A kernel without IPv6 has no routes of it.
@@ -187,13 +228,8 @@ impl Netlink {
     /// [`KernelError::Privilege`], [`KernelError::Netlink`].
     pub(super) async fn remove_local(&self, vip: IpAddr) -> Result<(), KernelError> {
         let loopback = self.interface("lo").await?.index;
-        match self
-            .handle
-            .route()
-            .del(local_route(vip, loopback))
-            .execute()
-            .await
-        {
+        let remove = self.handle().route().del(local_route(vip, loopback));
+        match self.answer(remove.execute()).await {
             Err(error) if netlink_code(&error) != Some(libc::ESRCH) => {
                 Err(KernelError::netlink("take back a VIP", error))
             }
@@ -210,7 +246,8 @@ impl Netlink {
         let question = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(address, 32)
             .build();
-        match self.handle.route().get(question).execute().try_next().await {
+        let mut routes = self.handle().route().get(question).execute();
+        match self.answer(routes.try_next()).await {
             Ok(route) => Ok(route.and_then(|route| path(&route, address))),
             Err(error)
                 if matches!(
@@ -230,12 +267,9 @@ impl Netlink {
     ///
     /// [`KernelError::Netlink`].
     pub(super) async fn interfaces(&self) -> Result<HashMap<u32, Interface>, KernelError> {
+        let links = self.handle().link().get().execute();
         let links: Vec<LinkMessage> = self
-            .handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
+            .answer(links.try_collect())
             .await
             .map_err(|error| KernelError::netlink("read the interfaces", error))?;
         let interfaces = links.iter().map(Interface::from);
@@ -372,4 +406,31 @@ fn path(route: &RouteMessage, destination: Ipv4Addr) -> Option<Path> {
         interface,
         next_hop: gateway.unwrap_or(destination),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_has_failed_is_replaced() {
+        let netlink = Netlink::open().unwrap();
+        assert_eq!(netlink.interface("lo").await.unwrap().name, "lo");
+        // As its reader ends at an error of the socket.
+        let end = |netlink: &Netlink| netlink.0.lock().unwrap().reader.abort();
+        end(&netlink);
+        tokio::task::yield_now().await;
+        assert_eq!(netlink.interface("lo").await.unwrap().name, "lo");
+        assert!(!netlink.interfaces().await.unwrap().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_come_is_not_waited_for() {
+        let netlink = Netlink::open().unwrap();
+        let never = std::future::pending::<Result<(), rtnetlink::Error>>();
+        let answer = netlink.answer(never).await;
+        assert!(matches!(answer, Err(rtnetlink::Error::RequestFailed)));
+        tokio::task::yield_now().await;
+        assert!(netlink.0.lock().unwrap().reader.is_finished());
+    }
 }
