@@ -555,3 +555,24 @@ fn the_port_of_packets_between_nodes_is_given_to_no_other_socket() {
         });
     });
 }
+
+#[test]
+fn what_was_detached_is_not_put_back_by_the_process_that_served() {
+    if !can_run() {
+        return;
+    }
+    let (node, _router) = node("detached");
+    node.run(|| {
+        block_on(async {
+            let kernel_part = KernelPart::prepare(&on("up0")).await.unwrap();
+            kernel_part.go_live(&Sockets::default()).await.unwrap();
+            detach(PINS.as_ref()).await.unwrap();
+            // As an agent does when another proxy comes.
+            let again = kernel_part.go_live(&v4(&kernel_part, 1)).await;
+            assert!(matches!(again, Err(KernelError::Detached)), "{again:?}");
+            assert_eq!(programs_on("up0"), Vec::<String>::new());
+            let routes = ip_here(&["route", "show", "table", "local"]);
+            assert!(!routes.contains(&VIP.to_string()), "{routes}");
+        });
+    });
+}

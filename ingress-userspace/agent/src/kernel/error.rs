@@ -63,6 +63,9 @@ pub enum KernelError {
         /// What this version writes.
         expected: u16,
     },
+    /// The maps that this process serves by are pinned no more.
+    #[error("what served the virtual IPs was detached; restart Forebay for them")]
+    Detached,
     /// The settings contradict each other.
     #[error("{0}")]
     Settings(String),

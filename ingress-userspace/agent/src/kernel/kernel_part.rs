@@ -322,9 +322,15 @@ impl KernelPart {
     /// # Errors
     ///
     /// [`KernelError`]; connections go where they went before. The next call, by whomever, goes
-    /// through all steps again.
+    /// through all steps again. [`KernelError::Detached`] where somebody has taken back what this
+    /// process was live by.
     pub async fn go_live(&self, sockets: &Sockets) -> Result<(), KernelError> {
         let _writer = self.pins.lock().await?;
+        // Nobody would find maps without pins: nothing would be kept fresh, and the next process would
+        // begin with others.
+        if !self.installed().maps.are_pinned(&self.pins)? {
+            return Err(KernelError::Detached);
+        }
         let (before, fill) = {
             let installed = self.installed();
             (installed.maps.in_force()?, installed.fill)
