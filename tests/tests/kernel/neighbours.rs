@@ -4,7 +4,7 @@ use std::{mem::offset_of, net::Ipv4Addr};
 
 use aya::maps::{Array, Map, MapData};
 use ingress_agent::{
-    kernel::{NodeSettings, detach},
+    kernel::{Forward, KernelPart, NodeSettings, Sockets, detach},
     membership::Membership,
 };
 use ingress_ebpf::abi::{NODES, Node, node_flags};
@@ -12,7 +12,7 @@ use ingress_lab::{eventually, lab::Namespace};
 
 use super::{
     PINS, block_on, can_run, install,
-    install::{ip, pin},
+    install::{ip, ip_here, pin},
     machine, settings,
     takeover::Follower,
 };
@@ -107,4 +107,58 @@ fn a_peer_that_the_kernel_refuses_to_reach_harms_no_other() {
         follower.says().is_some_and(|said| said.contains("n3"))
     });
     follower.end();
+}
+
+#[test]
+fn the_kernel_keeps_no_neighbour_fresh_that_has_left_the_set() {
+    if !can_run() {
+        return;
+    }
+    let (node, _peer) = pair("left");
+    let (both, alone) = (with(&[("n1", 11), ("n2", 12)]), with(&[("n1", 11)]));
+    node.run(move || {
+        block_on(async {
+            let kernel_part = KernelPart::prepare(&both).await.unwrap();
+            kernel_part.go_live(&Sockets::default()).await.unwrap();
+            let managed = || ip_here(&["-d", "neigh", "show", "dev", "up0"]).contains("managed");
+            assert!(managed());
+            kernel_part.apply(&alone.membership).await.unwrap();
+            assert!(!managed());
+        });
+    });
+}
+
+/// The words of `PEER_MACS` that are not zero.
+fn peer_macs() -> Vec<(u32, u32)> {
+    let map = Map::Array(MapData::from_pin(pin("PEER_MACS")).unwrap());
+    let words: Array<_, u32> = map.try_into().unwrap();
+    let words = (0..words.len()).map(|index| (index, words.get(&index, 0).unwrap()));
+    words.filter(|(_, word)| *word != 0).collect()
+}
+
+#[test]
+fn a_process_that_is_not_live_changes_nothing_for_the_one_that_is() {
+    if !can_run() {
+        return;
+    }
+    let (node, _peer) = pair("unlive");
+    let by_udp = with(&[("n1", 11), ("n2", 12)]);
+    let by_mac = NodeSettings {
+        forward: Forward::L2,
+        ..by_udp.clone()
+    };
+    node.run(move || {
+        block_on(async {
+            let serving = KernelPart::prepare(&by_mac).await.unwrap();
+            serving.go_live(&Sockets::default()).await.unwrap();
+            let known = peer_macs();
+            assert_eq!(known.len(), 1);
+            let preparing = KernelPart::prepare(&by_udp).await.unwrap();
+            preparing
+                .apply(&with(&[("n1", 11)]).membership)
+                .await
+                .unwrap();
+            assert_eq!(peer_macs(), known, "or a frame may go to and fro");
+        });
+    });
 }

@@ -485,17 +485,23 @@ impl KernelPart {
         }
         // A table that names a node which cannot be reached yet would keep its packets here.
         let reached = self.resolve_in_time(&view).await?;
-        let mut installed = self.installed();
-        let unit = if is_live {
-            Some(self.fill_unit(&mut installed, &view, reached.nodes.clone())?)
-        } else {
-            None
-        };
-        installed.learn(reached);
-        installed.flip(unit)?;
-        // Not before: whoever waits for all nodes to be at this epoch goes on when they say so.
-        installed.view = view;
-        installed.noted = None;
+        {
+            let mut installed = self.installed();
+            let nodes = reached.nodes.clone();
+            installed.learn(reached);
+            // Without being live there is nothing of this process for packets to meet, and what there is,
+            // another one's, is not this one's to write.
+            if is_live {
+                let unit = self.fill_unit(&mut installed, &view, nodes)?;
+                installed.flip(Some(unit))?;
+            }
+            // Not before: whoever waits for all nodes to be at this epoch goes on when they say so.
+            installed.view = view;
+            installed.noted = None;
+        }
+        if is_live {
+            self.forget_others().await;
+        }
         Ok(())
     }
 
