@@ -11,8 +11,9 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     util::nr_cpus,
 };
-use ingress_agent::kernel::{
-    Extent, KernelError, KernelPart, NodeSettings, Sockets, XdpMode, detach, withdraw,
+use ingress_agent::{
+    kernel::{Extent, KernelError, KernelPart, NodeSettings, Sockets, XdpMode, detach, withdraw},
+    membership::Membership,
 };
 use ingress_ebpf::abi::{ENCAP_PORT, Interfaces, SCHEMA, VIP_SLOTS, VipSlot4, entries};
 use ingress_lab::{eventually, lab::Namespace};
@@ -552,6 +553,34 @@ fn the_port_of_packets_between_nodes_is_given_to_no_other_socket() {
             let _stranger = taken().unwrap();
             let third = KernelPart::prepare(&settings()).await.unwrap();
             third.go_live(&Sockets::default()).await.unwrap();
+        });
+    });
+}
+
+/// Else what comes in the moment goes to sockets that are about to close.
+#[test]
+fn a_process_stops_new_connections_while_it_looks_at_its_peers() {
+    if !can_run() {
+        return;
+    }
+    let (node, _router) = node("stops");
+    node.run(|| {
+        block_on(async {
+            let kernel_part = KernelPart::prepare(&on("up0")).await.unwrap();
+            let sockets = v4(&kernel_part, 1);
+            kernel_part.go_live(&sockets).await.unwrap();
+            drop(connect(80).unwrap());
+            // A peer that does not answer is waited for.
+            let nodes = [("n1", 11), ("n2", 12)]
+                .map(|(name, last)| (name.to_owned(), Ipv4Addr::new(198, 18, 0, last)));
+            let membership = Membership::fixed(nodes.into());
+            let mut apply = Box::pin(kernel_part.apply(&membership));
+            let meanwhile = std::time::Duration::from_millis(200);
+            assert!(tokio::time::timeout(meanwhile, &mut apply).await.is_err());
+            assert!(kernel_part.stop().unwrap());
+            assert!(connect(80).is_err());
+            apply.await.unwrap();
+            assert!(connect(80).is_err());
         });
     });
 }

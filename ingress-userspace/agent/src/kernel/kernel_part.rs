@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, UdpSocket},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,7 +32,7 @@ use super::{
     mode::{Forward, XdpMode},
     neighbour::{self, Reached},
     netlink::{Interface, Netlink},
-    pins::{Mark, Pins, Use},
+    pins::{Mark, Pins, Use, WriterGuard},
     settings::{NodeSettings, check_nodes, own, steered},
     sockets::{self, IpVersion, Sockets, WorkerSockets},
     sys::Hook,
@@ -65,6 +68,8 @@ pub struct KernelPart {
     installed: Mutex<Installed>,
     netlink: Netlink,
     pins: Pins,
+    /// Whether a future of this process has the lock of the writers, and waits for something.
+    is_writing: AtomicBool,
     /// Keeps other processes from taking the programs away.
     in_use: Mutex<Option<Mark>>,
     /// Keeps other processes from taking the virtual IPs away.
@@ -96,6 +101,18 @@ struct Installed {
     peer_macs: BTreeSet<[u8; 6]>,
     /// Index of each interface that is steered on, by its name.
     live: BTreeMap<String, u32>,
+}
+
+/// The lock of the writers, and that this process has it.
+struct Writer<'a> {
+    _guard: WriterGuard,
+    is_writing: &'a AtomicBool,
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.is_writing.store(false, Ordering::Relaxed);
+    }
 }
 
 /// The nodes, seen from one of them.
@@ -213,6 +230,7 @@ impl KernelPart {
             }),
             netlink,
             pins,
+            is_writing: AtomicBool::new(false),
             in_use: Mutex::new(Some(in_use)),
             _connections: connections,
             condition: watch::Sender::new(None),
@@ -250,10 +268,12 @@ impl KernelPart {
     ///
     /// [`KernelError::Map`], [`KernelError::PinDirectory`].
     pub fn stop(&self) -> Result<bool, KernelError> {
-        // Whoever holds the lock is about to take them.
-        let Some(_writer) = self.pins.try_lock()? else {
+        let writer = self.pins.try_lock()?;
+        // Another process that has the lock is about to take them. This one's own may have it at the time
+        // to look at neighbours, and waits for the kernel.
+        if writer.is_none() && !self.is_writing.load(Ordering::Relaxed) {
             return Ok(false);
-        };
+        }
         if self.is_superseded()? {
             return Ok(false);
         }
@@ -265,6 +285,14 @@ impl KernelPart {
         let emptied = sets.map(|set| SocketSet { count: 0, ..set });
         installed.maps.set_socket_sets(emptied)?;
         Ok(true)
+    }
+
+    fn writer(&self, guard: WriterGuard) -> Writer<'_> {
+        self.is_writing.store(true, Ordering::Relaxed);
+        Writer {
+            _guard: guard,
+            is_writing: &self.is_writing,
+        }
     }
 
     fn is_left(&self) -> bool {
@@ -325,7 +353,7 @@ impl KernelPart {
     /// through all steps again. [`KernelError::Detached`] where somebody has taken back what this
     /// process was live by.
     pub async fn go_live(&self, sockets: &Sockets) -> Result<(), KernelError> {
-        let _writer = self.pins.lock().await?;
+        let _writer = self.writer(self.pins.lock().await?);
         // Nobody would find maps without pins: nothing would be kept fresh, and the next process would
         // begin with others.
         if !self.installed().maps.are_pinned(&self.pins)? {
@@ -476,7 +504,7 @@ impl KernelPart {
     pub async fn apply(&self, membership: &Membership) -> Result<(), KernelError> {
         let view = View::new(membership, &self.settings.node_name)?;
         check_nodes(&self.settings.vips, membership)?;
-        let _writer = self.pins.lock().await?;
+        let _writer = self.writer(self.pins.lock().await?);
         let is_live = self.was_live();
         if is_live && self.is_superseded()? {
             // Noted all the same: should the other one end, this process serves again.
@@ -617,9 +645,10 @@ impl KernelPart {
     /// where that is another process' business now.
     async fn refresh(&self) -> Result<Option<usize>, KernelError> {
         // Somebody who prepares or goes live holds the lock; their maps are not this one's to write.
-        let Some(_writer) = self.pins.try_lock()? else {
+        let Some(writer) = self.pins.try_lock()? else {
             return Ok(None);
         };
+        let _writer = self.writer(writer);
         if self.is_superseded()? && !self.serve_again().await? {
             let nothing_is_left = self.installed().fill.is_some() && self.pins.links()?.is_empty();
             let reason = "what served the virtual IPs was detached; restart Forebay for them";
