@@ -2,11 +2,12 @@
 //!
 //! {one next hop, ECMP} × {UDP, L2} × {native, generic}, a crash, and a node where XDP is refused.
 //! `leaving`: what is left where virtual IPs are served no more. `survival`: long-lived connections while
-//! nodes drain and join.
+//! nodes drain and join. `nodes_file`: what a process does with its file of nodes.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panics")]
 
 mod leaving;
+mod nodes_file;
 mod survival;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};

@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-use super::nodes::is_hosts;
+use super::nodes::is_of_a_host;
 
 /// Leases of nodes have this label, and its value.
 pub(super) const LABEL: (&str, &str) = ("forebay.dev/lease", "node");
@@ -113,7 +113,7 @@ impl Report {
         let annotations = lease.metadata.annotations.as_ref();
         let text = annotations.and_then(|annotations| annotations.get(ANNOTATION));
         let report: Self = serde_json::from_str(text.ok_or(ReportError::Missing)?)?;
-        if !is_hosts(report.address) {
+        if !is_of_a_host(report.address) {
             return Err(ReportError::Address(report.address));
         }
         Ok((node, report))
