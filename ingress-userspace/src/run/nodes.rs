@@ -162,7 +162,17 @@ async fn follow_file(
         };
         let path = file.path().display().to_string();
         let failed = match read {
-            Ok(membership) => change(&kernel_part, &path, &membership).await.err(),
+            Ok(membership) => match refusal(&kernel_part, &membership) {
+                Some(reason) => Some(format!("{path}: {reason}")),
+                None => {
+                    let failed = apply(&kernel_part, &membership).await.err();
+                    if failed.is_some() {
+                        // What is in the way, as another process that changes the pins, may go.
+                        file.repeat();
+                    }
+                    failed.map(|error| format!("{path}: {error:#}"))
+                }
+            },
             Err(error) => Some(format!("{:#}", anyhow::Error::from(error))),
         };
         tell(failed, &kernel_part, &trouble);
@@ -175,13 +185,18 @@ async fn follow_cluster(
     kernel_part: Arc<KernelPart>,
     trouble: watch::Sender<Option<String>>,
 ) {
-    let place = "the published set";
     let mut failed = None;
     loop {
         let latest = published.borrow_and_update().clone();
         match latest {
             Some(Ok(membership)) => {
-                failed = change(&kernel_part, place, &membership).await.err();
+                failed = match refusal(&kernel_part, &membership) {
+                    Some(reason) => Some(format!("the published set: {reason}")),
+                    None => {
+                        let failed = apply(&kernel_part, &membership).await.err();
+                        failed.map(|error| format!("the published set: {error:#}"))
+                    }
+                };
             }
             Some(Err(reason)) => failed = Some(reason),
             None => {}
@@ -247,27 +262,22 @@ fn tell(failed: Option<String>, kernel_part: &KernelPart, trouble: &watch::Sende
     });
 }
 
-/// Puts other nodes in force; says why not.
-async fn change(
-    kernel_part: &KernelPart,
-    place: &str,
-    membership: &Membership,
-) -> Result<(), String> {
+/// Why a set of nodes may not follow the one that is in force.
+fn refusal(kernel_part: &KernelPart, membership: &Membership) -> Option<String> {
     let (epoch, before) = (membership.epoch, kernel_part.epoch());
-    if epoch == before && kernel_part.is_steering_by(membership) {
+    // Who distributes files may be late with one: nodes must not go back to what others have left.
+    (epoch <= before && !kernel_part.is_steering_by(membership)).then(|| {
+        format!("its epoch is {epoch}, and {before} is in force; each change needs a higher one")
+    })
+}
+
+/// Puts other nodes in force.
+async fn apply(kernel_part: &KernelPart, membership: &Membership) -> anyhow::Result<()> {
+    if kernel_part.is_steering_by(membership) {
         return Ok(());
     }
-    // Who distributes files may be late with one: nodes must not go back to what others have left.
-    if epoch <= before {
-        return Err(format!(
-            "{place}: its epoch is {epoch}, and {before} is in force; each change needs a higher one"
-        ));
-    }
-    kernel_part
-        .apply(membership)
-        .await
-        .map_err(|error| format!("{place}: {:#}", anyhow::Error::from(error)))?;
-    let owners = membership.owners.current();
+    kernel_part.apply(membership).await?;
+    let (epoch, owners) = (membership.epoch, membership.owners.current());
     tracing::info!(epoch, ?owners, next = ?membership.owners.next(), "the nodes changed");
     Ok(())
 }

@@ -64,6 +64,11 @@ impl NodesFile {
         Some(membership)
     }
 
+    /// Has it say the same once more.
+    pub(super) fn repeat(&mut self) {
+        self.text = None;
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path

@@ -1,6 +1,11 @@
 //! What a process does with its file of nodes, whatever else it waits for.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use ingress_lab::{
     eventually,
@@ -132,4 +137,26 @@ current-context: nowhere
     eventually("it has the first one", || epoch(&waiting) == Some(1.0));
     node.write(2);
     eventually("it has the second one", || epoch(&waiting) == Some(2.0));
+}
+
+#[test]
+fn a_set_of_nodes_that_could_not_be_put_in_force_is_tried_again() {
+    let Some(node) = Node::new() else { return };
+    let manifests = ["--manifests", node.served.path().to_str().unwrap()];
+    let serving = node.steering(Launch::new(&manifests)).start().unwrap();
+    // As another process does that changes the pins and hangs for longer than anybody waits.
+    let pins = node.lab.nodes[0].namespace.run(|| {
+        let links = fs::File::open("/sys/fs/bpf/forebay/links").unwrap();
+        links.lock().unwrap();
+        links
+    });
+    node.write(2);
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !degraded(&serving).is_some_and(|said| said.contains("is changing the pins")) {
+        assert!(Instant::now() < patience, "{}", serving.log_text());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(pins);
+    eventually("it is in force", || epoch(&serving) == Some(2.0));
+    eventually("all is well", || degraded(&serving).is_none());
 }
