@@ -1,12 +1,14 @@
 //! The file that says which nodes share the virtual IPs: read at the start, and again when it changes.
 
 use std::{
-    fs::File,
+    fs::{self, OpenOptions},
     io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use ingress_agent::membership::{LONGEST, Membership, MembershipError};
+use rustix::fs::OFlags;
 
 /// A file of nodes, as it was read last.
 pub(super) struct NodesFile {
@@ -21,6 +23,9 @@ pub(super) enum NodesFileError {
     /// It cannot be read.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
+    /// It may have no end, or wait for somebody to write.
+    #[error("{} is no ordinary file", .0.display())]
+    NoFile(PathBuf),
     /// It is longer than any set of nodes.
     #[error("{} is longer than {LONGEST} bytes", .0.display())]
     TooLong(PathBuf),
@@ -77,8 +82,19 @@ impl NodesFile {
 
 fn read(path: &Path) -> Result<String, NodesFileError> {
     let failed = |error| NodesFileError::Read(path.to_owned(), error);
+    // Asked first, since to open a device may do something; and opened without waiting, since it may have
+    // become a pipe by then.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(NodesFileError::NoFile(path.to_owned()));
+    }
+    let mut options = OpenOptions::new();
+    options.read(true);
+    options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(NodesFileError::NoFile(path.to_owned()));
+    }
     let mut text = String::new();
-    let file = File::open(path).map_err(failed)?;
     file.take(LONGEST + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;
@@ -123,5 +139,24 @@ mod tests {
         fs::write(&path, "#".repeat(LONGEST as usize + 1)).unwrap();
         let error = file.changed().unwrap().unwrap_err();
         assert!(matches!(error, NodesFileError::TooLong(_)), "{error}");
+    }
+
+    /// One that waits for somebody at the other end would stop the whole process.
+    #[test]
+    fn what_is_no_ordinary_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [pipe, folder.path().to_owned(), "/dev/zero".into()] {
+            let (done, is_done) = std::sync::mpsc::channel();
+            let shown = path.display().to_string();
+            std::thread::spawn(move || done.send(NodesFile::open(&path).map(drop)));
+            let patience = std::time::Duration::from_secs(5);
+            let opened = is_done.recv_timeout(patience);
+            let error = opened.expect("it does not wait").unwrap_err();
+            let error = format!("{:#}", anyhow::Error::from(error));
+            assert!(error.contains(&shown), "{error}");
+        }
     }
 }
