@@ -566,27 +566,29 @@ impl DataPlane {
         for door in std::mem::take(&mut self.doors) {
             self.wait(door);
         }
-        if let Some(kernel_part) = &self.kernel
+        if let Some(kernel_part) = self.kernel.clone()
             && self.lacking.is_none()
         {
-            let sockets = self.steered(IpVersion::V4).and_then(|four| {
-                let six = self.steered(IpVersion::V6)?;
-                Ok(kernel::Sockets { four, six })
-            });
-            let live = match sockets {
-                Ok(_) if !self.listens() => return Err(DoesNotListen.into()),
-                Ok(sockets) => kernel_part.go_live(&sockets).await.map_err(Into::into),
-                Err(error) => Err(anyhow::Error::from(error)),
-            };
-            if let Err(error) = live {
+            if !self.listens() {
+                return Err(DoesNotListen.into());
+            }
+            if let Err(error) = self.go_live(&kernel_part).await {
                 // Whoever has a socket, too, may have stopped it meanwhile.
                 if !self.listens() {
                     return Err(DoesNotListen.into());
                 }
-                // The process ends by it; what it leaves would drop connections.
-                self.give_up(format!("{error:#}"));
-                self.withdraw().await;
-                return Err(error);
+                let is_detached = matches!(error.downcast_ref(), Some(KernelError::Detached));
+                // One that has never been live has met a process of another version: it begins anew.
+                if !is_detached || !kernel_part.was_live() {
+                    // The process ends by it; what it leaves would drop connections.
+                    self.give_up(format!("{error:#}"));
+                    self.withdraw().await;
+                    return Err(error);
+                }
+                // By somebody's hand, and so not to be undone.
+                let reason = error.to_string();
+                tracing::error!(reason, "the virtual IPs are not served");
+                self.lacking = Some(reason);
             }
         }
         if self.withdraws {

@@ -160,3 +160,24 @@ fn a_set_of_nodes_that_could_not_be_put_in_force_is_tried_again() {
     eventually("it is in force", || epoch(&serving) == Some(2.0));
     eventually("all is well", || degraded(&serving).is_none());
 }
+
+#[test]
+fn an_agent_says_it_when_a_proxy_comes_after_a_detach() {
+    let Some(node) = Node::new() else { return };
+    let agent = node.agent().start_unready().unwrap();
+    let mut proxy = node.proxy().start().unwrap();
+    node.forebay(&["detach"]);
+    proxy.kill();
+    proxy.restart().unwrap();
+    eventually("it is said", || {
+        degraded(&agent).is_some_and(|said| said.contains("detached"))
+    });
+    let (code, body) = agent.ask("/readyz").unwrap();
+    assert_eq!(code, 503, "{body}");
+    let programs = node.lab.nodes[0].namespace.run(|| {
+        let show = ["-d", "link", "show", "eth0"];
+        Command::new("ip").args(show).output().unwrap().stdout
+    });
+    let programs = String::from_utf8(programs).unwrap();
+    assert!(!programs.contains("prog/xdp"), "{programs}");
+}
