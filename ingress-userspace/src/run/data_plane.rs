@@ -604,6 +604,14 @@ impl DataPlane {
         steered.all(|listens| listens)
     }
 
+    async fn go_live(&self, kernel_part: &KernelPart) -> anyhow::Result<()> {
+        let sockets = kernel::Sockets {
+            four: self.steered(IpVersion::V4)?,
+            six: self.steered(IpVersion::V6)?,
+        };
+        Ok(kernel_part.go_live(&sockets).await?)
+    }
+
     /// Keeps the kernel's maps in step with the network, until dropped.
     pub(super) fn following(&self) -> impl Future<Output = ()> + use<> {
         let kernel = self.kernel.clone();

@@ -162,3 +162,18 @@ fn a_process_that_is_not_live_changes_nothing_for_the_one_that_is() {
         });
     });
 }
+
+#[test]
+fn a_peer_that_nobody_answers_for_is_named() {
+    if !can_run() {
+        return;
+    }
+    let (node, _peer) = pair("silent");
+    let follower = Follower::start(&node, with(&[("n1", 11), ("n2", 12), ("n3", 13)]));
+    eventually("it is said", || {
+        follower
+            .says()
+            .is_some_and(|said| said.starts_with("n3 (198.18.0.13) cannot be reached"))
+    });
+    follower.end();
+}

@@ -49,6 +49,9 @@ const REFRESH: Duration = Duration::from_secs(1);
 /// How long all packets of a node must have been steered by another table before it is said.
 const COMPARISON: Duration = Duration::from_secs(5);
 
+/// How long nobody must have answered for a node before it is said: it may be starting.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// What other nodes' packets were steered by.
 #[derive(Debug)]
 struct Skew {
@@ -76,6 +79,8 @@ pub struct KernelPart {
     _connections: Mark,
     condition: watch::Sender<Option<String>>,
     skew: Mutex<Skew>,
+    /// Since when there has been a peer that nobody answers for.
+    silence: Mutex<Option<Instant>>,
     /// Keeps the port of packets between nodes from other sockets; `None` where one has it.
     _encap_port: Option<UdpSocket>,
 }
@@ -243,6 +248,7 @@ impl KernelPart {
                     );
                 })
                 .ok(),
+            silence: Mutex::new(None),
             skew: Mutex::new(Skew {
                 since: Instant::now(),
                 counters: BTreeMap::new(),
@@ -515,13 +521,14 @@ impl KernelPart {
         let reached = self.resolve_in_time(&view).await?;
         {
             let mut installed = self.installed();
-            let nodes = reached.nodes.clone();
-            installed.learn(reached);
             // Without being live there is nothing of this process for packets to meet, and what there is,
             // another one's, is not this one's to write.
             if is_live {
-                let unit = self.fill_unit(&mut installed, &view, nodes)?;
+                let unit = self.fill_unit(&mut installed, &view, reached.nodes.clone())?;
+                installed.learn(reached);
                 installed.flip(Some(unit))?;
+            } else {
+                installed.learn(reached);
             }
             // Not before: whoever waits for all nodes to be at this epoch goes on when they say so.
             installed.view = view;
@@ -666,7 +673,8 @@ impl KernelPart {
         let unresolved = peers?;
         let skewed = self.compare_tables()?;
         let refusal = self.installed().reached.refusal.clone();
-        self.set_condition(condition.or(refusal).or(skewed));
+        let silent = self.silent_peer();
+        self.set_condition(condition.or(refusal).or(silent).or(skewed));
         Ok(Some(unresolved))
     }
 
@@ -726,6 +734,23 @@ impl KernelPart {
                  those of this node"
             )
         }))
+    }
+
+    /// Names a peer that nobody has answered for in a while: connections of its are kept here, and refused.
+    fn silent_peer(&self) -> Option<String> {
+        let silent = self.installed().reached.silent.clone();
+        let mut since = self.silence.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(peer) = silent else {
+            *since = None;
+            return None;
+        };
+        let since = since.get_or_insert_with(Instant::now);
+        let is_long = since.elapsed() >= SILENCE;
+        is_long.then(|| {
+            format!(
+                "{peer} cannot be reached: nobody answers for the address, or there is no way to it"
+            )
+        })
     }
 
     fn set_condition(&self, condition: Option<String>) {

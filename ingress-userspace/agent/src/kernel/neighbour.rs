@@ -42,6 +42,8 @@ pub(super) struct Reached {
     pub(super) nodes: Vec<(u16, Node)>,
     /// Why one of them is not, where the kernel refuses it.
     pub(super) refusal: Option<String>,
+    /// One of them that nobody answers for, or that there is no way to.
+    pub(super) silent: Option<String>,
 }
 
 /// Works out how each peer is reached now; starts resolution where a MAC address is not known.
@@ -107,6 +109,10 @@ pub(super) async fn resolve(
             if on_link && forward == Forward::L2 {
                 node.flags |= node_flags::L2;
             }
+        }
+        if node.flags & node_flags::RESOLVED == 0 {
+            let silent = || format!("{} ({})", peer.name, peer.address);
+            reached.silent.get_or_insert_with(silent);
         }
         reached.nodes.push((peer.id, node));
     }
