@@ -310,7 +310,7 @@ fn a_node_with_another_set_of_the_same_epoch_is_named_in_the_status() {
     changing.cluster.replace(0).unwrap();
     eventually("n2 says that n1 differs", || {
         let mut clients = Clients::of(&V4);
-        clients.connect(&changing.cluster, 10);
+        clients.connect(&changing.cluster, 10).unwrap();
         degraded(&changing).is_some_and(|reason| reason.starts_with("n1 steers by another table"))
     });
 }

@@ -19,6 +19,6 @@ mod operator;
 pub use cluster::Cluster;
 pub use follow::{Published, follow};
 pub use keep::{Keeping, keep};
-pub use nodes::{LONGEST, Membership, MembershipError, NamedNode};
+pub use nodes::{LONGEST, Membership, MembershipError, NamedNode, is_of_a_host};
 pub use operator::operate;
 pub use report::{NodeState, Report, fingerprint};
