@@ -1578,6 +1578,7 @@ fn a_file_of_which_nobody_knows_what_it_says_may_be_the_config_map_until_all_was
         ),
         (Some(&name), &[(&format!("{broken}{config}"), true)]),
         (Some(&name), &[(&web, true), (&broken, true)]),
+        (Some(&name), &[(&format!("{web}---\nreplicas: 2\n"), true)]),
     ] {
         let mut state = State::new(Settings {
             configmap: configmap.cloned(),

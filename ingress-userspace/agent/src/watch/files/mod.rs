@@ -190,7 +190,9 @@ impl File {
         let mut before = std::mem::take(&mut self.objects);
         self.unread.clear();
         self.problems.clear();
-        self.has_gaps = reading.faults.iter().any(|fault| fault.object.is_empty());
+        let hides_any =
+            |fault: &Fault| fault.object.is_empty() && fault.message != manifest::NO_OBJECT;
+        self.has_gaps = reading.faults.iter().any(hides_any);
         self.skipped = reading.skipped;
         for located in reading.objects {
             let place: Arc<str> = format!("{}:{}", path.display(), located.line).into();

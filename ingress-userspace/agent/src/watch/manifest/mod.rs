@@ -55,6 +55,9 @@ pub(super) struct Fault {
     pub(super) message: String,
 }
 
+/// Said of what can be read and is something else, such as the values of a chart.
+pub(super) const NO_OBJECT: &str = "not a Kubernetes object: apiVersion and kind are needed";
+
 /// What a file says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reading {
@@ -217,11 +220,7 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
         message: message.into(),
     };
     if version.is_empty() || kind.is_empty() {
-        return reading.faults.push(fault(
-            line,
-            "",
-            "not a Kubernetes object: apiVersion and kind are needed",
-        ));
+        return reading.faults.push(fault(line, "", NO_OBJECT));
     }
     if value.get("items").is_some_and(Value::is_array) && kind.ends_with("List") {
         return read_list(value, &version, &kind, line, reading);
