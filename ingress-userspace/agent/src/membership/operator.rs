@@ -92,12 +92,13 @@ impl Operator {
         if !self.election.is_won(&self.cluster).await? {
             // What was heard before may be old when this process acts again.
             self.hearing = Hearing::default();
+            self.labels = Labels::default();
             self.published = None;
             return Ok(());
         }
         let params = ListParams::default().labels(&format!("{}={}", LABEL.0, LABEL.1));
         let leases = self.cluster.leases().list(&params).await?;
-        let excluded = self.labels.excluded(&self.cluster).await;
+        let excluded = self.labels.excluded(&self.cluster).await?;
         let now = Instant::now();
         let nodes = self.hearing.hear(&leases.items, excluded, now);
         let object = self.cluster.published().get_opt(PUBLISHED).await?;
@@ -207,6 +208,8 @@ struct Last {
     report: Report,
     version: Option<String>,
     heard: Instant,
+    /// It has said something since.
+    is_sure: bool,
 }
 
 impl Hearing {
@@ -217,40 +220,52 @@ impl Hearing {
         now: Instant,
     ) -> BTreeMap<String, Heard> {
         // While the server was away nobody could be heard.
-        let was_deaf = self
-            .looked
-            .is_none_or(|looked| now.saturating_duration_since(looked) > LOST / 3);
-        self.looked = Some(now);
+        let looked = self.looked.replace(now);
+        let was_deaf = looked.is_none_or(|looked| now.saturating_duration_since(looked) > LOST / 3);
+        let was_there = |last: &Last| {
+            looked.is_none_or(|looked| looked.saturating_duration_since(last.heard) < LOST)
+        };
+        let mut known = std::mem::take(&mut self.nodes);
+        let mut told = BTreeSet::new();
         let mut nodes = BTreeMap::new();
         for lease in leases {
             let (node, report) = match Report::read(lease) {
                 Ok(read) => read,
                 Err(error) => {
                     let name = lease.metadata.name.clone().unwrap_or_default();
-                    if self.told.insert(name.clone()) {
+                    if !self.told.contains(&name) {
                         tracing::warn!(lease = name, %error, "a Lease says nothing of a node");
                     }
+                    told.insert(name);
                     continue;
                 }
             };
             let version = lease.metadata.resource_version.clone();
-            let before = self.nodes.remove(&node);
-            let heard = match before {
-                Some(last) if last.version == version && !was_deaf => last.heard,
-                _ => now,
+            let (heard, is_sure) = match known.remove(&node) {
+                Some(last) if last.version != version => (now, true),
+                // Whoever was lost before is not there again for it.
+                Some(last) if was_deaf && was_there(&last) => (now, last.is_sure),
+                Some(last) => (last.heard, last.is_sure),
+                None => (now, !was_deaf),
             };
             let last = Last {
                 report,
                 version,
                 heard,
+                is_sure,
             };
             nodes.insert(node, last);
         }
+        self.told = told;
+        // A Lease that is deleted, or cannot be read, says no more than one that is not renewed.
+        known.retain(|_, last| now.saturating_duration_since(last.heard) < LOST);
+        nodes.extend(known);
         self.nodes = nodes;
         let heard = |(node, last): (&String, &Last)| {
             let heard = Heard {
                 report: last.report.clone(),
                 silent: now.saturating_duration_since(last.heard),
+                is_sure: last.is_sure,
                 is_excluded: excluded.contains(node),
             };
             (node.clone(), heard)
@@ -262,28 +277,38 @@ impl Hearing {
 /// Which nodes are excluded by their labels.
 #[derive(Default)]
 struct Labels {
-    excluded: BTreeSet<String>,
+    /// `None` until they were seen.
+    excluded: Option<BTreeSet<String>>,
     looked: Option<Instant>,
     is_failing: bool,
 }
 
 impl Labels {
-    async fn excluded(&mut self, cluster: &Cluster) -> &BTreeSet<String> {
+    /// # Errors
+    /// They were never seen: a node that is drained would get connections.
+    async fn excluded(&mut self, cluster: &Cluster) -> Result<&BTreeSet<String>, kube::Error> {
         let is_fresh = self.looked.is_some_and(|looked| looked.elapsed() < LABELS);
-        if is_fresh {
-            return &self.excluded;
+        if !is_fresh {
+            let nodes: Api<Node> = Api::all(cluster.client.clone());
+            let params = ListParams::default().labels(EXCLUDED);
+            let list = nodes.list_metadata(&params).await;
+            let names = list.map(|list| {
+                let nodes = list.items.into_iter();
+                nodes.filter_map(|node| node.metadata.name).collect()
+            });
+            self.see(names)?;
+            self.looked = Some(Instant::now());
         }
-        self.looked = Some(Instant::now());
-        let nodes: Api<Node> = Api::all(cluster.client.clone());
-        match nodes
-            .list_metadata(&ListParams::default().labels(EXCLUDED))
-            .await
-        {
-            Ok(list) => {
-                let names = list.items.into_iter().filter_map(|node| node.metadata.name);
-                self.excluded = names.collect();
+        Ok(self.excluded.get_or_insert_default())
+    }
+
+    fn see(&mut self, names: Result<BTreeSet<String>, kube::Error>) -> Result<(), kube::Error> {
+        match names {
+            Ok(names) => {
+                self.excluded = Some(names);
                 self.is_failing = false;
             }
+            Err(error) if self.excluded.is_none() => return Err(error),
             Err(error) => {
                 if !self.is_failing {
                     let error = reason(&error);
@@ -295,7 +320,7 @@ impl Labels {
                 self.is_failing = true;
             }
         }
-        &self.excluded
+        Ok(())
     }
 }
 
@@ -383,6 +408,105 @@ impl Election {
                 renew_time: Some(MicroTime(Timestamp::now())),
                 ..LeaseSpec::default()
             }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Leases of nodes, each with its version.
+    fn leases(nodes: &[(&str, u32)]) -> Vec<Lease> {
+        let lease = |(node, version): &(&str, u32)| {
+            let report = Report::new(Ipv4Addr::new(198, 18, 0, 11), 7);
+            let mut lease = report.lease(node, &format!("{node}/1"), 15);
+            lease.metadata.resource_version = Some(version.to_string());
+            lease
+        };
+        nodes.iter().map(lease).collect()
+    }
+
+    /// What is heard of each: for how many seconds nothing, and whether it has spoken.
+    fn hear(
+        hearing: &mut Hearing,
+        nodes: &[(&str, u32)],
+        now: Instant,
+    ) -> Vec<(String, u64, bool)> {
+        let heard = hearing.hear(&leases(nodes), &BTreeSet::new(), now);
+        let heard = heard.into_iter();
+        heard
+            .map(|(node, heard)| (node, heard.silent.as_secs(), heard.is_sure))
+            .collect()
+    }
+
+    fn node(name: &str, silent: u64, is_sure: bool) -> (String, u64, bool) {
+        (name.to_owned(), silent, is_sure)
+    }
+
+    #[test]
+    fn nothing_is_planned_before_it_is_known_which_nodes_are_drained() {
+        let mut labels = Labels::default();
+        let failure = || Err(kube::Error::LinesCodecMaxLineLengthExceeded);
+        assert!(labels.see(failure()).is_err());
+        labels.see(Ok(["a".to_owned()].into())).unwrap();
+        labels.see(failure()).unwrap();
+        assert_eq!(labels.excluded, Some(["a".to_owned()].into()));
+    }
+
+    #[test]
+    fn a_node_is_there_for_sure_once_it_speaks() {
+        let (mut hearing, start) = (Hearing::default(), Instant::now());
+        let heard = hear(&mut hearing, &[("a", 1), ("b", 1)], start);
+        assert_eq!(heard, [node("a", 0, false), node("b", 0, false)]);
+        let heard = hear(
+            &mut hearing,
+            &[("a", 2), ("b", 1), ("c", 1)],
+            start + SECOND,
+        );
+        let expected = [node("a", 0, true), node("b", 1, false), node("c", 0, true)];
+        assert_eq!(heard, expected);
+    }
+
+    #[test]
+    fn while_nobody_could_be_heard_nobody_is_lost_and_nobody_comes_back() {
+        let (mut hearing, start) = (Hearing::default(), Instant::now());
+        for second in 0..20 {
+            let nodes = [("a", second), ("b", 1)];
+            hear(&mut hearing, &nodes, start + SECOND * second);
+        }
+        let later = start + SECOND * 100;
+        let heard = hear(&mut hearing, &[("a", 19), ("b", 1)], later);
+        assert_eq!(heard, [node("a", 0, true), node("b", 100, false)]);
+    }
+
+    #[test]
+    fn a_lease_that_is_deleted_is_one_that_is_not_renewed() {
+        let (mut hearing, start) = (Hearing::default(), Instant::now());
+        hear(&mut hearing, &[("a", 1)], start);
+        hear(&mut hearing, &[("a", 2)], start + SECOND);
+        for second in 2..16 {
+            let heard = hear(&mut hearing, &[], start + SECOND * second);
+            assert_eq!(heard, [node("a", u64::from(second) - 1, true)]);
+        }
+        assert_eq!(hear(&mut hearing, &[], start + SECOND * 16), []);
+    }
+
+    #[test]
+    fn a_lease_of_another_name_does_not_keep_a_node_alive() {
+        let (mut hearing, start) = (Hearing::default(), Instant::now());
+        for second in 0..5 {
+            let mut all = leases(&[("a", 1)]);
+            let mut other = leases(&[("a", 7)]);
+            other[0].metadata.name = Some("forebay-node-b".to_owned());
+            all.extend(other);
+            let now = start + SECOND * second;
+            let heard = hearing.hear(&all, &BTreeSet::new(), now);
+            assert_eq!(heard["a"].silent, SECOND * second);
         }
     }
 }

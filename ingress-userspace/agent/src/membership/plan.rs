@@ -34,11 +34,13 @@ use super::{
 /// After so long without a word, a node gets no new connections.
 pub(super) const LOST: Duration = Duration::from_secs(15);
 /// Longest wait for a node that is heard of and does not follow.
-const FENCE: Duration = Duration::from_secs(20);
+pub(super) const FENCE: Duration = Duration::from_secs(20);
 /// After so long without a word, a node that can have no connections gives its address up.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 /// How long connections are looked for where their owners were, after a change.
 const LINGER: Duration = Duration::from_secs(900);
+/// No node counts up to here; who says a higher epoch is not to have all others refuse what comes.
+const HIGHEST: u64 = u64::MAX / 2;
 /// The same where another change waits for the room.
 const SHORT_LINGER: Duration = Duration::from_secs(60);
 
@@ -49,6 +51,8 @@ pub(super) struct Heard {
     pub(super) report: Report,
     /// For how long it has said nothing.
     pub(super) silent: Duration,
+    /// It has said something since it is listened to: what it said before may be of a node that is gone.
+    pub(super) is_sure: bool,
     /// It is to own no connections, whatever it says.
     pub(super) is_excluded: bool,
 }
@@ -95,6 +99,7 @@ pub(super) enum Step {
     Cancel,
     Expire,
     Forget,
+    Raise,
 }
 
 impl Step {
@@ -107,6 +112,7 @@ impl Step {
             Self::Cancel => "cancel",
             Self::Expire => "expire",
             Self::Forget => "forget",
+            Self::Raise => "raise",
         }
     }
 }
@@ -121,8 +127,21 @@ pub(super) fn plan(
     let Some(published) = published else {
         return begin(nodes, seed);
     };
-    if let Some(plan) = list(published, nodes, seed) {
-        return plan;
+    if let Some(epoch) = ahead(published, nodes, seed) {
+        let raised = Membership {
+            epoch,
+            ..published.clone()
+        };
+        return publish(
+            &raised,
+            raised.nodes.clone(),
+            raised.owners.clone(),
+            Step::Raise,
+        );
+    }
+    let (listed, is_full) = list(published, nodes, seed);
+    if listed != published.nodes {
+        return publish(published, listed, published.owners.clone(), Step::List);
     }
     let behind = behind(published, nodes);
     if !behind.is_empty() && age <= FENCE {
@@ -159,7 +178,10 @@ pub(super) fn plan(
     } else if !owners.earlier().is_empty() && age >= LINGER {
         (owners.expire(), Step::Expire)
     } else {
-        return forget(published, nodes);
+        return match forget(published, nodes) {
+            Plan::Keep(_) if is_full => Plan::Keep(Reason::Full),
+            plan => plan,
+        };
     };
     let (owners, step) = step;
     publish(published, published.nodes.clone(), owners, step)
@@ -190,6 +212,13 @@ fn fits(heard: &Heard, seed: Option<&str>) -> bool {
 
 /// The first set: nobody has a connection yet.
 fn begin(nodes: &BTreeMap<String, Heard>, seed: Option<&str>) -> Plan {
+    // One that is gone would get connections.
+    if nodes
+        .values()
+        .any(|heard| heard.is_there() && !heard.is_sure)
+    {
+        return Plan::Keep(Reason::NoNodes);
+    }
     let mut taken = BTreeSet::new();
     let there = nodes.iter().filter(|(_, heard)| {
         heard.is_there() && fits(heard, seed) && taken.insert(heard.report.address)
@@ -209,7 +238,8 @@ fn begin(nodes: &BTreeMap<String, Heard>, seed: Option<&str>) -> Plan {
         return Plan::Keep(Reason::NoNodes);
     }
     // Above whatever a node still steers by, should the set have been deleted.
-    let steered = nodes.values().map(|heard| heard.report.epoch).max();
+    let steered = nodes.values().map(|heard| heard.report.epoch);
+    let steered = steered.filter(|epoch| *epoch <= HIGHEST).max();
     let first = Membership {
         epoch: steered.unwrap_or_default().saturating_add(1),
         nodes: named
@@ -230,16 +260,31 @@ fn named(id: u16, name: &str, heard: &Heard) -> NamedNode {
     }
 }
 
-/// Lists those that ask for it, and notes new addresses.
+/// By which later epoch nodes steer that take none before it: what is published is older than what was, as
+/// it is where somebody restored it.
+fn ahead(
+    published: &Membership,
+    nodes: &BTreeMap<String, Heard>,
+    seed: Option<&str>,
+) -> Option<u64> {
+    let listed = published.nodes.values().filter(|node| !node.is_gone);
+    let heard = listed.filter_map(|node| nodes.get(&node.name));
+    let heard = heard.filter(|heard| heard.is_there() && heard.is_sure && fits(heard, seed));
+    let epochs = heard.map(|heard| heard.report.epoch);
+    let latest = epochs.filter(|epoch| *epoch <= HIGHEST).max();
+    latest.filter(|epoch| *epoch > published.epoch)
+}
+
+/// The nodes, with those that ask for it and with new addresses; and whether there was no id for one.
 fn list(
     published: &Membership,
     nodes: &BTreeMap<String, Heard>,
     seed: Option<&str>,
-) -> Option<Plan> {
+) -> (BTreeMap<u16, NamedNode>, bool) {
     let mut listed = published.nodes.clone();
     let mut is_full = false;
     for (name, heard) in nodes {
-        if !heard.is_there() || !fits(heard, seed) {
+        if !heard.is_there() || !heard.is_sure || !fits(heard, seed) {
             continue;
         }
         let known = published.named(name).map(|node| node.id);
@@ -257,15 +302,7 @@ fn list(
             None => is_full = true,
         }
     }
-    if listed == published.nodes {
-        return is_full.then_some(Plan::Keep(Reason::Full));
-    }
-    Some(publish(
-        published,
-        listed,
-        published.owners.clone(),
-        Step::List,
-    ))
+    (listed, is_full)
 }
 
 /// An id that nobody has; where all are taken, that of a node which is gone and in no set.
@@ -308,13 +345,31 @@ impl Candidates<'_> {
     fn may_own(&self, node: &NamedNode) -> bool {
         self.heard(node.id).is_some_and(|heard| {
             heard.is_there()
+                && (heard.is_sure || self.is_chosen(node.id))
                 && !node.is_gone
                 && !heard.is_excluded
-                && heard.report.state == NodeState::Active
+                && (heard.report.state == NodeState::Active || self.is_beginning(node.id, heard))
                 && heard.report.address == node.address
                 && fits(heard, self.seed)
                 && !self.is_fenced(heard)
         })
+    }
+
+    /// Whether it owns connections, or is about to.
+    fn is_chosen(&self, id: u16) -> bool {
+        let owners = &self.published.owners;
+        let mut sets = [owners.current()].into_iter().chain(owners.next());
+        sets.any(|set| set.contains(&id))
+    }
+
+    /// Whether it is one of the first owners and about to serve: not all begin in the same second, and
+    /// each change in between would take the room of two.
+    fn is_beginning(&self, id: u16, heard: &Heard) -> bool {
+        let owners = &self.published.owners;
+        heard.report.state == NodeState::Joining
+            && self.age <= FENCE
+            && owners.sets().count() == 1
+            && owners.current().contains(&id)
     }
 
     fn is_fenced(&self, heard: &Heard) -> bool {
@@ -325,21 +380,24 @@ impl Candidates<'_> {
     /// Packets of new connections go where nobody serves them.
     fn is_urgent(&self) -> bool {
         let mut current = self.published.owners.current().iter();
-        current.any(|id| self.heard(*id).is_none_or(|heard| !heard.is_there()))
+        current.any(|id| {
+            let heard = self.heard(*id);
+            heard.is_none_or(|heard| !heard.is_there() || heard.report.state == NodeState::Joining)
+        })
     }
 }
 
 /// What becomes of a set that was announced.
 fn announced(owners: &Owners, next: &Nodes, wanted: &Nodes) -> (Owners, Step) {
+    // Nobody has made a connection by it, so another may take its place, or none.
+    let without = owners.cancel();
+    if owners.current() == wanted {
+        return (without, Step::Cancel);
+    }
     if next.is_subset(wanted)
         && let Ok(committed) = owners.commit()
     {
         return (committed, Step::Commit);
-    }
-    // Nobody has made a connection by it, so another may take its place.
-    let without = owners.cancel();
-    if owners.current() == wanted {
-        return (without, Step::Cancel);
     }
     match without.prepare(wanted.clone()) {
         Ok(prepared) => (prepared, Step::Prepare),
@@ -436,6 +494,7 @@ mod tests {
                 heard: Heard {
                     report: Report::new(address, 7),
                     silent: Duration::ZERO,
+                    is_sure: true,
                     is_excluded: false,
                 },
                 follows: true,
@@ -496,6 +555,7 @@ mod tests {
                         report.state = NodeState::Active;
                     }
                 }
+                node.heard.is_sure |= !node.is_mute;
                 node.heard.silent = if node.is_mute {
                     node.heard.silent + SECOND
                 } else {
@@ -547,6 +607,15 @@ mod tests {
             if new.current() != old.current() {
                 assert_eq!(Some(new.current()), old.next());
                 assert_eq!(new.earlier().first(), Some(old.current()));
+            }
+        }
+
+        /// Another operator begins to listen: all seem to have spoken just now.
+        fn replace_operator(&mut self) {
+            self.age = Duration::ZERO;
+            for node in self.nodes.values_mut() {
+                node.heard.silent = Duration::ZERO;
+                node.heard.is_sure = false;
             }
         }
 
@@ -669,6 +738,104 @@ mod tests {
         assert_eq!(cluster.owners(), ["a"]);
     }
 
+    #[test]
+    fn a_change_whose_reason_is_gone_before_its_time_is_taken_back() {
+        let mut cluster = Simulation::with(&["a", "b"]);
+        cluster.ticks(5);
+        cluster.node("b").heard.report.state = NodeState::Draining;
+        cluster.tick();
+        assert_eq!(cluster.steps.last(), Some(&Step::Prepare));
+        cluster.node("b").heard.report.state = NodeState::Active;
+        cluster.ticks(10);
+        assert_eq!(cluster.steps, [Step::Begin, Step::Prepare, Step::Cancel]);
+    }
+
+    #[test]
+    fn the_first_owners_may_take_some_seconds_each() {
+        let mut cluster = Simulation::with(&["a", "b", "c"]);
+        cluster.node("b").follows = false;
+        cluster.ticks(8);
+        cluster.node("b").follows = true;
+        cluster.ticks(30);
+        assert_eq!(cluster.steps, [Step::Begin]);
+        let mut cluster = Simulation::with(&["a", "b", "c"]);
+        cluster.node("b").follows = false;
+        cluster.ticks(2 * FENCE.as_secs() as usize);
+        assert_eq!(cluster.owners(), ["a", "c"], "not for ever");
+    }
+
+    #[test]
+    fn a_node_of_which_only_old_words_are_known_gets_nothing() {
+        let mut cluster = Simulation::with(&["a", "b"]);
+        cluster.node("b").heard.is_sure = false;
+        cluster.node("b").is_mute = true;
+        cluster.ticks(5);
+        assert!(cluster.published.is_none(), "it may have gone");
+        cluster.ticks(LOST.as_secs() as usize);
+        assert_eq!(cluster.owners(), ["a"]);
+        let mut cluster = Simulation::with(&["a", "b"]);
+        cluster.ticks(5);
+        let gone = cluster.nodes.remove("b").unwrap();
+        cluster.ticks((LINGER + FORGOTTEN).as_secs() as usize);
+        let steps = cluster.steps.clone();
+        assert_eq!(steps.last(), Some(&Step::Forget));
+        cluster.nodes.insert("b".to_owned(), gone);
+        cluster.replace_operator();
+        cluster.node("b").is_mute = true;
+        cluster.ticks(10);
+        assert_eq!(cluster.steps, steps);
+    }
+
+    #[test]
+    fn more_nodes_than_ids_do_not_keep_a_dead_one_in_its_place() {
+        let mut cluster = Simulation::default();
+        for index in 0..NODES {
+            let name = format!("n{index:04}");
+            cluster.join(&name, 1);
+            let address = std::net::Ipv4Addr::from(0x0a00_0001 + index as u32);
+            cluster.node(&name).heard.report.address = address;
+        }
+        cluster.ticks(2);
+        let owners = |cluster: &Simulation| cluster.owners().len();
+        assert_eq!(owners(&cluster), NODES - 1);
+        let heard = cluster.heard();
+        let plan = plan(cluster.published.as_ref(), &heard, cluster.age);
+        assert_eq!(plan, Plan::Keep(Reason::Full));
+        cluster.node("n0004").is_mute = true;
+        cluster.ticks(LOST.as_secs() as usize + 5);
+        assert_eq!(owners(&cluster), NODES - 2);
+    }
+
+    #[test]
+    fn nodes_that_are_ahead_of_what_is_published_follow_again() {
+        let mut cluster = Simulation::with(&["a", "b"]);
+        cluster.ticks(5);
+        // Somebody has restored an old one.
+        for name in ["a", "b"] {
+            cluster.node(name).heard.report.epoch = 80;
+            cluster.node(name).follows = false;
+        }
+        cluster.node("b").heard.report.epoch = 79;
+        let Plan::Publish(raised, Step::Raise) =
+            plan(cluster.published.as_ref(), &cluster.heard(), cluster.age)
+        else {
+            panic!("nothing changes")
+        };
+        assert_eq!(raised.epoch, 81);
+        assert_eq!(raised.owners, cluster.published.unwrap().owners);
+    }
+
+    #[test]
+    fn a_node_that_says_the_last_epoch_does_not_end_all_change() {
+        let mut cluster = Simulation::with(&["a", "b"]);
+        cluster.node("b").follows = false;
+        cluster.node("b").heard.report.epoch = u64::MAX;
+        cluster.ticks(3);
+        assert_eq!(cluster.published.as_ref().unwrap().epoch, 1);
+        cluster.ticks(3);
+        assert_eq!(cluster.published.as_ref().unwrap().epoch, 1);
+    }
+
     /// What may happen to a cluster in a second.
     #[derive(Clone, Debug)]
     enum Happening {
@@ -678,10 +845,11 @@ mod tests {
         Exclude(usize, bool),
         State(usize, NodeState),
         Restart(usize),
+        Operator,
     }
 
     fn happening() -> impl Strategy<Value = Happening> {
-        use Happening::{Exclude, Follow, Mute, Nothing, Restart, State};
+        use Happening::{Exclude, Follow, Mute, Nothing, Operator, Restart, State};
         let node = 0..5usize;
         prop_oneof![
             12 => Just(Nothing),
@@ -692,6 +860,7 @@ mod tests {
                 State(node, if on { NodeState::Active } else { NodeState::Draining })
             }),
             1 => node.prop_map(Restart),
+            1 => Just(Operator),
         ]
     }
 
@@ -707,8 +876,11 @@ mod tests {
                 if let (40 | 80, Some(name)) = (second, names.get(3 + second / 80)) {
                     cluster.join(name, 100 + second as u8);
                 }
+                if matches!(happening, Happening::Operator) {
+                    cluster.replace_operator();
+                }
                 let node = match &happening {
-                    Happening::Nothing => None,
+                    Happening::Nothing | Happening::Operator => None,
                     Happening::Mute(node, _)
                     | Happening::Follow(node, _)
                     | Happening::Exclude(node, _)
@@ -723,7 +895,7 @@ mod tests {
                         Happening::Exclude(_, on) => node.heard.is_excluded = on,
                         Happening::State(_, state) if report.epoch > 0 => report.state = state,
                         Happening::Restart(_) => (report.epoch, report.state) = (0, NodeState::Joining),
-                        Happening::Nothing | Happening::State(..) => {}
+                        Happening::Nothing | Happening::Operator | Happening::State(..) => {}
                     }
                 }
                 cluster.tick();

@@ -63,6 +63,9 @@ pub(super) enum ReportError {
     /// It is not named.
     #[error("spec.holderIdentity names no node")]
     Nobody,
+    /// Two would speak for one node, and an old one would have it seem alive.
+    #[error("spec.holderIdentity: the Lease of {0} has another name")]
+    Another(String),
 }
 
 impl Report {
@@ -110,6 +113,9 @@ impl Report {
         let holder = holder(lease).ok_or(ReportError::Nobody)?;
         let node = holder.split('/').next().filter(|node| !node.is_empty());
         let node = node.ok_or(ReportError::Nobody)?.to_owned();
+        if lease.metadata.name.as_ref() != Some(&lease_name(&node)) {
+            return Err(ReportError::Another(node));
+        }
         let annotations = lease.metadata.annotations.as_ref();
         let text = annotations.and_then(|annotations| annotations.get(ANNOTATION));
         let report: Self = serde_json::from_str(text.ok_or(ReportError::Missing)?)?;
@@ -184,6 +190,11 @@ mod tests {
             let error = Report::read(&lease(annotation, holder)).unwrap_err();
             assert!(error.to_string().contains(said), "{annotation}: {error}");
         }
+        let error = Report::read(&lease(good, "n2/a")).unwrap_err().to_string();
+        assert!(
+            error.contains("the Lease of n2 has another name"),
+            "{error}"
+        );
         let mut bare = lease(good, "n1");
         bare.metadata.annotations = None;
         assert!(Report::read(&bare).is_err());
