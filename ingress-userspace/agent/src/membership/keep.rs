@@ -10,7 +10,7 @@ use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::api::PostParams;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -34,6 +34,8 @@ pub struct Keeping {
     holder: String,
     /// As it was written or read last.
     last: Option<Lease>,
+    /// Which words of another process were read last, and since when they are the same.
+    others: Option<(Option<String>, Instant)>,
     /// This process has said that it serves.
     has_spoken: bool,
 }
@@ -47,6 +49,7 @@ impl Keeping {
             node: node.to_owned(),
             holder: format!("{node}/{process:016x}"),
             last: None,
+            others: None,
             has_spoken: false,
         }
     }
@@ -58,12 +61,13 @@ impl Keeping {
         if self.last.is_none() {
             self.last = leases.get_opt(&name).await?;
         }
-        if let Some(last) = &self.last
-            && !self.may_speak(last, report)
-        {
-            // Looked at anew the next time.
-            self.last = None;
-            return Ok(());
+        if let Some(last) = self.last.take() {
+            let now = Instant::now();
+            // Otherwise looked at anew the next time.
+            if !self.may_speak(&last, report, now) {
+                return Ok(());
+            }
+            self.last = Some(last);
         }
         let mut lease = report.lease(&self.node, &self.holder, LOST.as_secs() as i32);
         let params = PostParams::default();
@@ -80,8 +84,8 @@ impl Keeping {
         Ok(())
     }
 
-    fn may_speak(&self, last: &Lease, report: &Report) -> bool {
-        if holder(last) == Some(&*self.holder) || is_stale(last) {
+    fn may_speak(&mut self, last: &Lease, report: &Report, now: Instant) -> bool {
+        if holder(last) == Some(&*self.holder) || self.is_stale(last, now) {
             return true;
         }
         match report.state {
@@ -94,10 +98,24 @@ impl Keeping {
             NodeState::Draining => false,
         }
     }
+
+    /// Whether the other process that wrote a Lease writes it no more.
+    ///
+    /// It did so by the clock of this node, which may have been set since: then the Lease looks old while it
+    /// is renewed.
+    fn is_stale(&mut self, lease: &Lease, now: Instant) -> bool {
+        let version = &lease.metadata.resource_version;
+        let since = match &self.others {
+            Some((seen, since)) if seen == version => *since,
+            _ => now,
+        };
+        self.others = Some((version.clone(), since));
+        let unchanged = now.saturating_duration_since(since);
+        unchanged >= LOST || unchanged > RENEWAL + AGAIN && is_old(lease)
+    }
 }
 
-/// Whether whoever wrote a Lease writes it no more: on this node, and so by this clock.
-fn is_stale(lease: &Lease) -> bool {
+fn is_old(lease: &Lease) -> bool {
     let renewed = lease
         .spec
         .as_ref()
@@ -184,17 +202,35 @@ mod tests {
         ] {
             keeping.has_spoken = has_spoken;
             let (lease, report) = (of(said, "n1/other"), report(now));
+            let start = Instant::now();
+            keeping.others = None;
             assert_eq!(
-                keeping.may_speak(&lease, &report),
+                keeping.may_speak(&lease, &report, start),
                 may,
                 "{said:?}, then {now:?}"
             );
             let own = of(said, &keeping.holder);
-            assert!(keeping.may_speak(&own, &report));
+            assert!(keeping.may_speak(&own, &report, start));
             let mut old = of(said, "n1/other");
             let spec = old.spec.as_mut().unwrap();
             spec.renew_time.as_mut().unwrap().0 -= LOST;
-            assert!(keeping.may_speak(&old, &report), "an old one");
+            let mut may_speak_after = |lease: &mut Lease, seconds, version: &str| {
+                lease.metadata.resource_version = Some(version.to_owned());
+                let now = start + Duration::from_secs(seconds);
+                keeping.may_speak(lease, &report, now)
+            };
+            // The clock may have been set: it shows whether it is renewed.
+            assert_eq!(may_speak_after(&mut old, 0, "1"), may);
+            assert_eq!(may_speak_after(&mut old, 5, "2"), may);
+            assert_eq!(may_speak_after(&mut old, 10, "3"), may);
+            assert!(may_speak_after(&mut old, 20, "3"), "an old one");
+            let mut fresh = lease;
+            assert_eq!(may_speak_after(&mut fresh, 30, "4"), may);
+            assert_eq!(may_speak_after(&mut fresh, 40, "4"), may);
+            assert!(
+                may_speak_after(&mut fresh, 45, "4"),
+                "by no clock of others"
+            );
         }
     }
 }
