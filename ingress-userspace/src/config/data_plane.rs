@@ -182,6 +182,9 @@ pub(crate) enum ConfigError {
          nodes; make one with: od -An -N8 -tu8 /dev/urandom"
     )]
     NoSeed,
+    /// The other nodes would refuse every set with it.
+    #[error("--node-address {0} is none at which the other nodes reach this one: {1}")]
+    NodeAddress(Ipv4Addr, &'static str),
 }
 
 /// Where it is said which nodes share the virtual IPs.
@@ -210,6 +213,21 @@ impl DataPlaneArgs {
             }
             _ => Nodes::Fixed,
         }
+    }
+
+    /// Checks the address at which others are to reach this node.
+    ///
+    /// # Errors
+    /// It is none of a host, or one that all of them have.
+    pub(crate) fn check_address(&self, address: Ipv4Addr) -> Result<(), ConfigError> {
+        let refuse = |why| Err(ConfigError::NodeAddress(address, why));
+        if !is_of_a_host(address) {
+            return refuse("no host has it");
+        }
+        if self.vip.contains(&IpAddr::V4(address)) {
+            return refuse("it is a virtual IP");
+        }
+        Ok(())
     }
 
     /// The fixed set of nodes by name. A lone node needs no `--node`: then the set is empty.

@@ -431,6 +431,23 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_not_reached_at_an_address_that_others_have() {
+        let flags = ["--vip", "198.51.100.10", "--xdp-interface", "eth0"];
+        let data_plane = run(&[&flags[..], &["--node-name", "n1"]].concat())
+            .unwrap()
+            .data_plane;
+        for (address, is_good) in [
+            ("198.18.0.11", true),
+            ("198.51.100.10", false),
+            ("127.0.0.1", false),
+            ("0.0.0.0", false),
+        ] {
+            let checked = data_plane.check_address(address.parse().unwrap());
+            assert_eq!(checked.is_ok(), is_good, "{address}: {checked:?}");
+        }
+    }
+
+    #[test]
     fn nodes_that_share_virtual_ips_need_a_secret_seed() {
         let two = ["--node", "n1=198.18.0.1,n2=198.18.0.2"];
         let steer = ["--vip", "198.51.100.10", "--xdp-interface", "eth0"];

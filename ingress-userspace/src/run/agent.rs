@@ -49,6 +49,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long the sockets of a lost proxy are held. Clients wait meanwhile; with no proxy in sight, they
 /// had better be refused.
 const HOLD: Duration = Duration::from_secs(30);
+/// How long a node without a proxy is to get new connections: the next one may be about to start, and they
+/// wait for it in the sockets that are held.
+const ABSENCE: Duration = Duration::from_secs(10);
 /// After SIGTERM, how long the proxy may take to say that it leaves, too. If it does not, only this
 /// process is to be restarted.
 const LEAVE: Duration = Duration::from_secs(2);
@@ -71,15 +74,6 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
     let (_link, listener) = SocketFile::bind(path, Purpose::Link).map_err(UsageError::from)?;
     let node_name = config.process.node_name.as_deref();
     let kubeconfig = config.source.kubeconfig.as_deref();
-    let starting = DataPlane::start(&config.data_plane, node_name, kubeconfig, &metrics);
-    let data_plane = tokio::select! {
-        started = starting => started?,
-        signal = signals.next() => {
-            tracing::info!(signal, "stopped before the nodes were known");
-            return Ok(());
-        }
-    };
-    let following = data_plane.following();
     let (source, settings) = config
         .source
         .of_agent(config.listen.of_clients(&config.data_plane.vip));
@@ -102,6 +96,16 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
     publish::expose_source(&metrics, Some(feed.report.clone()), feed.state);
     expose_proxy(&metrics, shown_status.clone());
     let admin = admin.serve(is_ready, None, shown_status, Some(feed.report), &metrics)?;
+    // Answers by now: who waits until the nodes are known is not ready, and not to be restarted for it.
+    let starting = DataPlane::start(&config.data_plane, node_name, kubeconfig, &metrics);
+    let data_plane = tokio::select! {
+        started = starting => started?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before the nodes were known");
+            return Ok(());
+        }
+    };
+    let following = data_plane.following();
     tracing::info!(listener = "link", path = %path.display(), "listening");
 
     let agent = Agent {
@@ -111,6 +115,7 @@ async fn serve(config: &AgentConfig) -> anyhow::Result<()> {
         resync: feed.resync,
         proxy: None,
         hold: None,
+        alone: None,
         asked: None,
         asks: None,
         told: None,
@@ -169,6 +174,8 @@ struct Agent<'a> {
     proxy: Option<Proxy>,
     /// Until when the sockets of a lost proxy are held.
     hold: Option<Instant>,
+    /// Since when no proxy has accepted connections, after one that did.
+    alone: Option<Instant>,
     /// When a whole state was asked for last, and when one is to be asked for next.
     asked: Option<Instant>,
     asks: Option<Instant>,
@@ -219,6 +226,8 @@ impl Agent<'_> {
                     self.tell(&FromAgent::Alive).await;
                     self.data_plane.open_doors();
                     self.data_plane.withdraw_again().await;
+                    let is_long = |since: Instant| since.elapsed() >= ABSENCE;
+                    self.data_plane.rest(self.alone.is_some_and(is_long));
                     self.show();
                 }
                 () = over(self.asks) => {
@@ -241,7 +250,7 @@ impl Agent<'_> {
                         return Ok(());
                     }
                     leave = Some(Instant::now() + LEAVE);
-                    self.data_plane.drain();
+                    self.drain_if_leaving();
                     self.leave_if_over();
                 }
                 () = over(alone) => return Ok(()),
@@ -263,6 +272,15 @@ impl Agent<'_> {
         self.proxy
             .as_ref()
             .is_some_and(|proxy| proxy.stage == STARTING)
+    }
+
+    /// Asks for no new connections once the proxy leaves, too: an agent that ends alone is followed by
+    /// another one, and its proxy serves on.
+    fn drain_if_leaving(&self) {
+        let is_ending = *self.readiness.borrow() == Readiness::ShuttingDown;
+        if is_ending && (self.proxy.is_none() || self.is_leaving()) {
+            self.data_plane.drain();
+        }
     }
 
     /// Gives the programs up once the proxy accepts nothing more and no other one is to come,
@@ -439,6 +457,15 @@ impl Agent<'_> {
         if let Some(proxy) = &mut self.proxy {
             proxy.stage = stage;
         }
+        match stage {
+            SERVING => {
+                self.alone = None;
+                self.data_plane.rest(false);
+            }
+            CLOSED => drop(self.alone.get_or_insert_with(Instant::now)),
+            _ => {}
+        }
+        self.drain_if_leaving();
         self.show();
     }
 
@@ -462,6 +489,7 @@ impl Agent<'_> {
     async fn lose(&mut self, error: &LinkError) {
         let is_leaving = self.is_leaving();
         self.proxy = None;
+        self.alone.get_or_insert_with(Instant::now);
         if is_leaving {
             tracing::info!("the proxy has ended");
             self.abandon().await;

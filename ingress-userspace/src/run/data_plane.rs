@@ -638,6 +638,11 @@ impl DataPlane {
         self.nodes.drain();
     }
 
+    /// Asks for none while no proxy accepts them, and for some again.
+    pub(super) fn rest(&self, rests: bool) {
+        self.nodes.rest(rests);
+    }
+
     /// The workers accept nothing for the virtual IPs any more: whoever falls back to ordinary sockets
     /// may take the programs away, while connections here go on.
     pub(super) fn leave(&self) {

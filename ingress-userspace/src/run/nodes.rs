@@ -31,6 +31,8 @@ pub(super) struct Nodes {
     tasks: JoinSet<()>,
     /// This node is to get no new connections.
     drains: watch::Sender<bool>,
+    /// The same for a time.
+    rests: watch::Sender<bool>,
     /// Why what is said is not in force.
     trouble: watch::Sender<Option<String>>,
 }
@@ -68,6 +70,7 @@ impl Nodes {
             }
             Asked::Cluster { namespace, address } => {
                 let seed = config.seed().map_err(UsageError::from)?;
+                config.check_address(address).map_err(UsageError::from)?;
                 let kubeconfig = kubeconfig.map(Path::to_owned);
                 let cluster = Cluster::new(kubeconfig, namespace.to_owned());
                 let cluster = cluster.await.map_err(UsageError::from)?;
@@ -90,6 +93,7 @@ impl Nodes {
             source,
             tasks,
             drains: watch::Sender::new(false),
+            rests: watch::Sender::new(false),
             trouble: watch::Sender::new(None),
         };
         Ok((nodes, membership))
@@ -106,8 +110,8 @@ impl Nodes {
                 report,
                 unheard,
             } => {
-                let drains = self.drains.subscribe();
-                let says = say(report, Arc::clone(&kernel_part), drains);
+                let asks = [self.drains.subscribe(), self.rests.subscribe()];
+                let says = say(report, Arc::clone(&kernel_part), asks);
                 self.tasks.spawn(says);
                 self.tasks
                     .spawn(follow_cluster(published, unheard, kernel_part, trouble));
@@ -118,6 +122,11 @@ impl Nodes {
     /// Asks for no new connections.
     pub(super) fn drain(&self) {
         self.drains.send_replace(true);
+    }
+
+    /// Asks for none for a time, or for some again.
+    pub(super) fn rest(&self, rests: bool) {
+        self.rests.send_replace(rests);
     }
 
     /// Why what is said is not in force.
@@ -208,16 +217,14 @@ async fn follow_cluster(
             trouble.send_replace(silent);
         }
         tokio::select! {
-            changed = published.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-            changed = unheard.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
+            changed = published.changed() => if changed.is_err() {
+                let reason = "nothing follows the set of nodes any more; restart Forebay";
+                return tell(Some(reason.to_owned()), &kernel_part, &trouble);
+            },
+            changed = unheard.changed() => if changed.is_err() {
+                let reason = "nothing says any more how this node is; restart Forebay";
+                return tell(Some(reason.to_owned()), &kernel_part, &trouble);
+            },
             // What failed may not fail again: a neighbour answers by now.
             () = sleep(LOOK), if failed.is_some() => {}
         }
@@ -228,11 +235,12 @@ async fn follow_cluster(
 async fn say(
     report: watch::Sender<Report>,
     kernel_part: Arc<KernelPart>,
-    drains: watch::Receiver<bool>,
+    asks_for_none: [watch::Receiver<bool>; 2],
 ) {
     loop {
         let is_serving = kernel_part.is_serving();
-        let state = match (*drains.borrow(), is_serving) {
+        let drains = asks_for_none.iter().any(|asks| *asks.borrow());
+        let state = match (drains, is_serving) {
             (true, _) => NodeState::Draining,
             (false, true) => NodeState::Active,
             (false, false) => NodeState::Joining,

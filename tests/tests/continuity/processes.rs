@@ -155,6 +155,27 @@ fn a_proxy_without_an_agent_or_a_state_is_never_ready() {
 }
 
 #[test]
+fn an_agent_that_waits_for_its_nodes_says_that_it_is_healthy_and_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("kubeconfig"), crate::replacement::NOWHERE).unwrap();
+    let mut agent = Launch::of("agent", &["--link", &path("link.sock")])
+        .args(&["--kubeconfig", &path("kubeconfig"), "--metrics", "off"])
+        .args(&["--vip", "198.51.100.10", "--xdp-interface", "lo"])
+        .args(&["--node-name", "n1", "--node-address", "198.18.0.11"])
+        .args(&["--nodes-namespace", "forebay-system", "--hash-seed", "7"])
+        .start_unready()
+        .unwrap();
+    agent
+        .wait_for("other nodes do not hear of this one")
+        .unwrap();
+    assert_eq!(agent.ask("/healthz").unwrap().0, 200);
+    assert_eq!(agent.ask("/readyz").unwrap().0, 503);
+    agent.terminate().unwrap();
+    assert_eq!(agent.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_pod_of_two_processes_replaces_another_without_loss() {
     let pods = pods();
     let site = site(&pods);
