@@ -207,6 +207,12 @@ fn nodes_come_drain_die_and_come_back_and_only_what_a_dead_one_had_is_lost() {
     let mut clients = Clients::of(&VIPS);
     nodes.connect(&mut clients, 200, &NAMES);
     assert_eq!(nodes.owners().0, NAMES, "after the API server was away");
+    // A change and its opposite would leave the same owners.
+    assert_eq!(
+        nodes.epoch(),
+        epoch,
+        "n1's process was replaced, and the API server was away"
+    );
 
     // A node dies: only its connections go, and the others take its share.
     nodes.cluster.forebays[2].kill();
