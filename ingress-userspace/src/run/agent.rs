@@ -462,7 +462,9 @@ impl Agent<'_> {
                 self.alone = None;
                 self.data_plane.rest(false);
             }
-            CLOSED => drop(self.alone.get_or_insert_with(Instant::now)),
+            CLOSED => {
+                self.alone.get_or_insert_with(Instant::now);
+            }
             _ => {}
         }
         self.drain_if_leaving();

@@ -171,6 +171,11 @@ fn an_agent_that_waits_for_its_nodes_says_that_it_is_healthy_and_not_ready() {
         .unwrap();
     assert_eq!(agent.ask("/healthz").unwrap().0, 200);
     assert_eq!(agent.ask("/readyz").unwrap().0, 503);
+    // Long enough for it to try again.
+    std::thread::sleep(Duration::from_secs(5));
+    let log = agent.log_text();
+    let told = log.matches("cannot follow the set of nodes").count();
+    assert_eq!(told, 1, "{log}");
     agent.terminate().unwrap();
     assert_eq!(agent.wait().unwrap().code(), Some(0));
 }
