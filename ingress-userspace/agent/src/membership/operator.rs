@@ -208,6 +208,8 @@ struct Last {
     report: Report,
     version: Option<String>,
     heard: Instant,
+    /// Since when it is known.
+    known: Instant,
     /// It has said something since.
     is_sure: bool,
 }
@@ -241,7 +243,9 @@ impl Hearing {
                 }
             };
             let version = lease.metadata.resource_version.clone();
-            let (heard, is_sure) = match known.remove(&node) {
+            let before = known.remove(&node);
+            let since = before.as_ref().map_or(now, |last| last.known);
+            let (heard, is_sure) = match before {
                 Some(last) if last.version != version => (now, true),
                 // Whoever was lost before is not there again for it.
                 Some(last) if was_deaf && was_there(&last) => (now, last.is_sure),
@@ -252,6 +256,7 @@ impl Hearing {
                 report,
                 version,
                 heard,
+                known: since,
                 is_sure,
             };
             nodes.insert(node, last);
@@ -265,6 +270,7 @@ impl Hearing {
             let heard = Heard {
                 report: last.report.clone(),
                 silent: now.saturating_duration_since(last.heard),
+                known: now.saturating_duration_since(last.known),
                 is_sure: last.is_sure,
                 is_excluded: excluded.contains(node),
             };

@@ -39,6 +39,9 @@ pub(super) const FENCE: Duration = Duration::from_secs(20);
 const FORGOTTEN: Duration = Duration::from_secs(600);
 /// How long connections are looked for where their owners were, after a change.
 const LINGER: Duration = Duration::from_secs(900);
+/// So long after the last one came, the nodes that are there begin: they are started together, and each that
+/// comes later is a change.
+const TOGETHER: Duration = Duration::from_secs(3);
 /// No node counts up to here; who says a higher epoch is not to have all others refuse what comes.
 const HIGHEST: u64 = u64::MAX / 2;
 /// The same where another change waits for the room.
@@ -51,6 +54,8 @@ pub(super) struct Heard {
     pub(super) report: Report,
     /// For how long it has said nothing.
     pub(super) silent: Duration,
+    /// For how long it has been known.
+    pub(super) known: Duration,
     /// It has said something since it is listened to: what it said before may be of a node that is gone.
     pub(super) is_sure: bool,
     /// It is to own no connections, whatever it says.
@@ -212,6 +217,10 @@ fn fits(heard: &Heard, seed: Option<&str>) -> bool {
 
 /// The first set: nobody has a connection yet.
 fn begin(nodes: &BTreeMap<String, Heard>, seed: Option<&str>) -> Plan {
+    let comes = |heard: &Heard| heard.is_there() && heard.known < TOGETHER;
+    if nodes.values().any(comes) {
+        return Plan::Keep(Reason::NoNodes);
+    }
     // One that is gone would get connections.
     if nodes
         .values()
@@ -348,10 +357,10 @@ impl Candidates<'_> {
                 && (heard.is_sure || self.is_chosen(node.id))
                 && !node.is_gone
                 && !heard.is_excluded
-                && (heard.report.state == NodeState::Active || self.is_beginning(node.id, heard))
                 && heard.report.address == node.address
                 && fits(heard, self.seed)
-                && !self.is_fenced(heard)
+                && (self.is_beginning(node.id, heard)
+                    || heard.report.state == NodeState::Active && !self.is_fenced(heard))
         })
     }
 
@@ -494,6 +503,7 @@ mod tests {
                 heard: Heard {
                     report: Report::new(address, 7),
                     silent: Duration::ZERO,
+                    known: TOGETHER,
                     is_sure: true,
                     is_excluded: false,
                 },
@@ -556,6 +566,7 @@ mod tests {
                     }
                 }
                 node.heard.is_sure |= !node.is_mute;
+                node.heard.known += SECOND;
                 node.heard.silent = if node.is_mute {
                     node.heard.silent + SECOND
                 } else {
@@ -632,6 +643,19 @@ mod tests {
         cluster.tick();
         assert_eq!(cluster.owners(), ["a", "b", "c"]);
         cluster.ticks(30);
+        assert_eq!(cluster.steps, [Step::Begin]);
+    }
+
+    #[test]
+    fn nodes_that_come_in_different_seconds_begin_together() {
+        let mut cluster = Simulation::default();
+        for (last, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            cluster.join(name, last);
+            cluster.node(name).heard.known = Duration::ZERO;
+            cluster.ticks(2);
+        }
+        cluster.ticks(30);
+        assert_eq!(cluster.owners(), ["a", "b", "c"]);
         assert_eq!(cluster.steps, [Step::Begin]);
     }
 
@@ -754,10 +778,13 @@ mod tests {
     fn the_first_owners_may_take_some_seconds_each() {
         let mut cluster = Simulation::with(&["a", "b", "c"]);
         cluster.node("b").follows = false;
-        cluster.ticks(8);
+        cluster.ticks(2);
+        cluster.join("d", 9);
+        cluster.node("d").follows = false;
+        cluster.ticks(6);
         cluster.node("b").follows = true;
         cluster.ticks(30);
-        assert_eq!(cluster.steps, [Step::Begin]);
+        assert_eq!(cluster.steps, [Step::Begin, Step::List]);
         let mut cluster = Simulation::with(&["a", "b", "c"]);
         cluster.node("b").follows = false;
         cluster.ticks(2 * FENCE.as_secs() as usize);
