@@ -505,7 +505,7 @@ mod tests {
     #[test]
     fn a_version_has_one_format() {
         let digest = digest(&encode(&update()).unwrap());
-        assert_eq!((VERSION, digest), (1, 0x2bc1_36b5_77a6_dce6), "{digest:#x}");
+        assert_eq!((VERSION, digest), (2, 0xe0fa_b78f_0508_bb87), "{digest:#x}");
     }
 
     fn decode(update: &Update) -> Result<Update, WireError> {
