@@ -494,7 +494,10 @@ fn an_agent_that_cannot_go_live_ends_and_the_next_one_serves_by_the_same_proxy()
         .within(&node.node().namespace)
         .start_unready()
         .unwrap();
-    agent.wait_for("listening").unwrap();
+    // What is in the kernel is prepared by then.
+    eventually("the agent waits for a proxy", || {
+        agent.log().iter().any(|line| line["listener"] == "link")
+    });
     // As another process does that changes the pins and hangs.
     let pins = node.node().namespace.run(|| {
         let links = std::fs::File::open("/sys/fs/bpf/forebay/links").unwrap();
