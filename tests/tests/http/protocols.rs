@@ -328,7 +328,7 @@ async fn an_idle_connection_that_the_proxy_ends_hears_a_goodbye() {
 }
 
 /// A whole body each way at once, in pieces of many sizes; the library ends connections that bring very
-/// many of a few bytes. curl fails about once in a thousand such exchanges.
+/// many of a few bytes. curl was seen to fail in such an exchange, rarely.
 #[tokio::test]
 async fn an_upload_over_http2_comes_back_whole_while_it_is_sent() {
     let origin = origin();
