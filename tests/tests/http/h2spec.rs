@@ -105,6 +105,12 @@ fn read(report: &str) -> Vec<Case> {
             && let Some(case) = cases.last_mut()
         {
             case.failure = Some(line.to_owned());
+        } else if !line.starts_with('<')
+            && let Some(failure) = cases.last_mut().and_then(|case| case.failure.as_mut())
+        {
+            // What was expected, one answer per line, and what came.
+            failure.push_str("; ");
+            failure.push_str(line);
         }
     }
     cases
