@@ -1,7 +1,8 @@
 //! EVENT: turns the objects of a cluster, or of a folder of manifests, into updates.
 //!
-//! `watch` → `index` (`kind`, `slice`, `kept`) → `annotation` (`globals`), `translate` → `publish`; [`kernel`] loads the
-//! BPF programs and updates their maps, of which a [`membership`] says who shares the virtual IPs. This package never reads bytes from clients.
+//! `watch` → `index` (`kind`, `slice`, `kept`) → `annotation` (`globals`), `translate` → `publish`.
+//! [`membership`] says which nodes share the virtual IPs; [`kernel`] loads the BPF programs and updates their
+//! maps. This package never reads bytes from clients.
 
 pub mod kernel;
 

@@ -171,17 +171,14 @@ async fn follow_file(
         };
         let path = file.path().display().to_string();
         let failed = match read {
-            Ok(membership) => match refusal(&kernel_part, &membership) {
-                Some(reason) => Some(format!("{path}: {reason}")),
-                None => {
-                    let failed = apply(&kernel_part, &membership).await.err();
-                    if failed.is_some() {
-                        // What is in the way, as another process that changes the pins, may go.
-                        file.repeat();
-                    }
-                    failed.map(|error| format!("{path}: {error:#}"))
+            Ok(membership) => {
+                let failed = change(&kernel_part, &path, &membership).await.err();
+                if failed.is_some() {
+                    // What is in the way, as another process that changes the pins, may go.
+                    file.repeat();
                 }
-            },
+                failed
+            }
             Err(error) => Some(format!("{:#}", anyhow::Error::from(error))),
         };
         tell(failed, &kernel_part, &trouble);
@@ -199,13 +196,8 @@ async fn follow_cluster(
         let latest = published.borrow_and_update().clone();
         match latest {
             Some(Ok(membership)) => {
-                failed = match refusal(&kernel_part, &membership) {
-                    Some(reason) => Some(format!("the published set: {reason}")),
-                    None => {
-                        let failed = apply(&kernel_part, &membership).await.err();
-                        failed.map(|error| format!("the published set: {error:#}"))
-                    }
-                };
+                let place = "the published set";
+                failed = change(&kernel_part, place, &membership).await.err();
             }
             Some(Err(reason)) => failed = Some(reason),
             None => {}
@@ -270,22 +262,28 @@ fn tell(failed: Option<String>, kernel_part: &KernelPart, trouble: &watch::Sende
     });
 }
 
-/// Why a set of nodes may not follow the one that is in force.
-fn refusal(kernel_part: &KernelPart, membership: &Membership) -> Option<String> {
-    let (epoch, before) = (membership.epoch, kernel_part.epoch());
-    // Who distributes files may be late with one: nodes must not go back to what others have left.
-    (epoch <= before && !kernel_part.is_steering_by(membership)).then(|| {
-        format!("its epoch is {epoch}, and {before} is in force; each change needs a higher one")
-    })
-}
-
-/// Puts other nodes in force.
-async fn apply(kernel_part: &KernelPart, membership: &Membership) -> anyhow::Result<()> {
+/// Puts a set of nodes that is said at `place` in force, unless it is.
+///
+/// # Errors
+/// Why it is not, for a person.
+async fn change(
+    kernel_part: &KernelPart,
+    place: &str,
+    membership: &Membership,
+) -> Result<(), String> {
     if kernel_part.is_steering_by(membership) {
         return Ok(());
     }
-    kernel_part.apply(membership).await?;
-    let (epoch, owners) = (membership.epoch, membership.owners.current());
+    let (epoch, before) = (membership.epoch, kernel_part.epoch());
+    // Who distributes files may be late with one: nodes must not go back to what others have left.
+    if epoch <= before {
+        return Err(format!(
+            "{place}: its epoch is {epoch}, and {before} is in force; each change needs a higher one"
+        ));
+    }
+    let applied = kernel_part.apply(membership).await;
+    applied.map_err(|error| format!("{place}: {:#}", anyhow::Error::from(error)))?;
+    let owners = membership.owners.current();
     tracing::info!(epoch, ?owners, next = ?membership.owners.next(), "the nodes changed");
     Ok(())
 }

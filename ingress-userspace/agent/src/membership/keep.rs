@@ -58,27 +58,25 @@ impl Keeping {
     async fn say(&mut self, report: &Report) -> Result<(), kube::Error> {
         let leases = self.cluster.leases();
         let name = lease_name(&self.node);
-        if self.last.is_none() {
-            self.last = leases.get_opt(&name).await?;
-        }
-        if let Some(last) = self.last.take() {
-            let now = Instant::now();
-            // Otherwise looked at anew the next time.
-            if !self.may_speak(&last, report, now) {
-                return Ok(());
-            }
-            self.last = Some(last);
+        // Taken: after a failure, and while others speak, it is read anew.
+        let last = match self.last.take() {
+            Some(last) => Some(last),
+            None => leases.get_opt(&name).await?,
+        };
+        if let Some(last) = &last
+            && !self.may_speak(last, report, Instant::now())
+        {
+            return Ok(());
         }
         let mut lease = report.lease(&self.node, &self.holder, LOST.as_secs() as i32);
         let params = PostParams::default();
-        let written = match &self.last {
+        let written = match last {
             Some(last) => {
-                lease.metadata.resource_version = last.metadata.resource_version.clone();
+                lease.metadata.resource_version = last.metadata.resource_version;
                 leases.replace(&name, &params, &lease).await
             }
             None => leases.create(&params, &lease).await,
         };
-        self.last = None;
         self.last = Some(written?);
         self.has_spoken |= report.state != NodeState::Joining;
         Ok(())

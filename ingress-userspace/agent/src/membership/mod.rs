@@ -21,4 +21,4 @@ pub use follow::{Published, follow};
 pub use keep::{Keeping, keep};
 pub use nodes::{LONGEST, Membership, MembershipError, NamedNode, is_of_a_host};
 pub use operator::operate;
-pub use report::{NodeState, Report, fingerprint};
+pub use report::{NodeState, Report};

@@ -42,7 +42,7 @@ pub struct Report {
     pub state: NodeState,
     /// The set of nodes that it steers by; zero for none.
     pub epoch: u64,
-    /// Of its hash seed, from [`fingerprint`].
+    /// Tells its hash seed from others: eight hexadecimal digits.
     pub seed: String,
     /// The header that it reads and writes between outer and inner packets.
     pub encapsulation: u8,
@@ -137,7 +137,7 @@ pub(super) fn holder(lease: &Lease) -> Option<&str> {
 }
 
 /// Tells two seeds apart, and neither from the text: eight hexadecimal digits of SHA-256.
-pub fn fingerprint(seed: u64) -> String {
+fn fingerprint(seed: u64) -> String {
     let digest = digest(&SHA256, &seed.to_be_bytes());
     let bytes = digest.as_ref().iter().take(4);
     bytes.map(|byte| format!("{byte:02x}")).collect()
