@@ -33,6 +33,15 @@ fn origin() -> Origin {
     Origin::start("pod-1", ([127, 0, 0, 1], 0).into()).unwrap()
 }
 
+/// A proxy with a route to `origin`, and the certificate of its host.
+fn certified(origin: &Origin) -> (Proxy, Vec<u8>) {
+    let endpoints = [origin.address()];
+    let cluster = Cluster::default();
+    let mut cluster = cluster.route("shop.example", "/", "web", &endpoints, Policy::default());
+    let certificate = cluster.certificate("shop.example");
+    (Proxy::start(&cluster.0), certificate)
+}
+
 /// A client that trusts one certificate and offers `protocols`.
 fn connector(trusted: &[u8], protocols: &[&[u8]]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
@@ -127,15 +136,7 @@ async fn a_new_certificate_is_served_while_old_connections_go_on() {
 #[tokio::test]
 async fn other_names_get_the_default_certificate() {
     let origin = origin();
-    let mut cluster = Cluster::default().route(
-        "shop.example",
-        "/",
-        "web",
-        &[origin.address()],
-        Policy::default(),
-    );
-    let certificate = cluster.certificate("shop.example");
-    let proxy = Proxy::start(&cluster.0);
+    let (proxy, certificate) = certified(&origin);
     let error = tls(&connector(&certificate, &[]), proxy.https, "other.example")
         .await
         .unwrap_err();
@@ -145,15 +146,7 @@ async fn other_names_get_the_default_certificate() {
 #[tokio::test]
 async fn http2_is_chosen_by_alpn_and_says_https() {
     let origin = origin();
-    let mut cluster = Cluster::default().route(
-        "shop.example",
-        "/",
-        "web",
-        &[origin.address()],
-        Policy::default(),
-    );
-    let certificate = cluster.certificate("shop.example");
-    let proxy = Proxy::start(&cluster.0);
+    let (proxy, certificate) = certified(&origin);
     let stream = tls(
         &connector(&certificate, &[b"h2", b"http/1.1"]),
         proxy.https,
@@ -309,15 +302,7 @@ fn a_preface_that_comes_byte_by_byte_is_still_http2() {
 #[tokio::test]
 async fn an_idle_connection_that_the_proxy_ends_hears_a_goodbye() {
     let origin = origin();
-    let mut cluster = Cluster::default().route(
-        "shop.example",
-        "/",
-        "web",
-        &[origin.address()],
-        Policy::default(),
-    );
-    let certificate = cluster.certificate("shop.example");
-    let proxy = Proxy::start(&cluster.0);
+    let (proxy, certificate) = certified(&origin);
     let mut idle = tls(&connector(&certificate, &[]), proxy.https, "shop.example")
         .await
         .unwrap();
@@ -332,15 +317,7 @@ async fn an_idle_connection_that_the_proxy_ends_hears_a_goodbye() {
 #[tokio::test]
 async fn an_upload_over_http2_comes_back_whole_while_it_is_sent() {
     let origin = origin();
-    let mut cluster = Cluster::default().route(
-        "shop.example",
-        "/",
-        "web",
-        &[origin.address()],
-        Policy::default(),
-    );
-    let certificate = cluster.certificate("shop.example");
-    let proxy = Proxy::start(&cluster.0);
+    let (proxy, certificate) = certified(&origin);
     let connector = connector(&certificate, &[b"h2"]);
     let sent: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
     let sent = Bytes::from(sent);

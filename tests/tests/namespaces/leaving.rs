@@ -9,7 +9,7 @@ use std::{
         fd::OwnedFd,
         unix::{fs::PermissionsExt as _, net::UnixStream},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
@@ -78,6 +78,26 @@ impl Alone {
         let vip = VIP.to_string();
         self.plain()
             .args(&["--vip", &vip, "--xdp-interface", "eth0"])
+    }
+
+    /// Where an agent and its proxy meet.
+    fn link(&self) -> PathBuf {
+        self.folder.path().join("link.sock")
+    }
+
+    fn agent(&self) -> Launch {
+        let (vip, link) = (VIP.to_string(), self.link());
+        Launch::of("agent", &["--link", link.to_str().unwrap()])
+            .args(&["--manifests", self.folder.path().to_str().unwrap()])
+            .args(&["--vip", &vip, "--xdp-interface", "eth0"])
+            .args(&["--metrics", "off", "--node-name", &self.node().name])
+            .within(&self.node().namespace)
+    }
+
+    fn proxy(&self) -> Launch {
+        Launch::of("proxy", &["--link", self.link().to_str().unwrap()])
+            .args(&["--metrics", "off", "--workers", "2"])
+            .within(&self.node().namespace)
     }
 
     /// What the client gets from the virtual IP.
@@ -223,22 +243,11 @@ fn a_process_that_ends_gives_the_virtual_ips_to_ordinary_sockets_and_keeps_its_r
 #[test]
 fn a_proxy_keeps_its_virtual_ips_under_an_agent_that_cannot_steer_until_it_ends() {
     let Some(node) = Alone::new() else { return };
-    let (vip, folder) = (VIP.to_string(), node.folder.path());
-    let link = folder.join("link.sock");
-    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
-    let agent = || {
-        Launch::of("agent", &at)
-            .args(&["--manifests", folder.to_str().unwrap()])
-            .args(&["--vip", &vip, "--xdp-interface", "eth0"])
-            .args(&["--node-name", &node.node().name])
-            .within(&node.node().namespace)
-    };
-    let mut first = agent().start_unready().unwrap();
-    let proxy = Launch::of("proxy", &at).args(&["--workers", "2"]);
-    let mut proxy = proxy.within(&node.node().namespace).start().unwrap();
+    let mut first = node.agent().start_unready().unwrap();
+    let mut proxy = node.proxy().start().unwrap();
     node.assert_served("steered");
     first.kill();
-    let second = agent().wrapped_by(&BARE).start_unready().unwrap();
+    let second = node.agent().wrapped_by(&BARE).start_unready().unwrap();
     second.wait_for("a proxy is there").unwrap();
     assert!(node.is_steered(), "{}", second.log_text());
     node.assert_served("under an agent that cannot steer");
@@ -304,18 +313,10 @@ impl Hostile {
 #[test]
 fn an_agent_outlives_a_proxy_that_makes_its_sockets_accept_nothing() {
     let Some(node) = Alone::new() else { return };
-    let (vip, folder) = (VIP.to_string(), node.folder.path());
-    let link = folder.join("link.sock");
-    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
-    let agent = Launch::of("agent", &at)
-        .args(&["--manifests", folder.to_str().unwrap()])
-        .args(&["--vip", &vip, "--xdp-interface", "eth0"])
-        .args(&["--node-name", &node.node().name])
-        .within(&node.node().namespace);
-    let agent = agent.start_unready().unwrap();
+    let agent = node.agent().start_unready().unwrap();
     agent.wait_for("listening").unwrap();
     for end in [None, Some(FromProxy::Closed)] {
-        let mut hostile = Hostile::connect(&link);
+        let mut hostile = Hostile::connect(&node.link());
         for socket in &hostile.sockets {
             rustix::net::shutdown(socket, Shutdown::Both).unwrap();
         }
@@ -326,8 +327,7 @@ fn an_agent_outlives_a_proxy_that_makes_its_sockets_accept_nothing() {
         hostile.wait_for_end();
         assert_eq!(agent.status().unwrap()["proxy"], "away");
     }
-    let proxy = Launch::of("proxy", &at).args(&["--workers", "2"]);
-    let _proxy = proxy.within(&node.node().namespace).start().unwrap();
+    let _proxy = node.proxy().start().unwrap();
     node.assert_served("by the next proxy");
 }
 
@@ -406,18 +406,9 @@ fn ordinary_sockets_get_the_connections_that_a_later_process_steers_no_more() {
 #[test]
 fn an_agent_gives_the_virtual_ips_up_whether_it_or_its_proxy_is_told_to_end_first() {
     let Some(node) = Alone::new() else { return };
-    let (vip, folder) = (VIP.to_string(), node.folder.path());
-    let link = folder.join("link.sock");
-    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
-    let mut agent = Launch::of("agent", &at)
-        .args(&["--manifests", folder.to_str().unwrap()])
-        .args(&["--vip", &vip, "--xdp-interface", "eth0"])
-        .args(&["--node-name", &node.node().name])
-        .within(&node.node().namespace)
-        .start_unready()
-        .unwrap();
-    let proxy = Launch::of("proxy", &at).args(&["--workers", "2", "--lame-duck", "0s"]);
-    let mut proxy = proxy.within(&node.node().namespace).start().unwrap();
+    let mut agent = node.agent().start_unready().unwrap();
+    let proxy = node.proxy().args(&["--lame-duck", "0s"]);
+    let mut proxy = proxy.start().unwrap();
     let held = node.hold();
     let fallen_back = node.steering().args(&SOCKETS).wrapped_by(&BARE);
     let fallen_back = fallen_back.start_unready().unwrap();
@@ -484,16 +475,7 @@ fn detach_says_it_where_it_may_not_look() {
 #[test]
 fn an_agent_that_cannot_go_live_ends_and_the_next_one_serves_by_the_same_proxy() {
     let Some(node) = Alone::new() else { return };
-    let (vip, folder) = (VIP.to_string(), node.folder.path());
-    let link = folder.join("link.sock");
-    let at = ["--link", link.to_str().unwrap(), "--metrics", "off"];
-    let mut agent = Launch::of("agent", &at)
-        .args(&["--manifests", folder.to_str().unwrap()])
-        .args(&["--vip", &vip, "--xdp-interface", "eth0"])
-        .args(&["--node-name", &node.node().name])
-        .within(&node.node().namespace)
-        .start_unready()
-        .unwrap();
+    let mut agent = node.agent().start_unready().unwrap();
     // What is in the kernel is prepared by then.
     eventually("the agent waits for a proxy", || {
         agent.log().iter().any(|line| line["listener"] == "link")
@@ -504,11 +486,7 @@ fn an_agent_that_cannot_go_live_ends_and_the_next_one_serves_by_the_same_proxy()
         links.lock().unwrap();
         links
     });
-    let proxy = Launch::of("proxy", &at).args(&["--workers", "2"]);
-    let proxy = proxy
-        .within(&node.node().namespace)
-        .start_unready()
-        .unwrap();
+    let proxy = node.proxy().start_unready().unwrap();
     assert!(!agent.wait().unwrap().success());
     drop(pins);
     agent.restart_unready().unwrap();

@@ -8,8 +8,8 @@ use std::{
 use ingress_ebpf::owners::{Nodes, Owners};
 use ingress_lab::{
     eventually,
-    forebay::{Launch, binary},
-    lab::{self, CLIENT, Clients, Cluster, Lab, NextHop, Steering, VIP, VIP6},
+    forebay::binary,
+    lab::{self, CLIENT, Clients, Cluster, NextHop, Steering, VIP, VIP6},
     skipped,
 };
 
@@ -193,36 +193,6 @@ fn connections_of_a_node_that_leaves_at_once_are_lost() {
         "{broken:?}"
     );
     assert_eq!(broken.len(), nodes["n3"]);
-}
-
-#[test]
-fn an_agent_without_a_proxy_of_its_own_follows_the_file_of_nodes_too() {
-    if let Err(reason) = lab::available() {
-        return skipped(&reason);
-    }
-    let lab = Lab::new(NextHop::Single).unwrap();
-    let (node, folder) = (&lab.nodes[0], tempfile::tempdir().unwrap());
-    let at = |name: &str| folder.path().join(name).display().to_string();
-    let write = |epoch| std::fs::write(at("nodes"), nodes(&Owners::of(IDS), epoch)).unwrap();
-    write(1);
-    let link = ["--link", &at("link.sock"), "--metrics", "off"];
-    let agent = Launch::of("agent", &link)
-        .args(&["--manifests", &at(""), "--nodes-file", &at("nodes")])
-        .args(&["--vip", &VIP.to_string(), "--xdp-interface", "eth0"])
-        .args(&["--node-name", &node.name, "--hash-seed", "7"])
-        .within(&node.namespace)
-        .start_unready()
-        .unwrap();
-    let proxy = Launch::of("proxy", &link).args(&["--workers", "1"]);
-    let _proxy = proxy.within(&node.namespace).start().unwrap();
-    for epoch in [1, 2] {
-        write(epoch);
-        eventually("the agent steers by the file", || {
-            let metrics = agent.metrics().unwrap();
-            metrics.sum("forebay_steer_epoch", &[])
-                == Some(f64::from(u32::try_from(epoch).unwrap()))
-        });
-    }
 }
 
 #[test]
