@@ -136,6 +136,8 @@ impl Publisher {
                         return;
                     }
                 }
+                () = sleep_until(self.report.log_due().unwrap_or_else(Instant::now)),
+                    if self.report.log_due().is_some() => self.report.log_left_out(),
                 () = self.updates.closed() => return,
             }
         }

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio::time::Instant;
+
 use super::translate::Book;
 use ingress_model::Problem;
 
@@ -40,6 +42,18 @@ impl Report {
     pub fn skipped(&self) -> BTreeMap<String, u64> {
         let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
         skipped.clone()
+    /// When the log is to say how many problems it has left out.
+    pub(super) fn log_due(&self) -> Option<Instant> {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.log_due()
+    }
+
+    /// Says so.
+    pub(super) fn log_left_out(&self) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.log_left_out(Instant::now());
+    }
+
     }
 
     pub(super) fn set_skipped(&self, skipped: BTreeMap<String, u64>) {

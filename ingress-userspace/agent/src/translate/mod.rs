@@ -3,7 +3,7 @@
 //!
 //! `class` (whose is it?) → `ingress` (one `claim`) → `host`, with `patterns` and `certificates`;
 //! `backends` apart, and `named` for Secrets to be followed. `State` knows what depends on what, so that a change costs what it touches;
-//! `book` keeps what is wrong.
+//! `book` keeps what is wrong, and logs it as far as `quota` has lines for it.
 
 mod backends;
 mod book;
@@ -15,6 +15,7 @@ mod host;
 mod ingress;
 mod named;
 mod patterns;
+mod quota;
 mod room;
 
 use std::{
