@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use super::{
     kept::{Item, Unread},
     kind::{Changed, Key, Objects},
+    shelf::{self, SPARE, Shelf, UNKNOWN},
 };
 use ingress_model::{ObjectName, Problem};
 
@@ -72,6 +73,8 @@ pub(super) struct Index {
     secrets: BTreeMap<ObjectName, Expected>,
     /// Secrets that were expected so far, each as often as it was.
     expected: u64,
+    /// Secrets that nobody names.
+    shelf: Shelf,
 }
 
 /// Secrets to be followed by name. One with another number than before is to be told again: whoever
@@ -142,6 +145,11 @@ impl Index {
                 changed
             }
             Event::Secret(name, secret) => {
+                if let Some(secret) = &secret
+                    && self.secrets.contains_key(&name)
+                {
+                    self.fill(&name, secret);
+                }
                 let item = secret.map(|object| Item { object, file: None });
                 match self.secrets.get_mut(&name) {
                     Some(expected) => {
@@ -200,6 +208,58 @@ impl Index {
     /// What is known of an external name; `None` before it was looked up.
     pub(super) fn addresses(&self, name: &str) -> Option<&Addresses> {
         self.addresses.get(name)
+    }
+
+    /// A Secret of the watched type of which all is kept.
+    pub(super) fn whole_secret(&self, name: &ObjectName) -> Option<&Item<Secret>> {
+        let item = self.objects.secrets.find(name)?;
+        Some(item).filter(|item| !is_bare(item))
+    }
+
+    /// A Secret of the watched type of which only the name and the version are kept.
+    pub(super) fn bare_secret(&self, name: &ObjectName) -> Option<&Item<Secret>> {
+        let item = self.objects.secrets.find(name)?;
+        Some(item).filter(|item| is_bare(item))
+    }
+
+    /// Keeps as much of each of these Secrets as there is room for; all of those that somebody names.
+    /// `is_named` is `None` while nobody knows.
+    pub(super) fn settle_secrets(
+        &mut self,
+        secrets: &BTreeSet<ObjectName>,
+        is_named: Option<&dyn Fn(&ObjectName) -> bool>,
+    ) {
+        let limit = is_named.map_or(UNKNOWN, |_| SPARE);
+        let is_named = |name: &&ObjectName| is_named.is_some_and(|is_named| is_named(name));
+        let (named, others): (Vec<_>, Vec<_>) = secrets.iter().partition(is_named);
+        for name in named {
+            self.shelf.take_out(name);
+        }
+        for name in others {
+            let Some(item) = self.objects.secrets.find(name) else {
+                self.shelf.take_out(name);
+                continue;
+            };
+            if is_bare(item) {
+                self.shelf.note_bare(name);
+            } else if !self.shelf.place(name, shelf::size(&item.object), limit) {
+                let bare = Arc::new(shelf::bare(&item.object));
+                self.objects.secrets.keep_as(name, bare);
+            }
+        }
+    }
+
+    /// How many Secrets there are of which only the name is kept, because nobody names them.
+    pub(super) fn bare_secrets(&self) -> usize {
+        self.shelf.bare()
+    }
+
+    /// Keeps all of a Secret that was read by name, if it is one of which only the name was kept.
+    fn fill(&mut self, name: &ObjectName, secret: &Arc<Secret>) {
+        let same = |bare: &Item<Secret>| bare.object.metadata.uid == secret.metadata.uid;
+        if self.bare_secret(name).is_some_and(same) {
+            self.objects.secrets.keep_as(name, Arc::clone(secret));
+        }
     }
 
     /// A Secret that is followed by name.
@@ -290,6 +350,11 @@ impl Index {
         let now = now.map(Box::from);
         self.externals.assign(service, now);
     }
+}
+
+/// Whether next to nothing is kept of a Secret; of what is in a file, all is.
+fn is_bare(item: &Item<Secret>) -> bool {
+    item.file.is_none() && shelf::is_bare(&item.object)
 }
 
 /// The name that an ExternalName Service stands for.

@@ -104,6 +104,13 @@ impl<T> Kept<T> {
         self.items.get(name)
     }
 
+    /// Keeps less, or more, of the same version of the object called `name`.
+    pub(super) fn keep_as(&mut self, name: &ObjectName, object: Arc<T>) {
+        if let Some(item) = self.items.get_mut(name) {
+            item.object = object;
+        }
+    }
+
     /// Why the object called `name` cannot be read now.
     pub(super) fn unread(&self, name: &ObjectName) -> Option<&Unread> {
         self.unread.get(name)

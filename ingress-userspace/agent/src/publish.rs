@@ -14,12 +14,12 @@ use tokio::{
 use super::{
     index::{Event, Index, Wish},
     kind::Key,
-    report::Report,
+    report::{Report, UNNAMED_SECRETS},
     settings::Settings,
     translate::State,
     watch::names::Names,
 };
-use ingress_model::Update;
+use ingress_model::{ObjectName, Update};
 
 /// Two updates are at least this far apart: what comes in between becomes one. Nothing waits after
 /// a pause.
@@ -160,6 +160,7 @@ impl Publisher {
 
     async fn publish(&mut self) -> Result<(), Gone> {
         if !self.index.complete() {
+            self.settle_secrets();
             return Ok(());
         }
         let now = Instant::now();
@@ -167,6 +168,7 @@ impl Publisher {
         let update = self
             .state
             .apply(&self.index, std::mem::take(&mut self.dirty));
+        self.settle_secrets();
         if let Some(names) = self.state.take_externals() {
             self.names.send_replace(names);
         }
@@ -181,6 +183,10 @@ impl Publisher {
         if let foreign @ 1.. = self.state.foreign() {
             let kind = "networking.k8s.io/v1/Ingress of another class".to_owned();
             *skipped.entry(kind).or_default() += u64::try_from(foreign).unwrap_or(u64::MAX);
+        }
+        if let bare @ 1.. = self.index.bare_secrets() {
+            let count = u64::try_from(bare).unwrap_or(u64::MAX);
+            skipped.insert(UNNAMED_SECRETS.to_owned(), count);
         }
         self.report.set_skipped(skipped);
         if (is_first || self.held.is_some())
@@ -198,6 +204,24 @@ impl Publisher {
             return Ok(());
         }
         self.send(update).await
+    }
+
+    /// Lets go of Secrets that nobody names and for which there is no room.
+    fn settle_secrets(&mut self) {
+        if self.secrets.is_none() {
+            return;
+        }
+        if self.last.is_none() {
+            let secret = |key: &Key| match key {
+                Key::Secret(name) => Some(name.clone()),
+                _ => None,
+            };
+            let told = self.dirty.iter().filter_map(secret).collect();
+            return self.index.settle_secrets(&told, None);
+        }
+        let touched = self.state.take_touched_secrets();
+        let is_named = |name: &ObjectName| self.state.names_secret(name);
+        self.index.settle_secrets(&touched, Some(&is_named));
     }
 
     /// How long the first update waits for what it lacks; `None` if it lacks nothing.
@@ -232,8 +256,6 @@ mod tests {
             ServiceBackendPort,
         },
     };
-
-    use ingress_model::ObjectName;
 
     use super::{
         super::{

@@ -290,6 +290,13 @@ pub(super) fn expose_source(
                     (vec![("severity", "error")], count(errors)),
                 ],
             );
+            let unnamed = i64::try_from(report.unnamed_secrets()).unwrap_or(i64::MAX);
+            gauge(
+                exposition,
+                "forebay_unnamed_secrets",
+                "Secrets that no Ingress names and that are kept by name alone, because their namespace has many of them.",
+                &[(vec![], unnamed)],
+            );
         }
         gauge(
             exposition,

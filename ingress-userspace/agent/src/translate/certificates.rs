@@ -31,6 +31,9 @@ pub(super) enum CertificateError {
     /// It may exist: nobody looks.
     #[error("is not of type kubernetes.io/tls, and Forebay already follows {LIMIT} such Secrets")]
     Unfollowed,
+    /// It exists: nobody looks yet.
+    #[error("is not read yet: Forebay already reads {LIMIT} Secrets by name")]
+    Waiting,
     /// It may exist: there is no answer yet.
     #[error("has not been read yet")]
     Unread,
@@ -187,6 +190,28 @@ impl Known {
         let error = Some(CertificateError::Unread);
         let known = before.unwrap_or_else(|| Self::without(CertificateError::Unread));
         Self { error, ..known }
+    }
+
+    /// One of which only the name is kept, until it was read by name. What `before` had stays, unless that
+    /// was another object.
+    pub(super) fn waiting(bare: &Item<Secret>, lacks_room: bool, before: Option<Self>) -> Self {
+        let uid: Box<str> = bare
+            .object
+            .metadata
+            .uid
+            .as_deref()
+            .unwrap_or_default()
+            .into();
+        let same = before.filter(|before| before.uid == uid);
+        Self {
+            uid,
+            good: same.and_then(|before| before.good),
+            error: Some(if lacks_room {
+                CertificateError::Waiting
+            } else {
+                CertificateError::Unread
+            }),
+        }
     }
 
     fn is_unread(&self) -> bool {

@@ -71,6 +71,8 @@ pub(super) struct State {
     secrets: BTreeMap<ObjectName, Used<Known>>,
     /// Hosts that keep the certificate of a Secret until the one that is to follow was read.
     held: BTreeMap<HostPattern, ObjectName>,
+    /// Those that were told, or that others name than before.
+    touched: BTreeSet<ObjectName>,
     /// Secrets that no claim names any more; maybe a host keeps the certificate.
     unused: BTreeSet<ObjectName>,
     /// Those of them to be followed by name; `None` where the source has all Secrets.
@@ -148,6 +150,7 @@ impl State {
             rooms: Rooms::default(),
             secrets: BTreeMap::new(),
             held: BTreeMap::new(),
+            touched: BTreeSet::new(),
             unused: BTreeSet::new(),
             named: None,
             patterns: Patterns::default(),
@@ -218,6 +221,7 @@ impl State {
                     }
                 }
                 Key::Secret(name) => {
+                    self.touched.insert(name.clone());
                     if self.secrets.contains_key(&name) {
                         dirty.secrets.insert(name.clone());
                         dirty.told.insert(name);
@@ -553,6 +557,18 @@ impl State {
         self.named.as_mut()?.take()
     }
 
+    /// The Secrets that were told since this was asked last, or that others name than before.
+    pub(super) fn take_touched_secrets(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Whether somebody names that Secret.
+    pub(super) fn names_secret(&self, name: &ObjectName) -> bool {
+        let used = self.secrets.get(name);
+        used.is_some_and(|used| !used.by.is_empty())
+            || self.settings.default_certificate.as_ref() == Some(name)
+    }
+
     /// Chooses again which Secrets are followed by name; what is known of those that differ is to
     /// be looked at.
     fn choose_named(&mut self, index: &Index, dirty: &mut Dirty) {
@@ -563,8 +579,8 @@ impl State {
         for name in &dirty.secrets {
             let used = self.secrets.get(name);
             let is_used = used.is_some_and(|used| !used.by.is_empty()) || default == Some(name);
-            let secrets = &index.objects.secrets;
-            let is_there = secrets.find(name).is_some() || secrets.unread(name).is_some();
+            let unread = index.objects.secrets.unread(name);
+            let is_there = index.whole_secret(name).is_some() || unread.is_some();
             named.want(name, is_used && !is_there);
         }
         dirty.secrets.extend(named.choose(default));
@@ -572,6 +588,7 @@ impl State {
 
     fn look_up_secrets(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {
         self.choose_named(index, dirty);
+        self.touched.extend(dirty.secrets.iter().cloned());
         // Each once: one may name thousands of Secrets and of hosts.
         let mut naming = BTreeSet::new();
         for name in std::mem::take(&mut dirty.secrets) {
@@ -599,12 +616,19 @@ impl State {
             let named = self.named.as_ref();
             let is_followed = named.is_some_and(|named| named.follows(&name));
             let by_name = || index.named_secret(&name).filter(|_| is_followed);
-            let item = index.objects.secrets.find(&name).or_else(by_name);
+            let item = index.whole_secret(&name).or_else(by_name);
             let unread_by_name = || index.unread_named(&name).filter(|_| is_followed);
             let unread = index.objects.secrets.unread(&name);
             let unread = unread.or_else(unread_by_name);
+            let lacks_room = || named.is_some_and(|named| named.lacks_room(&name));
             let known = match item {
-                None if named.is_some_and(|named| named.lacks_room(&name)) => Known::unfollowed(),
+                // Whatever is known of it stays: it is there, and about to be read.
+                None if let Some(bare) = index.bare_secret(&name)
+                    && unread.is_none() =>
+                {
+                    Known::waiting(bare, lacks_room(), used.found.clone())
+                }
+                None if lacks_room() => Known::unfollowed(),
                 None if is_followed && !index.has_asked_for(&name) => {
                     Known::unread(used.found.clone().filter(|_| !is_told))
                 }

@@ -14,6 +14,7 @@ use super::{
         index::{Addresses, Event},
         kept::{Change, Unread},
         kind::Kind,
+        shelf,
         watch::index_of,
     },
     *,
@@ -1822,6 +1823,9 @@ impl Cluster {
 
     fn look(&mut self, keys: BTreeSet<Key>) {
         let update = self.state.apply(&self.index, keys);
+        let touched = self.state.take_touched_secrets();
+        let is_named = |name: &ObjectName| self.state.names_secret(name);
+        self.index.settle_secrets(&touched, Some(&is_named));
         if let Some(named) = self.state.take_named_secrets() {
             self.index.expect_secrets(&named);
         }
@@ -1975,6 +1979,84 @@ fn a_host_keeps_its_certificate_no_longer_than_it_is_the_same_and_only_for_its_o
     cluster.look(keys);
     assert_eq!(cluster.served(), ["-", "-"]);
     assert_eq!(cluster.proxy.certificates, []);
+}
+
+/// Bytes of all Secrets of the watched type that are kept.
+fn kept(cluster: &Cluster) -> usize {
+    let secrets = cluster.index.objects.secrets.iter();
+    secrets.map(|(_, item)| shelf::size(&item.object)).sum()
+}
+
+#[test]
+fn of_secrets_that_nobody_names_little_is_kept_and_one_is_read_once_it_is_named() {
+    let one = ObjectName::new("default", "one");
+    let mut cluster = Cluster::new("[]");
+    cluster.typed("one", false);
+    for number in 0..40 {
+        let entry = k8s_openapi::ByteString(vec![b'x'; shelf::SPARE / 4]);
+        let secret = Secret {
+            data: Some([("tls.crt".to_owned(), entry)].into()),
+            ..Secret::default()
+        };
+        let name = ObjectName::new("default", format!("f{number}"));
+        let change = Change::Applied(name, Box::new(secret));
+        cluster.see(Event::Changed(Secret::changed(change)));
+    }
+    cluster.typed("one", true);
+    assert_eq!(kept(&cluster), shelf::SPARE);
+    assert_eq!(cluster.index.bare_secrets(), 37);
+    for _ in 0..2 {
+        cluster.web("[{secretName: one}]");
+        assert_eq!(cluster.served(), ["-", "-"]);
+        assert!(cluster.state.named_secrets().eq([&one]));
+        assert!(
+            cluster
+                .problems()
+                .iter()
+                .all(|it| it.contains("not been read yet"))
+        );
+        cluster.by_name("one", true);
+        assert_eq!(cluster.served(), ["one", "one"]);
+        assert_eq!(cluster.problems(), Vec::<String>::new());
+        assert_eq!(cluster.state.named_secrets().count(), 0, "the watch has it");
+        assert!(kept(&cluster) > shelf::SPARE, "somebody names it");
+        cluster.web("[]");
+        assert_eq!(kept(&cluster), shelf::SPARE);
+    }
+    // There is room once others are gone.
+    for number in 0..40 {
+        let gone = Change::<Secret>::Deleted(ObjectName::new("default", format!("f{number}")));
+        cluster.see(Event::Changed(Secret::changed(gone)));
+    }
+    cluster.typed("one", true);
+    cluster.web("[{secretName: one}]");
+    assert_eq!(cluster.served(), ["one", "one"]);
+    assert_eq!(cluster.index.bare_secrets(), 0);
+}
+
+#[test]
+fn a_certificate_in_force_stays_while_a_list_has_no_room_for_its_secret() {
+    let tls = "[{secretName: one}]";
+    let one = ObjectName::new("default", "one");
+    let mut cluster = Cluster::new(tls);
+    let bare = shelf::bare(&cluster.certificates["one"]);
+    let listed = |name: &str| {
+        let name = ObjectName::new("default", name);
+        let list = Change::Listed(vec![(name, Ok(bare.clone()))]);
+        Event::Changed(Secret::changed(list))
+    };
+    cluster.see(listed("one"));
+    assert_eq!(cluster.served(), ["one", "one"]);
+    assert!(cluster.state.named_secrets().eq([&one]));
+    // Nothing was said of it in time.
+    let given_up = cluster.index.give_up_secrets(cluster.index.expected());
+    cluster.look(given_up.into_iter().collect());
+    assert_eq!(cluster.served(), ["one", "one"]);
+    cluster.by_name("one", true);
+    assert_eq!(cluster.served(), ["one", "one"]);
+    assert_eq!(cluster.state.named_secrets().count(), 0);
+    cluster.see(listed("other"));
+    assert_eq!(cluster.served(), ["-", "-"], "it is gone");
 }
 
 #[test]

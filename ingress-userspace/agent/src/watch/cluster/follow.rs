@@ -19,6 +19,7 @@ use super::{
         index::{CERTIFICATE, CERTIFICATE_LIMIT, Event, SERVICE_LABEL, TOO_LARGE},
         kept::{Change, Unread},
         kind::Kind,
+        shelf::{self, Shelf, UNKNOWN},
     },
     failure::Failure,
     health::Health,
@@ -157,7 +158,7 @@ impl<T, S> Follower<S, T> {
     {
         let mut stream =
             answer::<K, _>("watch", self.server.open(&self.version, true, LIST)).await?;
-        let mut objects = BTreeMap::new();
+        let (mut objects, mut shelf) = (BTreeMap::new(), Shelf::default());
         loop {
             let Ok(next) = timeout(ANSWER, stream.next()).await else {
                 return Err(Failure::unanswered("the list stopped midway"));
@@ -166,10 +167,12 @@ impl<T, S> Follower<S, T> {
             self.health.heard(false);
             match event.map_err(|error| Failure::of::<K>("watch", &error))? {
                 WatchEvent::Added(sent) | WatchEvent::Modified(sent) => {
-                    objects.extend(self.keep(sent));
+                    let kept = self.keep(sent);
+                    objects.extend(kept.map(|kept| fit_in(&mut shelf, kept)));
                 }
                 WatchEvent::Deleted(sent) => {
                     if let Some((name, _)) = self.keep(sent) {
+                        shelf.take_out(&name);
                         objects.remove(&name);
                     }
                 }
@@ -190,12 +193,13 @@ impl<T, S> Follower<S, T> {
         S: Server<K, Stream = T>,
         T: futures_util::Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin,
     {
-        let mut objects = BTreeMap::new();
+        let (mut objects, mut shelf) = (BTreeMap::new(), Shelf::default());
         let mut token = None;
         loop {
             let page = answer::<K, _>("list", self.server.page(&self.version, token)).await?;
             self.health.heard(false);
-            objects.extend(page.items.into_iter().filter_map(|sent| self.keep(sent)));
+            let kept = page.items.into_iter().filter_map(|sent| self.keep(sent));
+            objects.extend(kept.map(|kept| fit_in(&mut shelf, kept)));
             token = page.metadata.continue_.filter(|token| !token.is_empty());
             if token.is_none() {
                 self.version = page
@@ -340,6 +344,23 @@ fn fit<K: Kind>(object: K) -> Result<K, Unread> {
         uid: object.uid().map(String::into),
         error: TOO_LARGE.into(),
     })
+}
+
+/// Keeps only the name of a Secret for which a list has no room in its namespace: it is read by name, if
+/// somebody names it.
+pub(super) fn fit_in<K: Kind>(
+    shelf: &mut Shelf,
+    (name, object): (ObjectName, Result<K, Unread>),
+) -> (ObjectName, Result<K, Unread>) {
+    let mut object = object;
+    let any: Option<&mut dyn Any> = object.as_mut().ok().map(|object| object as _);
+    match any.and_then(|any| any.downcast_mut::<Secret>()) {
+        Some(secret) if !shelf.place(&name, shelf::size(secret), UNKNOWN) => {
+            *secret = shelf::bare(secret);
+        }
+        _ => {}
+    }
+    (name, object)
 }
 
 /// Frees what is never read; it can be most of an object. A map that is left empty goes, too: its

@@ -29,6 +29,7 @@ use super::{
         index::{Index, SERVICE_LABEL},
         kept::{Change, Unread},
         kind::Changed,
+        shelf::{self, Shelf, UNKNOWN},
         source::{Condition, SourceState},
         tests::settings,
         translate::State,
@@ -359,6 +360,28 @@ async fn annotations_are_kept_where_they_are_read_and_of_secrets_no_more_than_a_
         }
         _ => panic!("something else was said"),
     }
+}
+
+#[test]
+fn a_list_keeps_no_more_of_the_secrets_of_a_namespace_than_fits() {
+    let mut shelf = Shelf::default();
+    let mut kept = BTreeMap::<_, usize>::new();
+    let namespaces = std::iter::repeat_n("greedy", 100).chain(["modest"]);
+    for (number, namespace) in namespaces.enumerate() {
+        let name = ObjectName::new(namespace, number.to_string());
+        let entry = k8s_openapi::ByteString(vec![1; 200 * 1024]);
+        let mut secret = Secret {
+            data: Some([("tls.crt".to_owned(), entry)].into()),
+            ..Secret::default()
+        };
+        secret.metadata.uid = Some("u".to_owned());
+        let (_, secret) = follow::fit_in(&mut shelf, (name, Ok(secret)));
+        let secret = secret.unwrap();
+        assert_eq!(secret.metadata.uid.as_deref(), Some("u"));
+        *kept.entry(namespace).or_default() += shelf::size(&secret);
+    }
+    assert!(kept["greedy"] <= UNKNOWN && kept["greedy"] > UNKNOWN / 2);
+    assert_eq!(kept["modest"], 200 * 1024);
 }
 
 fn base64(bytes: &[u8]) -> serde_json::Value {
