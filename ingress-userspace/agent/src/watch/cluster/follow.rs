@@ -28,9 +28,8 @@ use super::{
 };
 use ingress_model::ObjectName;
 
-/// Any version will do: the server's cache answers.
-const ANY: &str = "0";
-/// Only the newest version will do.
+/// Only the newest version will do. Also at the start: a cache that lags, of one server among several, could
+/// bring back what an agent before this one, or its proxy, has seen come undone.
 const NEWEST: &str = "";
 /// A streamed list may take this long, as far as the server is concerned; ours is the limit on
 /// silence.
@@ -52,7 +51,7 @@ pub(super) async fn follow<K: Kind>(
         events: events.clone(),
         health,
         backoff: Backoff::default(),
-        version: ANY.to_owned(),
+        version: NEWEST.to_owned(),
         listed: false,
         streams_lists: true,
         stream: None,

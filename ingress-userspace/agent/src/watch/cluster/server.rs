@@ -52,7 +52,7 @@ pub(super) trait Server<K: Clone>: Send + Sync {
     /// Changes as they come.
     type Stream: Stream<Item = kube::Result<WatchEvent<Sent<K>>>> + Send + Unpin;
 
-    /// One page of a list that is no older than `since`: any at "0", the newest at "".
+    /// One page of a list that is no older than `since`: the newest at "".
     fn page(
         &self,
         since: &str,

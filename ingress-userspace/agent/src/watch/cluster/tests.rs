@@ -399,7 +399,7 @@ async fn a_watch_goes_on_after_the_last_bookmark_and_an_end_is_no_failure() {
     for expected in ["listed a", "applied b", "applied c"] {
         assert_eq!(run.change().await, expected);
     }
-    assert_eq!(run.requests(), ["list 0", "watch 7", "watch 30"]);
+    assert_eq!(run.requests(), ["list ", "watch 7", "watch 30"]);
     assert_eq!(run.status.borrow().kinds[0].restarts, 0);
 }
 
@@ -418,8 +418,8 @@ async fn a_relist_after_410_takes_nothing_away_before_it_is_complete_and_nothing
     run.until(degraded).await;
     assert_eq!(run.change().await, "listed ab");
     run.until(in_sync).await;
-    // "0" could be answered from a cache that is behind what was seen.
-    assert_eq!(run.requests(), ["list 0", "watch 7", "list ", "list "]);
+    // "0" could be answered from a cache that is behind what was seen, here or by an agent before.
+    assert_eq!(run.requests(), ["list ", "watch 7", "list ", "list "]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -453,7 +453,7 @@ async fn a_watch_that_is_answered_recovers_without_any_event() {
     run.until(in_sync).await;
     run.until(degraded).await;
     run.until(in_sync).await;
-    assert_eq!(run.requests(), ["list 0", "watch 7", "watch 7"]);
+    assert_eq!(run.requests(), ["list ", "watch 7", "watch 7"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -490,9 +490,9 @@ async fn lists_come_in_pages_where_the_server_knows_no_streamed_lists() {
         assert_eq!(
             run.requests(),
             [
-                "list 0",
-                "page 0 ",
-                "page 0 more",
+                "list ",
+                "page  ",
+                "page  more",
                 "watch 9",
                 "page  ",
                 "watch 12"
@@ -539,7 +539,7 @@ async fn a_server_that_makes_nothing_of_a_version_is_asked_for_a_list_ever_less_
         for _ in 0..10 {
             assert_eq!(run.change().await, "listed b", "{code}");
         }
-        let first = ["list 0", "page 0 ", "watch 7", "page  ", "watch 8"];
+        let first = ["list ", "page  ", "watch 7", "page  ", "watch 8"];
         assert_eq!(run.requests()[..5], first, "{code}");
         // 300 ms, doubled each time and varied by half.
         assert!(since.elapsed() > Duration::from_secs(60), "{code}");
