@@ -62,6 +62,8 @@ pub(super) struct Index {
     pub(super) problems: Vec<Problem>,
     /// Part of it may be any object: nobody knows its kind and name.
     pub(super) has_gaps: bool,
+    /// That part may be an IngressClass.
+    pub(super) hides_classes: bool,
     /// Objects of kinds that are not used, by `apiVersion/kind`.
     pub(super) skipped: BTreeMap<String, u64>,
     /// EndpointSlices, by Service.
@@ -177,10 +179,12 @@ impl Index {
                     objects,
                     problems,
                     has_gaps,
+                    hides_classes,
                     skipped,
                     ..
                 } = *index;
                 self.has_gaps = has_gaps;
+                self.hides_classes = hides_classes;
                 self.problems = problems;
                 self.skipped = skipped;
                 self.objects.mark_listed();

@@ -8,6 +8,8 @@ use std::{
 use ingress_model::{ObjectName, ObjectRef, Problem, Subject};
 use kube::Resource;
 
+use super::outline::Outline;
+
 /// One change of one kind of objects.
 #[derive(Debug)]
 pub(super) enum Change<T> {
@@ -22,12 +24,14 @@ pub(super) enum Change<T> {
 }
 
 /// Of an object that exists and cannot be read. Its last good version stays.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Unread {
     /// Which object it is: another one of its name leaves it nothing.
     pub(super) uid: Option<Box<str>>,
     /// Why.
     pub(super) error: Box<str>,
+    /// What can be read of an Ingress: it counts while there is no earlier version.
+    pub(super) outline: Option<Arc<Outline>>,
 }
 
 impl Unread {
@@ -46,6 +50,8 @@ impl Unread {
         let reference = ObjectRef::new(T::kind(&()), name.clone(), uid);
         let consequence = if stays {
             "its last good version stays in force"
+        } else if self.outline.is_some() {
+            "its hosts and paths answer 503, as far as they can be read; there is no earlier version"
         } else {
             "it is not served; there is no earlier version"
         };
@@ -125,7 +131,13 @@ impl<T> Kept<T> {
         self.listed = true;
     }
 
+    /// The names of all that exist, whether they can be read or not; some maybe twice.
+    pub(super) fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.items.keys().chain(self.unread.keys())
+    }
+
     /// All objects, by namespace and name.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&ObjectName, &Item<T>)> {
         self.items.iter()
     }

@@ -143,6 +143,8 @@ macro_rules! kinds {
                     self.configmaps.insert_unread(name, unread);
                 } else if kind == names::<IngressClass>().1 {
                     self.classes.insert_unread(name, unread);
+                } else if kind == names::<Ingress>().1 {
+                    self.ingresses.insert_unread(name, unread);
                 }
             }
 

@@ -1,6 +1,6 @@
 //! EVENT: turns the objects of a cluster, or of a folder of manifests, into updates.
 //!
-//! `watch` → `index` (`kind`, `slice`, `kept`, `shelf`) → `annotation` (`globals`), `translate` → `publish`.
+//! `watch` → `index` (`kind`, `slice`, `kept`, `outline`, `shelf`) → `annotation` (`globals`), `translate` → `publish`.
 //! [`membership`] says which nodes share the virtual IPs; [`kernel`] loads the BPF programs and updates their
 //! maps. This package never reads bytes from clients.
 
@@ -13,6 +13,7 @@ mod watch;
 mod index;
 mod kept;
 mod kind;
+mod outline;
 mod shelf;
 mod slice;
 

@@ -2,11 +2,18 @@
 
 use k8s_openapi::api::networking::v1::Ingress;
 
-use super::super::{index::Index, settings::Settings};
+use super::super::{index::Index, outline::CLASS_ANNOTATION, settings::Settings};
 use ingress_model::ObjectName;
 
-/// The annotation that named the class before there was a field for it.
-const LEGACY_ANNOTATION: &str = "kubernetes.io/ingress.class";
+/// Whose an Ingress is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Ours,
+    Others,
+    /// Ours by the name of its class, but there is such an IngressClass, or may be, and nobody knows what it
+    /// says. It is neither served openly nor left to broader rules.
+    Unclear,
+}
 
 /// The IngressClass on which it depends whose `ingress` is.
 pub(super) fn class(ingress: &Ingress) -> Option<&str> {
@@ -14,32 +21,43 @@ pub(super) fn class(ingress: &Ingress) -> Option<&str> {
     field.filter(|class| !class.is_empty())
 }
 
-/// Tells whether `ingress` asks for us.
+/// Tells whom `ingress` asks for.
 ///
 /// 1. `spec.ingressClassName` names an IngressClass with our controller; where no IngressClass of
 ///    that name exists, one of `--ingress-class`. A class with another controller is that
 ///    controller's, whatever it is called;
 /// 2. without the field, the legacy annotation names one of `--ingress-class`;
 /// 3. without either, `--watch-ingress-without-class`.
-pub(super) fn serves(ingress: &Ingress, index: &Index, settings: &Settings) -> bool {
+///
+/// Unless `knows_classes`, there may be an IngressClass that was never read.
+pub(super) fn whose(
+    ingress: &Ingress,
+    index: &Index,
+    settings: &Settings,
+    knows_classes: bool,
+) -> Whose {
     let field = ingress
         .spec
         .as_ref()
         .and_then(|spec| spec.ingress_class_name.as_deref());
     let annotations = ingress.metadata.annotations.as_ref();
     let annotation = annotations
-        .and_then(|annotations| annotations.get(LEGACY_ANNOTATION))
+        .and_then(|annotations| annotations.get(CLASS_ANNOTATION))
         .map(String::as_str);
     let by_name = |class: &str| settings.classes.iter().any(|name| name == class);
     let named = |class: &&str| !class.is_empty();
-    match (field.filter(named), annotation.filter(named)) {
-        (Some(class), _) => controller(class, index).map_or_else(
-            || by_name(class) && !is_unread(class, index),
-            |name| settings.controllers.iter().any(|ours| ours == name),
-        ),
+    let is_ours = match (field.filter(named), annotation.filter(named)) {
+        (Some(class), _) => match controller(class, index) {
+            Some(name) => settings.controllers.iter().any(|ours| ours == name),
+            None if by_name(class) && (!knows_classes || is_unread(class, index)) => {
+                return Whose::Unclear;
+            }
+            None => by_name(class),
+        },
         (None, Some(class)) => by_name(class),
         (None, None) => settings.watch_without_class,
-    }
+    };
+    if is_ours { Whose::Ours } else { Whose::Others }
 }
 
 /// Whether there is such an IngressClass and nobody knows whose it is.

@@ -26,11 +26,17 @@ const REGEX_CHARACTERS: &[char] = &[
     '^', '$', '*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\',
 ];
 
-/// Translates every rule that can be; what cannot is a problem and harms no other rule.
+/// Translates every rule that can be; what cannot is a problem and harms no other rule. All of them are
+/// denied for the reason `closed`, if there is one.
 ///
 /// A canary claims nothing of its own: as a rule like any other it could take the main Ingress's
 /// place, without the access control that only the main one has.
-pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>, base: &Base) -> Translated {
+pub(super) fn translate(
+    name: &ObjectName,
+    item: &Item<Ingress>,
+    base: &Base,
+    closed: Option<&'static str>,
+) -> Translated {
     #[cfg(test)]
     assert_ne!(name.name, "panics", "the bug that a test has put here");
     let mut claim = Claim::empty(name, item);
@@ -66,7 +72,9 @@ pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>, base: &Base) ->
     let mut writer = Writer {
         namespace: &name.namespace,
         subject,
-        denied: reading.denials.first().map(reason),
+        denied: closed
+            .map(Box::from)
+            .or_else(|| reading.denials.first().map(reason)),
         route: Arc::new(reading.policy.route.clone()),
         policy: reading.policy,
         problems: &mut problems,
@@ -92,7 +100,7 @@ pub(super) fn translate(name: &ObjectName, item: &Item<Ingress>, base: &Base) ->
         claim,
         problems,
         spoiled,
-        denied: !reading.denials.is_empty(),
+        denied: closed.is_some() || !reading.denials.is_empty(),
     }
 }
 

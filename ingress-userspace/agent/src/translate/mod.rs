@@ -31,6 +31,7 @@ use self::{
     book::Topic,
     certificates::{Known, Offers},
     claim::{Claim, Translated},
+    class::Whose,
     named::Named,
     patterns::Patterns,
     room::Rooms,
@@ -39,7 +40,9 @@ use super::{
     annotation::{Base, Denial, Prefixes},
     globals,
     index::Index,
+    kept::Item,
     kind::Key,
+    outline::Outline,
     settings::Settings,
     watch::names::Names,
 };
@@ -58,6 +61,8 @@ pub(super) struct State {
     last_good_globals: globals::LastGood,
     /// Once all was read: what cannot be read later was never in force.
     knows_globals: bool,
+    /// Once all was read that could be an IngressClass: as for the ConfigMap.
+    knows_classes: bool,
     epoch: u64,
     /// Ours, by name.
     claims: BTreeMap<ObjectName, Arc<Claim>>,
@@ -141,6 +146,7 @@ impl State {
             .0,
             last_good_globals: globals::LastGood::default(),
             knows_globals: false,
+            knows_classes: false,
             settings,
             epoch: 0,
             claims: BTreeMap::new(),
@@ -195,18 +201,15 @@ impl State {
         let knew_globals = self.knows_globals;
         self.knows_globals |= !index.has_gaps;
         let hears_of_globals = self.epoch == 0 || self.knows_globals != knew_globals;
-        if hears_of_globals && self.read_globals(index) {
-            ingresses.extend(index.objects.ingresses.iter().map(|(name, _)| name.clone()));
+        let knew_classes = self.knows_classes;
+        self.knows_classes |= !index.hides_classes;
+        let hears_of_classes = self.knows_classes != knew_classes;
+        if hears_of_globals && self.read_globals(index) || hears_of_classes {
+            ingresses.extend(index.objects.ingresses.names().cloned());
         }
         for key in changed {
             if !matches!(key, Key::Secret(_)) {
-                // A folder says it itself, and where.
-                let is_told = |unread: &Problem| {
-                    let mut told = index.problems.iter();
-                    told.any(|told| told.object == unread.object)
-                };
-                let unread = index.objects.problem(&key).filter(|it| !is_told(it));
-                self.note(Topic::Unread(key.clone()), unread.into_iter().collect());
+                self.note_unread(index, &key);
             }
             match key {
                 Key::Ingress(name) => drop(ingresses.insert(name)),
@@ -216,8 +219,7 @@ impl State {
                 Key::EndpointSlice(_) => {}
                 Key::ConfigMap(name) => {
                     if self.settings.configmap.as_ref() == Some(&name) && self.read_globals(index) {
-                        let all = index.objects.ingresses.iter();
-                        ingresses.extend(all.map(|(name, _)| name.clone()));
+                        ingresses.extend(index.objects.ingresses.names().cloned());
                     }
                 }
                 Key::Secret(name) => {
@@ -287,6 +289,16 @@ impl State {
         std::mem::replace(&mut self.base, base) != self.base
     }
 
+    /// Notes that an object cannot be read, if so. A folder says it itself, and where.
+    fn note_unread(&self, index: &Index, key: &Key) {
+        let is_told = |unread: &Problem| {
+            let mut told = index.problems.iter();
+            told.any(|told| told.object == unread.object)
+        };
+        let unread = index.objects.problem(key).filter(|it| !is_told(it));
+        self.note(Topic::Unread(key.clone()), unread.into_iter().collect());
+    }
+
     fn note(&self, topic: Topic, problems: Vec<Problem>) {
         // A panic elsewhere leaves the book whole: each topic is written in one step.
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,16 +320,43 @@ impl State {
 
     /// Translates one Ingress again, or forgets it.
     fn ingress(&mut self, index: &Index, name: &ObjectName, dirty: &mut Dirty) {
-        let item = index.objects.ingresses.find(name);
-        let is_ours = |item: &&_| class::serves(item, index, &self.settings);
-        let ours = item.filter(|item| is_ours(&&*item.object));
-        if item.is_some() && ours.is_none() {
+        let item = index.objects.ingresses.find(name).cloned();
+        let outline = outline(index, name).filter(|_| item.is_none());
+        let item = item.or_else(|| {
+            let object = Arc::clone(&outline?.ingress);
+            Some(Item { object, file: None })
+        });
+        let whose = match (&item, outline) {
+            (_, Some(outline)) if outline.hides_class => Some(Whose::Unclear),
+            (Some(item), _) => {
+                let knows = self.knows_classes;
+                Some(class::whose(&item.object, index, &self.settings, knows))
+            }
+            (None, _) => None,
+        };
+        let closed = match whose {
+            _ if outline.is_some() => Some("the Ingress cannot be read"),
+            Some(Whose::Unclear) => {
+                Some("its IngressClass cannot be read, and may restrict who serves it")
+            }
+            _ => None,
+        };
+        if outline.is_some() {
+            let key = Key::Ingress(name.clone());
+            if whose == Some(Whose::Others) {
+                // Their problem.
+                self.note(Topic::Unread(key), Vec::new());
+            } else {
+                self.note_unread(index, &key);
+            }
+        }
+        if whose == Some(Whose::Others) {
             self.foreign.insert(name.clone());
         } else {
             self.foreign.remove(name);
         }
         let before = self.claims.remove(name);
-        let Some(item) = ours else {
+        let Some(item) = item.filter(|_| whose != Some(Whose::Others)) else {
             if let Some(before) = before {
                 self.withdraw(&before, dirty);
             }
@@ -325,7 +364,7 @@ impl State {
         };
         // One object that meets a bug must not stop the others.
         let translated = catch_unwind(AssertUnwindSafe(|| {
-            ingress::translate(name, item, &self.base)
+            ingress::translate(name, &item, &self.base, closed)
         }));
         let Translated {
             mut claim,
@@ -335,7 +374,7 @@ impl State {
         } = translated.unwrap_or_else(|_| {
             let subject = Subject::object(&item.reference(name)).read_from(item.file.as_deref());
             Translated {
-                claim: Claim::closed(name, item),
+                claim: Claim::closed(name, &item),
                 problems: vec![subject.error("", "cannot be translated: this is a bug in Forebay")],
                 spoiled: true,
                 denied: false,
@@ -361,6 +400,13 @@ impl State {
                 }
             };
             problems.push(claim.subject().error("", message));
+        }
+        if outline.is_some() {
+            // That it cannot be read says all; what is missing in an outline says nothing.
+            problems.clear();
+        } else if let Some(reason) = closed {
+            let message = format!("{reason}; requests get 503");
+            problems.push(claim.subject().error("spec.ingressClassName", message));
         }
         self.note(Topic::Ingress(name.clone()), problems);
         if let Some(before) = before {
@@ -841,13 +887,21 @@ fn is_wanted_by(namespace: &str, backends: &BTreeSet<BackendKey>) -> bool {
     next.is_some_and(|key| key.service.namespace == namespace)
 }
 
+/// What can be read of an Ingress that cannot be read.
+fn outline<'i>(index: &'i Index, name: &ObjectName) -> Option<&'i Outline> {
+    let unread = index.objects.ingresses.unread(name)?;
+    unread.outline.as_deref()
+}
+
 /// The Ingresses that depend on an IngressClass.
 fn of_class<'i>(index: &'i Index, class: &'i ObjectName) -> impl Iterator<Item = ObjectName> + 'i {
-    let ingresses = index.objects.ingresses.iter();
-    let depends = |item: &super::kept::Item<_>| class::class(&item.object) == Some(&class.name);
-    ingresses
-        .filter(move |(_, item)| depends(item))
-        .map(|(name, _)| name.clone())
+    let ingresses = &index.objects.ingresses;
+    let depends = move |name: &&ObjectName| {
+        let outline = outline(index, name).map(|outline| &*outline.ingress);
+        let item = ingresses.find(name).map(|item| &*item.object);
+        item.or(outline).and_then(class::class) == Some(&class.name)
+    };
+    ingresses.names().filter(depends).cloned()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::{
         index::{Addresses, Event},
         kept::{Change, Unread},
         kind::Kind,
+        outline::Outline,
         shelf,
         watch::index_of,
     },
@@ -1492,6 +1493,7 @@ fn a_config_map_that_was_never_read_may_restrict_access_and_denies_every_rule() 
     let unread = Unread {
         uid: Some("1".into()),
         error: "cannot be read".into(),
+        ..Unread::default()
     };
     let readable = ConfigMap {
         metadata: ObjectMeta {
@@ -1561,7 +1563,11 @@ fn what_a_folder_never_said_readably_opens_nothing() {
     assert_eq!(rules(&config("elsewhere", "[10]")), (Some(true), 1));
     let both = config("forebay", "'10'") + &config("forebay", "[10]");
     assert_eq!(rules(&both).0, Some(true), "it is in the file twice");
-    assert_eq!(rules(&class("7")), (None, 1));
+    assert_eq!(
+        rules(&class("7")),
+        (Some(false), 2),
+        "the Ingress says so, and the file"
+    );
 }
 
 #[test]
@@ -1608,11 +1614,223 @@ fn an_ingress_class_that_was_never_read_is_not_taken_for_ours_by_its_name() {
     let unread = Unread {
         uid: None,
         error: "cannot be read".into(),
+        ..Unread::default()
     };
     let change = Change::Unread(ObjectName::new("", "nginx"), unread);
     let keys = index.apply(Event::Changed(IngressClass::changed(change)));
     state.apply(&index, keys);
-    assert_eq!(state.foreign(), 1);
+    let hosts = state.whole().hosts;
+    let rule = &hosts[0].1.as_ref().unwrap().rules[0];
+    assert!(matches!(rule.action, Action::Deny(_)), "{rule:?}");
+}
+
+#[test]
+fn an_ingress_class_may_be_in_what_cannot_be_read_of_a_folder_until_all_was_read() {
+    let web = dated("web", 2020, &["a.test"], "[]");
+    let web = web.replacen("spec: {", "spec: {ingressClassName: nginx, ", 1);
+    let good = format!("{web}{SERVICE}");
+    let class = |spec: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata: {{name: nginx}}\nspec: {spec}\n"
+        )
+    };
+    let broken = class("{controller: [");
+    let (hidden, other) = (
+        format!("{good}{broken}"),
+        format!("{good}{}", broken.replace("IngressClass", "Service")),
+    );
+    let theirs = format!("{good}{}", class("{controller: example.com/other}"));
+    let (open, closed, absent) = (Some(true), Some(false), None);
+    for steps in [
+        &[(&good, open), (&hidden, open)][..],
+        &[(&hidden, closed), (&good, open), (&hidden, open)],
+        &[(&hidden, closed), (&theirs, absent), (&good, open)],
+        &[(&other, open)],
+    ] {
+        let mut state = State::new(settings());
+        let mut index = Index::default();
+        for (text, expected) in steps {
+            let keys = index.apply(Event::Whole(Box::new(index_of(text))));
+            state.apply(&index, keys);
+            let hosts = sorted(&state.whole()).hosts;
+            let rule = hosts
+                .first()
+                .map(|(_, rules)| &rules.as_ref().unwrap().rules[0]);
+            let is_open = rule.map(|rule| !matches!(rule.action, Action::Deny(_)));
+            assert_eq!(is_open, *expected, "{text}");
+            let problems = state.book().lock().unwrap().all();
+            let mut problems = problems.iter().map(ToString::to_string);
+            let says = problems.any(|it| it.contains("its IngressClass cannot be read"));
+            assert_eq!(says, *expected == closed, "{text}");
+        }
+    }
+}
+
+/// The rules of `a.test`, as far as they are said of it: Ingress and path.
+fn denied_and_open(state: &State, host: &str) -> (Vec<String>, Vec<String>) {
+    let hosts = sorted(&state.whole()).hosts;
+    let host: HostPattern = host.parse().unwrap();
+    let rules = hosts.iter().find(|(of, _)| *of == host);
+    let rules = rules.map_or_else(Vec::new, |(_, rules)| rules.as_ref().unwrap().rules.clone());
+    let (denied, open): (Vec<_>, Vec<_>) = rules
+        .into_iter()
+        .partition(|rule| matches!(rule.action, Action::Deny(_)));
+    let line = |rule: Rule| format!("{} {}", rule.source.name, rule.path.as_str());
+    (
+        denied.into_iter().map(line).collect(),
+        open.into_iter().map(line).collect(),
+    )
+}
+
+#[test]
+fn an_ingress_that_was_never_read_denies_its_paths_but_nothing_of_an_older_one() {
+    use serde_json::json;
+    let raw = |namespace: &str, created: &str, class: serde_json::Value| {
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "odd", "namespace": namespace, "uid": "1", "creationTimestamp": created},
+            "spec": {
+                "ingressClassName": class,
+                "rules": [{"host": "a.test", "http": {"paths": [
+                    {"path": "/admin", "pathType": "Prefix", "backend": {"service": {"name": "s", "port": {"number": "x"}}}},
+                    {"path": "/web", "pathType": "Prefix", "backend": 7},
+                ]}}],
+            },
+        })
+    };
+    let good = format!(
+        "{}{SERVICE}",
+        dated("web", 2020, &["a.test", "*.test"], "[]")
+    );
+    let unread = |raw: &serde_json::Value, uid: &str| {
+        let outline = Outline::read(raw).unwrap();
+        let unread = Unread {
+            uid: Some(uid.into()),
+            error: "cannot be read".into(),
+            outline: Some(Arc::new(outline)),
+        };
+        let namespace = raw["metadata"]["namespace"].as_str().unwrap();
+        let change = Change::Unread(ObjectName::new(namespace, "odd"), unread);
+        Event::Changed(Ingress::changed(change))
+    };
+    let (old, young) = ("2019-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
+    let nginx = || json!("nginx");
+    for (what, raw, denied, open) in [
+        (
+            "older",
+            raw("default", old, nginx()),
+            &["odd /admin", "odd /web"][..],
+            &[][..],
+        ),
+        (
+            "younger",
+            raw("default", young, nginx()),
+            &["odd /admin"],
+            &["web /web"],
+        ),
+        (
+            "another tenant's",
+            raw("evil", young, nginx()),
+            &["odd /admin"],
+            &["web /web"],
+        ),
+        (
+            "of no known age",
+            raw("evil", "never", nginx()),
+            &["odd /admin"],
+            &["web /web"],
+        ),
+        (
+            "of no known class",
+            raw("default", young, json!(7)),
+            &["odd /admin"],
+            &["web /web"],
+        ),
+        (
+            "another's",
+            raw("default", old, json!("other")),
+            &[],
+            &["web /web"],
+        ),
+    ] {
+        let (mut index, keys) = read(&good);
+        let mut state = State::new(settings());
+        state.apply(&index, keys);
+        let keys = index.apply(unread(&raw, "1"));
+        state.apply(&index, keys);
+        let full = |lines: &[&str]| {
+            let namespace = |line: &&str| {
+                let own = raw["metadata"]["namespace"].as_str().unwrap();
+                let namespace = if line.starts_with("odd") {
+                    own
+                } else {
+                    "default"
+                };
+                format!("{namespace}/{line}")
+            };
+            lines.iter().map(namespace).collect::<Vec<_>>()
+        };
+        let expected = (full(denied), full(open));
+        assert_eq!(denied_and_open(&state, "a.test"), expected, "{what}");
+        // It can be read.
+        let name = ObjectName::new(raw["metadata"]["namespace"].as_str().unwrap(), "odd");
+        let mended = index_of(&dated("odd", 2021, &["a.test"], "[]"));
+        let mended = mended
+            .objects
+            .ingresses
+            .find(&ObjectName::new("default", "odd"));
+        let mut mended = (*mended.unwrap().object).clone();
+        mended.metadata.uid = Some("1".to_owned());
+        let change = Change::Applied(name.clone(), Box::new(mended));
+        let keys = index.apply(Event::Changed(Ingress::changed(change)));
+        state.apply(&index, keys);
+        assert_eq!(
+            denied_and_open(&state, "a.test").0,
+            Vec::<String>::new(),
+            "{what}"
+        );
+        // Its last good version stays; there is none of another object of the name.
+        let keys = index.apply(unread(&raw, "1"));
+        state.apply(&index, keys);
+        assert_eq!(
+            denied_and_open(&state, "a.test").0,
+            Vec::<String>::new(),
+            "{what}"
+        );
+        let keys = index.apply(unread(&raw, "2"));
+        state.apply(&index, keys);
+        assert_eq!(denied_and_open(&state, "a.test"), expected, "{what}");
+        let problems = state.book().lock().unwrap().all();
+        let odd = problems
+            .iter()
+            .filter(|problem| problem.object.ends_with("/odd"));
+        let odd: Vec<_> = odd.map(ToString::to_string).collect();
+        let says = odd.iter().any(|it| it.contains("answer 503"));
+        assert_eq!(says, what != "another's", "{what}: {odd:?}");
+        let gone = Change::<Ingress>::Deleted(name);
+        let keys = index.apply(Event::Changed(Ingress::changed(gone)));
+        state.apply(&index, keys);
+        let left = vec!["default/web /web".to_owned()];
+        assert_eq!(denied_and_open(&state, "a.test"), (vec![], left), "{what}");
+    }
+}
+
+#[test]
+fn an_ingress_of_a_file_that_cannot_be_read_keeps_its_hosts_from_broader_rules() {
+    let good = format!("{}{SERVICE}", dated("web", 2020, &["*.test"], "[]"));
+    let odd = |version: &str| {
+        dated("odd", 2021, &["a.test"], "[]")
+            .replace("networking.k8s.io/v1", version)
+            .replace("tls: []", "tls: 7")
+    };
+    for version in ["networking.k8s.io/v1", "networking.k8s.io/v1beta1"] {
+        let view = translate(&format!("{good}{}", odd(version)));
+        let denied = vec!["default/odd /odd".to_owned()];
+        assert_eq!(denied_and_open(&view.state, "a.test"), (denied, vec![]));
+        let problems = problems(&view);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("answer 503"), "{problems:?}");
+    }
 }
 
 #[test]
@@ -2071,6 +2289,7 @@ fn a_secret_whose_first_answer_cannot_be_read_keeps_the_certificate_that_it_had(
         let unread = Unread {
             uid: uid.map(Into::into),
             error: "cannot be read".into(),
+            ..Unread::default()
         };
         cluster.see(Event::UnreadSecret(
             ObjectName::new("default", "two"),
@@ -2108,6 +2327,7 @@ fn a_secret_that_cannot_be_read_keeps_its_certificate_and_is_named() {
     let unread = |uid: Option<&str>| Unread {
         uid: uid.map(Into::into),
         error: "cannot be read".into(),
+        ..Unread::default()
     };
     let stays = ": cannot be read; its last good version stays in force";
     let gone = ": cannot be read; it is not served; there is no earlier version";
@@ -2218,6 +2438,7 @@ fn of_a_secret_that_loses_its_room_nothing_is_said_but_that() {
     let unread = Unread {
         uid: None,
         error: "cannot be read".into(),
+        ..Unread::default()
     };
     let greedy = naming("greedy", 256);
     let both = format!("{greedy}{}", naming("modest", 1));

@@ -342,6 +342,7 @@ fn fit<K: Kind>(object: K) -> Result<K, Unread> {
     Err(Unread {
         uid: object.uid().map(String::into),
         error: TOO_LARGE.into(),
+        outline: None,
     })
 }
 

@@ -322,6 +322,7 @@ mod tests {
         let unread = Unread {
             uid: None,
             error: "cannot be read".into(),
+            ..Unread::default()
         };
         for change in [
             Change::Listed(vec![(other.clone(), Ok(Secret::default()))]),

@@ -6,6 +6,7 @@ use std::{
     future::{Future, ready},
     io::ErrorKind,
     marker::PhantomData,
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,10 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use http_body_util::BodyExt;
-use k8s_openapi::{Resource as _, api::core::v1::Secret};
+use k8s_openapi::{
+    Resource as _,
+    api::{core::v1::Secret, networking::v1::Ingress},
+};
 use kube::{
     Client,
     api::{ListParams, VersionMatch, WatchParams},
@@ -22,10 +26,10 @@ use kube::{
     core::{ObjectList, Request, Status, WatchEvent},
 };
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use super::{
-    super::super::{kept::Unread, kind::Kind},
+    super::super::{kept::Unread, kind::Kind, outline::Outline},
     lean::Lean,
 };
 use ingress_model::ObjectName;
@@ -248,7 +252,13 @@ fn read<K: Kind>(text: &RawValue) -> Sent<K> {
     let plain = |char: char| if char.is_control() { ' ' } else { char };
     let short: String = error.chars().take(ERROR).map(plain).collect();
     let words: Vec<_> = short.split_whitespace().collect();
-    Err(head(text, &format!("cannot be read: {}", words.join(" "))))
+    let mut head = head(text, &format!("cannot be read: {}", words.join(" ")));
+    if K::kind(&()) == Ingress::KIND {
+        let value = serde_json::from_str::<Value>(text.get()).ok();
+        let outline = value.as_ref().and_then(Outline::read);
+        head.unread.outline = outline.map(Arc::new);
+    }
+    Err(head)
 }
 
 /// The object as far as its name, uid and version, each by itself.
@@ -275,6 +285,7 @@ fn head(text: &RawValue, error: &str) -> Head {
         unread: Unread {
             uid: text("uid").flatten().map(String::into),
             error: error.into(),
+            outline: None,
         },
     }
 }

@@ -260,6 +260,7 @@ async fn what_has_no_name_is_counted_and_keeps_nothing_back() {
         let unread = Unread {
             uid: None,
             error: "cannot be read".into(),
+            ..Unread::default()
         };
         Err(Head {
             name: None,
@@ -346,6 +347,7 @@ async fn annotations_are_kept_where_they_are_read_and_of_secrets_no_more_than_a_
     let expected = Unread {
         uid: Some("1".into()),
         error: error.into(),
+        ..Unread::default()
     };
     match &*said_of_secrets {
         [

@@ -54,9 +54,11 @@ struct File {
     /// With `path:line` of each.
     objects: BTreeMap<Identity, (Located, Arc<str>)>,
     /// Why those cannot be read of which there is no earlier version.
-    unread: BTreeMap<Identity, String>,
+    unread: BTreeMap<Identity, Unread>,
     /// It says something of which nobody knows what object it is.
     has_gaps: bool,
+    /// That part may be an IngressClass.
+    hides_classes: bool,
     problems: Vec<Problem>,
     skipped: BTreeMap<String, u64>,
 }
@@ -108,6 +110,8 @@ impl Files {
         }
         let has_gaps = self.files.values().any(|file| file.has_gaps);
         index.has_gaps = has_gaps || !self.unreadable.is_empty();
+        let hides_classes = self.files.values().any(|file| file.hides_classes);
+        index.hides_classes = hides_classes || !self.unreadable.is_empty();
         for file in self.files.values() {
             index.problems.extend(file.problems.iter().cloned());
             for (kind, count) in &file.skipped {
@@ -123,13 +127,9 @@ impl Files {
                 }
             }
         }
-        for (identity, error) in self.files.values().flat_map(|file| &file.unread) {
-            let unread = Unread {
-                uid: None,
-                error: error.as_str().into(),
-            };
+        for (identity, unread) in self.files.values().flat_map(|file| &file.unread) {
             let Identity { kind, name } = identity.clone();
-            index.objects.insert_unread(kind, name, unread);
+            index.objects.insert_unread(kind, name, unread.clone());
         }
         index
     }
@@ -175,6 +175,8 @@ impl File {
         let changed = self.problems != problems;
         self.problems = problems;
         self.has_gaps = true;
+        // Of a file that was emptied it is known what it says.
+        self.hides_classes = self.digest.is_none();
         changed
     }
 
@@ -193,6 +195,7 @@ impl File {
         let hides_any =
             |fault: &Fault| fault.object.is_empty() && fault.message != manifest::NO_OBJECT;
         self.has_gaps = reading.faults.iter().any(hides_any);
+        self.hides_classes = self.has_gaps && reading.mentions_classes;
         self.skipped = reading.skipped;
         for located in reading.objects {
             let place: Arc<str> = format!("{}:{}", path.display(), located.line).into();
@@ -217,6 +220,7 @@ impl File {
             line,
             object,
             identity,
+            outline,
             message,
         } in reading.faults
         {
@@ -224,6 +228,9 @@ impl File {
             let named = kept.keys().any(|identity| identity.to_string() == object);
             let consequence = match kept.len() {
                 _ if named => "; its last good version stays in force".to_owned(),
+                _ if outline.is_some() => {
+                    "; its hosts and paths answer 503, as far as they can be read".to_owned()
+                }
                 0 => String::new(),
                 _ if !object.is_empty() => String::new(),
                 count => format!("; the {count} last good objects of the file stay in force"),
@@ -232,7 +239,12 @@ impl File {
             self.problems
                 .push(subject.error("", format!("{message}{consequence}")));
             if let Some(identity) = identity.filter(|_| !named) {
-                self.unread.insert(identity, message);
+                let unread = Unread {
+                    uid: None,
+                    error: message.into(),
+                    outline,
+                };
+                self.unread.insert(identity, unread);
             }
         }
         self.objects.extend(kept);

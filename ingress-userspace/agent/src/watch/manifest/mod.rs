@@ -5,13 +5,19 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::{
     ByteString, Resource as _,
-    api::{core::v1::Secret, networking::v1::Ingress},
+    api::{
+        core::v1::Secret,
+        networking::v1::{Ingress, IngressClass},
+    },
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    super::kind::{self, Object, Read},
+    super::{
+        kind::{self, Object, Read},
+        outline::Outline,
+    },
     legacy::LegacyIngress,
 };
 use ingress_model::ObjectName;
@@ -43,7 +49,7 @@ pub(super) struct Located {
 }
 
 /// Something in the file that is not an object, though it should be one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Fault {
     /// Counted from 1.
     pub(super) line: u64,
@@ -51,6 +57,8 @@ pub(super) struct Fault {
     pub(super) object: String,
     /// The same, where all of it is known.
     pub(super) identity: Option<Identity>,
+    /// What can be read of an Ingress.
+    pub(super) outline: Option<Arc<Outline>>,
     /// Lower case, no full stop. Never a value out of a Secret.
     pub(super) message: String,
 }
@@ -67,12 +75,17 @@ pub(super) struct Reading {
     pub(super) faults: Vec<Fault>,
     /// Objects of kinds that are not used, by `apiVersion/kind`.
     pub(super) skipped: BTreeMap<String, u64>,
+    /// What cannot be read of it may be an IngressClass.
+    pub(super) mentions_classes: bool,
 }
 
 /// Reads YAML (`json` false) or one or more JSON values.
 pub(super) fn read(text: &str, json: bool) -> Reading {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reading = Reading::default();
+    let mut reading = Reading {
+        mentions_classes: text.contains(IngressClass::KIND),
+        ..Reading::default()
+    };
     if json {
         read_json(text, &mut reading);
     } else {
@@ -152,6 +165,7 @@ fn read_yaml(document: &Document<'_>, reading: &mut Reading) {
             line: at(&error),
             object: String::new(),
             identity: None,
+            outline: None,
             message: format!("not YAML: {}", one_line(&error)),
         }),
     }
@@ -169,6 +183,7 @@ fn read_json(text: &str, reading: &mut Reading) {
                     line,
                     object: String::new(),
                     identity: None,
+                    outline: None,
                     message: format!("not JSON: {error}"),
                 });
             }
@@ -196,7 +211,7 @@ enum Typed<'a> {
     Value,
 }
 
-fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) {
+fn read_value(mut value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) {
     if value.is_null() {
         return;
     }
@@ -217,6 +232,7 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
         line,
         object: object.to_owned(),
         identity: None,
+        outline: None,
         message: message.into(),
     };
     if version.is_empty() || kind.is_empty() {
@@ -256,17 +272,20 @@ fn read_value(value: Value, typed: Typed<'_>, line: u64, reading: &mut Reading) 
         kind: kind.kind,
         name: ObjectName { namespace, name },
     };
-    match object(kind, legacy, value, typed) {
+    match object(kind, legacy, &mut value, typed) {
         Ok(object) => reading.objects.push(Located {
             identity,
             object,
             line,
         }),
         Err((inner, message)) => {
+            let is_ingress = kind.kind == Ingress::KIND;
+            let outline = is_ingress.then(|| Outline::read(&value)).flatten();
             reading.faults.push(Fault {
                 line: inner.unwrap_or(line),
                 object: identity.to_string(),
                 identity: Some(identity),
+                outline: outline.map(Arc::new),
                 message,
             });
         }
@@ -294,18 +313,18 @@ fn read_list(mut list: Value, version: &str, kind: &str, line: u64, reading: &mu
 fn object(
     kind: kind::Name,
     legacy: bool,
-    value: Value,
+    value: &mut Value,
     typed: Typed<'_>,
 ) -> Result<Object, (Option<u64>, String)> {
+    if kind.kind == Secret::KIND {
+        let secret = secret(value.take()).map_err(|message| (None, message))?;
+        return Ok(Object::Secret(Arc::new(secret)));
+    }
     let text = TypedValue { value, typed };
     if legacy {
         return Ok(Object::Ingress(Arc::new(
             text.read::<LegacyIngress>()?.into(),
         )));
-    }
-    if kind.kind == Secret::KIND {
-        let secret = secret(text.value).map_err(|message| (None, message))?;
-        return Ok(Object::Secret(Arc::new(secret)));
     }
     let unknown = || {
         Err((
@@ -317,7 +336,7 @@ fn object(
 }
 
 struct TypedValue<'a> {
-    value: Value,
+    value: &'a Value,
     typed: Typed<'a>,
 }
 
@@ -333,9 +352,7 @@ impl Read for TypedValue<'_> {
                     .map(|location| document.lines_before + location.line().max(1));
                 (line, one_line(&error))
             }),
-            Typed::Value => {
-                serde_json::from_value(self.value).map_err(|error| (None, error.to_string()))
-            }
+            Typed::Value => T::deserialize(self.value).map_err(|error| (None, error.to_string())),
         }
     }
 }
