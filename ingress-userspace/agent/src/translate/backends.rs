@@ -20,7 +20,7 @@ use super::super::{
     settings::Settings,
     slice::{Conditions, EndpointSlice},
 };
-use super::room::LIMIT;
+use super::room::ENDPOINTS;
 use ingress_model::{BackendKey, Endpoint, ObjectName, Problem, ServicePort, Subject};
 
 /// What became of a backend.
@@ -72,7 +72,7 @@ pub(super) fn refuse(index: &Index, key: &BackendKey, size: usize) -> Resolved {
     Resolved {
         endpoints: Arc::default(),
         missing: Some(format!(
-            "Service {}: the backends of namespace {namespace} have more than {LIMIT} endpoints together; requests \
+            "Service {}: the backends of namespace {namespace} have more than {ENDPOINTS} endpoints together; requests \
              get 503",
             key.service
         )),

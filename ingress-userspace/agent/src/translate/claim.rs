@@ -25,6 +25,8 @@ pub(super) struct Claim {
     /// What it said before, where it is denied and has a value that cannot be read: that counts again
     /// once nothing denies it.
     pub(super) last_good: Option<Box<Content>>,
+    /// There is no room for its rules: it only keeps its hosts.
+    pub(super) is_refused: bool,
 }
 
 /// What an Ingress says.
@@ -130,6 +132,37 @@ impl Tls {
 }
 
 impl Content {
+    /// How many rules it has; a host without any counts as one.
+    pub(super) fn size(&self) -> usize {
+        let rules = self.hosts.values().map(|drafts| drafts.len().max(1));
+        rules.sum::<usize>() + usize::from(self.catch_all.is_some())
+    }
+
+    fn restricts_access(&self) -> bool {
+        let drafts = self.hosts.values().flatten();
+        let mut drafts = drafts.chain(&self.fallback);
+        self.denies_hosts.is_some() || drafts.any(|draft| matches!(draft.action, Action::Deny(_)))
+    }
+
+    /// Whether all says the same that is no rule for one host.
+    pub(super) fn differs_in_rules_alone(&self, other: &Self) -> bool {
+        let Self {
+            hosts: _,
+            backends: _,
+            fallback,
+            catch_all,
+            tls,
+            denies_hosts,
+        } = self;
+        (fallback, catch_all, tls, denies_hosts)
+            == (
+                &other.fallback,
+                &other.catch_all,
+                &other.tls,
+                &other.denies_hosts,
+            )
+    }
+
     /// Keeps the hosts and nothing else: nobody's wildcard shall answer for them.
     pub(super) fn serve_nothing(&mut self) {
         let mut hosts = std::mem::take(&mut self.hosts);
@@ -169,7 +202,21 @@ impl Claim {
             file: item.file.clone(),
             content: Content::default(),
             last_good: None,
+            is_refused: false,
         }
+    }
+
+    /// Serves none of its rules, for want of room. If one restricts access, nothing that its namespace says is
+    /// served on its hosts: it could be what that rule is to protect.
+    pub(super) fn refuse(&mut self) {
+        let whole = self.content.clone();
+        self.content.serve_nothing();
+        if whole.restricts_access() {
+            let reason = "there is no room for an Ingress of this host that restricts access";
+            self.content.denies_hosts = Some(reason.into());
+        }
+        self.last_good.get_or_insert_with(|| Box::new(whole));
+        self.is_refused = true;
     }
 
     pub(super) fn seniority(&self) -> Seniority {
@@ -190,6 +237,25 @@ impl Claim {
     pub(super) fn secrets(&self) -> impl Iterator<Item = &ObjectName> {
         let entries = self.content.tls.distinct();
         entries.filter_map(|entry| entry.secret.as_ref())
+    }
+
+    /// The hosts whose rules are others than `before` made them.
+    pub(super) fn hosts_unlike<'c>(&'c self, before: &'c Self) -> Vec<&'c HostPattern> {
+        let all = |claim: &'c Self| claim.hosts();
+        let same = self.source == before.source
+            && self.created == before.created
+            && self.file == before.file
+            && self.is_refused == before.is_refused
+            && self.content.differs_in_rules_alone(&before.content);
+        if !same {
+            return all(self).chain(all(before)).collect();
+        }
+        let (now, then) = (&self.content.hosts, &before.content.hosts);
+        let changed = now
+            .iter()
+            .filter(|(host, rules)| then.get(host) != Some(rules));
+        let gone = then.keys().filter(|host| !now.contains_key(host));
+        changed.map(|(host, _)| host).chain(gone).collect()
     }
 
     /// Its rules for `host`.

@@ -72,6 +72,11 @@ pub(super) struct State {
     /// Every backend that a claim names, and who does.
     backends: BTreeMap<BackendKey, Used<Resolved>>,
     rooms: Rooms,
+    /// What the rules of each namespace come to, as its Ingresses say them.
+    rule_rooms: Rooms,
+    sizes: BTreeMap<ObjectName, usize>,
+    /// Ingresses for whose rules there is no room.
+    refused: BTreeSet<ObjectName>,
     /// Every Secret that a claim names, and who does.
     secrets: BTreeMap<ObjectName, Used<Known>>,
     /// Hosts that keep the certificate of a Secret until the one that is to follow was read.
@@ -93,6 +98,9 @@ pub(super) struct State {
     externals: BTreeMap<Box<str>, BTreeSet<BackendKey>>,
     /// Since [`take_externals`](Self::take_externals).
     has_other_externals: bool,
+    /// Rules of hosts that were ranked so far, to show what a change costs.
+    #[cfg(test)]
+    ranked: usize,
     /// What is wrong; read by others when somebody asks.
     book: Arc<Mutex<Book>>,
 }
@@ -132,6 +140,8 @@ struct Dirty {
     secrets: BTreeSet<ObjectName>,
     /// Those of them that the index names: something else is said of them than before.
     told: BTreeSet<ObjectName>,
+    /// Namespaces that have, or had, more rules than there is room for.
+    crowded: BTreeSet<String>,
 }
 
 impl State {
@@ -153,7 +163,10 @@ impl State {
             claims_of: BTreeMap::new(),
             hosts: BTreeMap::new(),
             backends: BTreeMap::new(),
-            rooms: Rooms::default(),
+            rooms: Rooms::new(room::ENDPOINTS),
+            rule_rooms: Rooms::new(room::RULES),
+            sizes: BTreeMap::new(),
+            refused: BTreeSet::new(),
             secrets: BTreeMap::new(),
             held: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -165,6 +178,8 @@ impl State {
             foreign: BTreeSet::new(),
             externals: BTreeMap::new(),
             has_other_externals: false,
+            #[cfg(test)]
+            ranked: 0,
             book: Arc::default(),
         };
         if let Some(secret) = &state.settings.default_certificate {
@@ -234,6 +249,7 @@ impl State {
         for name in ingresses {
             self.ingress(index, &name, &mut dirty);
         }
+        self.refuse_some(index, &mut dirty);
         let mut update = Update {
             epoch: self.epoch + 1,
             base: (self.epoch > 0).then_some(self.epoch),
@@ -355,10 +371,11 @@ impl State {
         } else {
             self.foreign.remove(name);
         }
-        let before = self.claims.remove(name);
+        let before = self.claims.get(name).map(Arc::clone);
         let Some(item) = item.filter(|_| whose != Some(Whose::Others)) else {
+            self.resize(name, 0, dirty);
             if let Some(before) = before {
-                self.withdraw(&before, dirty);
+                self.replace(Some(before), None, dirty);
             }
             return self.note(Topic::Ingress(name.clone()), Vec::new());
         };
@@ -401,6 +418,20 @@ impl State {
             };
             problems.push(claim.subject().error("", message));
         }
+        self.resize(name, claim.content.size(), dirty);
+        if self.refused.contains(name) {
+            let had = claim.last_good.is_some();
+            let is_new = spoiled && !had && !denied;
+            claim.refuse();
+            if is_new {
+                claim.last_good = None;
+            }
+            let message = format!(
+                "the Ingresses of a namespace may have {} rules together, and older ones have them; it is not served",
+                self.rule_rooms.limit()
+            );
+            problems.push(claim.subject().error("spec.rules", message));
+        }
         if outline.is_some() {
             // That it cannot be read says all; what is missing in an outline says nothing.
             problems.clear();
@@ -409,14 +440,73 @@ impl State {
             problems.push(claim.subject().error("spec.ingressClassName", message));
         }
         self.note(Topic::Ingress(name.clone()), problems);
+        if before.as_deref() != Some(&claim) {
+            self.replace(before, Some(Arc::new(claim)), dirty);
+        }
+    }
+
+    /// Puts a claim in place of the one that the Ingress made before, if there are such.
+    fn replace(&mut self, before: Option<Arc<Claim>>, now: Option<Arc<Claim>>, dirty: &mut Dirty) {
+        if let (Some(before), Some(now)) = (&before, &now) {
+            let hosts = now.hosts_unlike(before);
+            dirty.hosts.extend(hosts.into_iter().cloned());
+        } else {
+            let hosts = before.iter().chain(&now).flat_map(|claim| claim.hosts());
+            dirty.hosts.extend(hosts.cloned());
+        }
         if let Some(before) = before {
-            if *before == claim {
-                self.claims.insert(name.clone(), before);
-                return;
-            }
             self.withdraw(&before, dirty);
         }
-        self.enter(Arc::new(claim), dirty);
+        if let Some(now) = now {
+            self.enter(now, dirty);
+        }
+    }
+
+    /// Notes how many rules an Ingress has.
+    fn resize(&mut self, name: &ObjectName, size: usize, dirty: &mut Dirty) {
+        let before = match size {
+            0 => self.sizes.remove(name),
+            _ => self.sizes.insert(name.clone(), size),
+        };
+        let before = before.unwrap_or_default();
+        if self.rule_rooms.change(&name.namespace, before, size) {
+            dirty.crowded.insert(name.namespace.clone());
+        }
+        if size == 0 {
+            self.refused.remove(name);
+        }
+    }
+
+    /// Refuses the youngest Ingresses of namespaces that have more rules than there is room for, and takes
+    /// those again for which there is some.
+    fn refuse_some(&mut self, index: &Index, dirty: &mut Dirty) {
+        for namespace in std::mem::take(&mut dirty.crowded) {
+            let first = ObjectName::new(namespace.clone(), "");
+            let theirs = |name: &&ObjectName| name.namespace == namespace;
+            let claims = self.claims.range(&first..).map(|(_, claim)| claim);
+            let claims = claims.take_while(|claim| theirs(&&claim.source.name));
+            let mut oldest: Vec<_> = claims
+                .map(|claim| (claim.seniority(), &claim.source.name))
+                .collect();
+            oldest.sort();
+            let sizes = oldest
+                .into_iter()
+                .filter_map(|(_, name)| Some((name, *self.sizes.get(name)?)));
+            let refused: BTreeSet<_> = room::cramped(sizes, self.rule_rooms.limit())
+                .into_keys()
+                .collect();
+            let before = self.refused.range(&first..).take_while(theirs);
+            let before: BTreeSet<_> = before.cloned().collect();
+            for name in before.symmetric_difference(&refused) {
+                if refused.contains(name) {
+                    self.refused.insert(name.clone());
+                } else {
+                    self.refused.remove(name);
+                }
+                self.ingress(index, name, dirty);
+            }
+            dirty.crowded.remove(&namespace);
+        }
     }
 
     fn enter(&mut self, claim: Arc<Claim>, dirty: &mut Dirty) {
@@ -424,7 +514,6 @@ impl State {
         for host in claim.hosts() {
             let claims = self.claims_of.entry(host.clone()).or_default();
             claims.insert(claim.seniority(), Arc::clone(&claim));
-            dirty.hosts.insert(host.clone());
         }
         for key in claim.content.backends.keys() {
             let used = self.backends.entry(key.clone()).or_default();
@@ -444,6 +533,7 @@ impl State {
 
     fn withdraw(&mut self, claim: &Claim, dirty: &mut Dirty) {
         let name = &claim.source.name;
+        self.claims.remove(name);
         for host in claim.hosts() {
             if let Some(claims) = self.claims_of.get_mut(host) {
                 claims.remove(&claim.seniority());
@@ -451,7 +541,6 @@ impl State {
                     self.claims_of.remove(host);
                 }
             }
-            dirty.hosts.insert(host.clone());
         }
         for key in claim.content.backends.keys() {
             if let Some(used) = self.backends.get_mut(key) {
@@ -498,7 +587,10 @@ impl State {
                 let before = used.found.as_ref().map(|found| found.size);
                 (key, sizes.get(key).copied().or(before).unwrap_or_default())
             };
-            cramped.append(&mut room::cramped(theirs.clone().map(now)));
+            cramped.append(&mut room::cramped(
+                theirs.clone().map(now),
+                self.rooms.limit(),
+            ));
             let differ = theirs.filter(|(key, used)| {
                 let before = used.found.as_ref().is_some_and(|found| found.lacks_room);
                 before != cramped.contains_key(*key)
@@ -805,7 +897,12 @@ impl State {
         self.held.remove(host);
         let none = BTreeMap::new();
         let claims = self.claims_of.get(host).unwrap_or(&none).values();
-        let claims: Vec<&Claim> = claims.map(|claim| &**claim).collect();
+        let claims = with_a_say(claims.map(|claim| &**claim));
+        #[cfg(test)]
+        {
+            let rules = claims.iter().map(|claim| claim.rules(host).len().max(1));
+            self.ranked += rules.sum::<usize>();
+        }
         let default = self.settings.default_certificate.as_ref();
         let default = default.filter(|_| *host == HostPattern::Any);
         if claims.is_empty() && default.is_none() {
@@ -853,6 +950,23 @@ impl State {
         self.hosts.insert(host.clone(), served);
         self.note(topic, problems);
     }
+}
+
+/// All but those that are refused and change nothing: the hosts are kept by others, and closed by others if at
+/// all.
+fn with_a_say<'c>(claims: impl Iterator<Item = &'c Claim>) -> Vec<&'c Claim> {
+    let mut having: Vec<&Claim> = Vec::new();
+    let mut closed = BTreeSet::new();
+    for claim in claims {
+        let closes = claim.content.denies_hosts.is_some();
+        if !claim.is_refused
+            || having.is_empty()
+            || closes && closed.insert(&claim.source.name.namespace)
+        {
+            having.push(claim);
+        }
+    }
+    having
 }
 
 /// The hosts that keep the certificate of that Secret.

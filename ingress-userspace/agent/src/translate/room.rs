@@ -1,46 +1,68 @@
-//! How much the backends of one namespace may come to.
+//! How much the backends of one namespace may come to, and how many rules it may have.
 
 use std::collections::BTreeMap;
-
-use ingress_model::BackendKey;
 
 /// Endpoints that the backends of one namespace may have together, with the ports of their Services
 /// that are gone through to find them. Each port has a list of its own, here and in the proxy: an
 /// Ingress of one megabyte names ten thousand ports of one Service.
-pub(super) const LIMIT: usize = 1 << 17;
+pub(super) const ENDPOINTS: usize = 1 << 17;
 
-/// What the backends of each namespace come to.
-#[derive(Debug, Default)]
-pub(super) struct Rooms(BTreeMap<String, usize>);
+/// Rules that the Ingresses of one namespace may have together; a host without any counts as one. Whoever
+/// edits an Ingress has all rules of its hosts ranked again, and the edits of all others wait: a hundred
+/// Ingresses that share ten thousand hosts would have a million.
+pub(super) const RULES: usize = 1 << 16;
+
+/// What the backends, or the rules, of each namespace come to.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    limit: usize,
+    taken: BTreeMap<String, usize>,
+}
 
 impl Rooms {
-    /// Notes what a backend of `namespace` comes to now. Tells whether there is less room than asked
+    /// Nobody has taken any.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            taken: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Notes what a backend, or an Ingress, of `namespace` comes to now. Tells whether there is less room than asked
     /// for, or was.
     pub(super) fn change(&mut self, namespace: &str, before: usize, now: usize) -> bool {
         if before == now {
-            return self.0.get(namespace).is_some_and(|all| *all > LIMIT);
+            return self
+                .taken
+                .get(namespace)
+                .is_some_and(|all| *all > self.limit);
         }
-        let all = self.0.entry(namespace.to_owned()).or_default();
+        let all = self.taken.entry(namespace.to_owned()).or_default();
         let all_before = *all;
         *all = all_before.saturating_sub(before) + now;
-        let is_crowded = all_before.max(*all) > LIMIT;
+        let is_crowded = all_before.max(*all) > self.limit;
         if *all == 0 {
-            self.0.remove(namespace);
+            self.taken.remove(namespace);
         }
         is_crowded
     }
 }
 
-/// Those of a namespace's backends for which there is no room, and what they come to. The first by name
-/// have it, whatever came first: the same objects give the same choice.
-pub(super) fn cramped<'b>(
-    backends: impl Iterator<Item = (&'b BackendKey, usize)>,
-) -> BTreeMap<BackendKey, usize> {
+/// Those of a namespace's backends, or Ingresses, for which there is no room, and what they come to. The first of
+/// `all` have it, whatever came first: the same objects give the same choice.
+pub(super) fn cramped<'k, K: Ord + Clone + 'k>(
+    all: impl Iterator<Item = (&'k K, usize)>,
+    limit: usize,
+) -> BTreeMap<K, usize> {
     let mut taken = 0;
-    let lacks_room = |(key, size): (&BackendKey, usize)| {
-        let fits = taken + size <= LIMIT;
+    let lacks_room = |(key, size): (&K, usize)| {
+        let fits = taken + size <= limit;
         taken += if fits { size } else { 0 };
         (!fits).then(|| (key.clone(), size))
     };
-    backends.filter_map(lacks_room).collect()
+    all.filter_map(lacks_room).collect()
 }

@@ -842,8 +842,8 @@ fn an_ingress_that_names_thousands_of_ports_of_one_service_does_not_multiply_its
     let mut state = State::new(settings());
     for (ingresses, refused) in [
         (few.clone(), 0),
-        (format!("{few}{many}"), 1000 - room::LIMIT / 1000),
-        (many, 900 - room::LIMIT / 1000),
+        (format!("{few}{many}"), 1000 - room::ENDPOINTS / 1000),
+        (many, 900 - room::ENDPOINTS / 1000),
         (few, 0),
     ] {
         let text = format!("{ingresses}{headless}{slices}");
@@ -852,7 +852,7 @@ fn an_ingress_that_names_thousands_of_ports_of_one_service_does_not_multiply_its
         let whole = state.whole();
         let lists = whole.endpoints.iter().filter_map(|(_, list)| list.as_ref());
         let all: usize = lists.map(|list| list.len()).sum();
-        assert!(all <= room::LIMIT, "{all}");
+        assert!(all <= room::ENDPOINTS, "{all}");
         let problems = state.book().lock().unwrap().all();
         assert_eq!(problems.len(), refused, "{:?}", problems.first());
         let scratch = translate(&text);
@@ -862,7 +862,8 @@ fn an_ingress_that_names_thousands_of_ports_of_one_service_does_not_multiply_its
     // Without Ingresses nothing is left.
     let keys = index.apply(Event::Whole(Box::new(index_of(&slices))));
     state.apply(&index, keys);
-    assert_eq!(format!("{:?}", state.rooms), "Rooms({})");
+    let left = format!("{:?}", state.rooms);
+    assert!(left.ends_with("taken: {} }"), "{left}");
 }
 
 #[test]
@@ -2789,6 +2790,135 @@ fn a_path_that_is_no_regex_is_compared_as_text_where_another_ingress_asks_for_re
             problems.iter().any(|problem| problem.ends_with(said)),
             "{problems:?}"
         );
+    }
+}
+
+/// An Ingress that has one path on each of so many hosts.
+fn sharing(name: &str, year: u32, hosts: usize, path: &str, annotations: &str) -> String {
+    let hosts: Vec<_> = (0..hosts).map(|host| format!("h{host}.test")).collect();
+    let hosts: Vec<_> = hosts.iter().map(String::as_str).collect();
+    dated(name, year, &hosts, "[]")
+        .replace(&format!("path: /{name},"), &format!("path: /{path},"))
+        .replace(
+            "creationTimestamp",
+            &format!("annotations: {{{annotations}}}, creationTimestamp"),
+        )
+}
+
+#[test]
+fn an_edit_has_only_those_hosts_ranked_again_whose_rules_it_changes() {
+    let many = 300;
+    let web = sharing("web", 2020, many, "web", "");
+    let edited = web.replacen("path: /web", "path: /other", 1);
+    let annotated = sharing(
+        "web",
+        2020,
+        many,
+        "web",
+        "nginx.ingress.kubernetes.io/use-regex: 'true'",
+    );
+    let gone = sharing("web", 2020, many - 1, "web", "");
+    let tls = web.replace("tls: []", "tls: [{secretName: s}]");
+    let also = format!("{web}{}", sharing("also", 2021, 1, "also", ""));
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    for (text, ranked) in [
+        (&web, many),
+        (&edited, 1),
+        (&web, 1),
+        (&also, 2),
+        (&web, 1),
+        (&annotated, many),
+        (&web, many),
+        (&gone, 0),
+        (&web, 1),
+        (&tls, many),
+    ] {
+        let before = state.ranked;
+        let text = format!("{text}{SERVICE}");
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        state.apply(&index, keys);
+        assert_eq!(state.ranked - before, ranked, "{text}");
+        assert_eq!(
+            sorted(&state.whole()).hosts,
+            sorted(&translate(&text).update).hosts
+        );
+    }
+}
+
+#[test]
+fn a_namespace_has_so_many_rules_and_its_youngest_ingresses_go_without() {
+    const LIMIT: usize = 60;
+    let auth = "nginx.ingress.kubernetes.io/auth-type: basic";
+    let web = |number: u32| sharing(&format!("w{number}"), 2020 + number, 10, "p", "");
+    let five: String = (0..5).map(web).collect();
+    let eight: String = (0..8).map(web).collect();
+    let old = sharing("old", 2019, 10, "old", "");
+    let closed = format!("{eight}{}", sharing("closed", 2030, 10, "c", auth));
+    let neighbour = dated("other", 2031, &["n.test", "h1.test"], "[]")
+        .replace("{name: other,", "{name: other, namespace: quiet,");
+    let grown = format!(
+        "{}{}",
+        sharing("w0", 2020, 55, "p", ""),
+        (1..3).map(web).collect::<String>()
+    );
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    state.rule_rooms = Rooms::new(LIMIT);
+    let mut proxy = Update::default();
+    for (text, refused, closes) in [
+        (five.clone(), &[][..], false),
+        (eight.clone(), &["w6", "w7"], false),
+        (format!("{eight}{neighbour}"), &["w6", "w7"], false),
+        (
+            format!("{old}{eight}{neighbour}"),
+            &["w5", "w6", "w7"],
+            false,
+        ),
+        // What it is to protect could be any path.
+        (
+            format!("{closed}{neighbour}"),
+            &["closed", "w6", "w7"],
+            true,
+        ),
+        (eight.clone(), &["w6", "w7"], false),
+        (grown, &["w1", "w2"], false),
+        (five, &[], false),
+    ] {
+        let before = state.ranked;
+        let text = format!("{text}{SERVICE}");
+        let keys = index.apply(Event::Whole(Box::new(index_of(&text))));
+        let update = state.apply(&index, keys);
+        take(&mut proxy, &update);
+        // Those of the neighbour, and those refused that keep or close a host.
+        assert!(
+            state.ranked - before <= LIMIT + 2 + 10,
+            "{}",
+            state.ranked - before
+        );
+        let problems = state.book().lock().unwrap().all();
+        let named: Vec<_> = problems
+            .iter()
+            .filter(|problem| problem.message.contains("may have 60 rules together"))
+            .map(|problem| problem.object.rsplit('/').next().unwrap())
+            .collect();
+        assert_eq!(named, refused, "{text}");
+        let (denied, open) = denied_and_open(&state, "h1.test");
+        assert_eq!(!denied.is_empty(), closes, "{denied:?}");
+        let has_neighbour = text.contains("quiet");
+        // It came later, and in another namespace: closed like all that is younger than who closes.
+        let is_open = open.contains(&"quiet/other /other".to_owned());
+        assert_eq!(is_open, has_neighbour && !closes, "{open:?}");
+        let mut scratch = State::new(settings());
+        scratch.rule_rooms = Rooms::new(LIMIT);
+        let (fresh, keys) = read(&text);
+        scratch.apply(&fresh, keys);
+        assert_eq!(
+            sorted(&proxy).hosts,
+            sorted(&scratch.whole()).hosts,
+            "{text}"
+        );
+        assert_eq!(problems, scratch.book().lock().unwrap().all(), "{text}");
     }
 }
 
