@@ -220,7 +220,7 @@ impl Publisher {
             return self.index.settle_secrets(&told, None);
         }
         let touched = self.state.take_touched_secrets();
-        let is_named = |name: &ObjectName| self.state.names_secret(name);
+        let is_named = |name: &ObjectName| self.state.serves_secret(name);
         self.index.settle_secrets(&touched, Some(&is_named));
     }
 

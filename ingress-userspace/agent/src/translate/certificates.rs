@@ -19,6 +19,7 @@ use super::{
     },
     claim::{Claim, Tls},
     named::LIMIT,
+    room::CERTIFICATES,
 };
 use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem, Subject};
 
@@ -34,6 +35,9 @@ pub(super) enum CertificateError {
     /// It exists: nobody looks yet.
     #[error("is not read yet: Forebay already reads {LIMIT} Secrets by name")]
     Waiting,
+    /// It can be read.
+    #[error("the certificates of its namespace have {CERTIFICATES} bytes together")]
+    Crowded,
     /// It may exist: there is no answer yet.
     #[error("has not been read yet")]
     Unread,
@@ -212,6 +216,27 @@ impl Known {
                 CertificateError::Unread
             }),
         }
+    }
+
+    /// One for which there is no room. What `before` had stays, unless that was another object.
+    pub(super) fn crowded(self, before: Option<Self>) -> Self {
+        let same = before.filter(|before| before.uid == self.uid);
+        Self {
+            good: same.and_then(|before| before.good),
+            error: Some(CertificateError::Crowded),
+            ..self
+        }
+    }
+
+    /// Bytes of its certificate.
+    pub(super) fn size(&self) -> usize {
+        let certificate = self.good.as_ref().map(|good| &good.certificate);
+        certificate.map_or(0, |it| it.chain_pem.len() + it.key.expose_pem().len())
+    }
+
+    /// Whether its present content is what is served.
+    pub(super) fn is_served(&self) -> bool {
+        self.error.is_none()
     }
 
     fn is_unread(&self) -> bool {

@@ -79,6 +79,12 @@ pub(super) struct State {
     refused: BTreeSet<ObjectName>,
     /// Every Secret that a claim names, and who does.
     secrets: BTreeMap<ObjectName, Used<Known>>,
+    /// What the certificates of each namespace come to.
+    certificate_rooms: Rooms,
+    /// Secrets for whose certificates there is no room.
+    crowded: BTreeSet<ObjectName>,
+    /// There may be some by now.
+    has_room: bool,
     /// Hosts that keep the certificate of a Secret until the one that is to follow was read.
     held: BTreeMap<HostPattern, ObjectName>,
     /// Those that were told, or that others name than before.
@@ -168,6 +174,9 @@ impl State {
             sizes: BTreeMap::new(),
             refused: BTreeSet::new(),
             secrets: BTreeMap::new(),
+            certificate_rooms: Rooms::new(room::CERTIFICATES),
+            crowded: BTreeSet::new(),
+            has_room: false,
             held: BTreeMap::new(),
             touched: BTreeSet::new(),
             unused: BTreeSet::new(),
@@ -700,11 +709,14 @@ impl State {
         std::mem::take(&mut self.touched)
     }
 
-    /// Whether somebody names that Secret.
-    pub(super) fn names_secret(&self, name: &ObjectName) -> bool {
+    /// Whether the certificate of that Secret is served, for somebody who names it.
+    pub(super) fn serves_secret(&self, name: &ObjectName) -> bool {
         let used = self.secrets.get(name);
-        used.is_some_and(|used| !used.by.is_empty())
-            || self.settings.default_certificate.as_ref() == Some(name)
+        let is_named = |used: &&Used<Known>| {
+            !used.by.is_empty() || self.settings.default_certificate.as_ref() == Some(name)
+        };
+        let found = used.filter(is_named).and_then(|used| used.found.as_ref());
+        found.is_some_and(Known::is_served)
     }
 
     /// Chooses again which Secrets are followed by name; what is known of those that differ is to
@@ -725,6 +737,9 @@ impl State {
     }
 
     fn look_up_secrets(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {
+        if std::mem::take(&mut self.has_room) {
+            dirty.secrets.extend(self.crowded.iter().cloned());
+        }
         self.choose_named(index, dirty);
         self.touched.extend(dirty.secrets.iter().cloned());
         // Each once: one may name thousands of Secrets and of hosts.
@@ -773,6 +788,19 @@ impl State {
                 None if let Some(unread) = unread => Known::unreadable(unread, used.found.clone()),
                 item => Known::read(&name, item, used.found.clone()),
             };
+            let namespace = &name.namespace;
+            let size_before = used.found.as_ref().map_or(0, Known::size);
+            let rooms = &mut self.certificate_rooms;
+            // The operator's own has room.
+            let known = if is_default || rooms.fits(namespace, size_before, known.size()) {
+                self.crowded.remove(&name);
+                known
+            } else {
+                self.crowded.insert(name.clone());
+                known.crowded(used.found.clone())
+            };
+            rooms.change(namespace, size_before, known.size());
+            self.has_room |= known.size() < size_before;
             let mut problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
             let stays = item.is_some() || known.good.is_some();
             problems.extend(unread.map(|it| it.problem::<Secret>(&name, stays)));
@@ -823,6 +851,10 @@ impl State {
 
     fn forget(&mut self, secret: &ObjectName, update: &mut Update) {
         let known = self.secrets.remove(secret).and_then(|used| used.found);
+        let size = known.as_ref().map_or(0, Known::size);
+        self.certificate_rooms.change(&secret.namespace, size, 0);
+        self.crowded.remove(secret);
+        self.has_room |= size > 0;
         if known.is_some_and(|known| known.good.is_some()) {
             update.certificates.push((secret.clone(), None));
         }

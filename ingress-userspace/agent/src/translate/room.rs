@@ -1,4 +1,4 @@
-//! How much the backends of one namespace may come to, and how many rules it may have.
+//! How much the backends and certificates of one namespace may come to, and how many rules it may have.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,11 @@ pub(super) const ENDPOINTS: usize = 1 << 17;
 /// Ingresses that share ten thousand hosts would have a million.
 pub(super) const RULES: usize = 1 << 16;
 
-/// What the backends, or the rules, of each namespace come to.
+/// Bytes that the certificates and keys of one namespace may come to; one takes a few thousand. Agent and proxy
+/// keep each of them more than once, and a Secret may be 256 KiB.
+pub(super) const CERTIFICATES: usize = 16 << 20;
+
+/// What the backends, the rules, or the certificates of each namespace come to.
 #[derive(Debug)]
 pub(super) struct Rooms {
     limit: usize,
@@ -30,6 +34,12 @@ impl Rooms {
 
     pub(super) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Whether there is room for something of `namespace` that comes to `now`, and came to `before`.
+    pub(super) fn fits(&self, namespace: &str, before: usize, now: usize) -> bool {
+        let all = self.taken.get(namespace).copied().unwrap_or_default();
+        now <= before || all.saturating_sub(before) + now <= self.limit
     }
 
     /// Notes what a backend, or an Ingress, of `namespace` comes to now. Tells whether there is less room than asked

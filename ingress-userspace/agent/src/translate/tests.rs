@@ -2043,7 +2043,7 @@ impl Cluster {
     fn look(&mut self, keys: BTreeSet<Key>) {
         let update = self.state.apply(&self.index, keys);
         let touched = self.state.take_touched_secrets();
-        let is_named = |name: &ObjectName| self.state.names_secret(name);
+        let is_named = |name: &ObjectName| self.state.serves_secret(name);
         self.index.settle_secrets(&touched, Some(&is_named));
         if let Some(named) = self.state.take_named_secrets() {
             self.index.expect_secrets(&named);
@@ -2079,8 +2079,8 @@ impl Cluster {
 
     /// Of `a.test` and `b.test`.
     fn served(&self) -> [String; 2] {
-        let hosts = self.proxy.hosts.iter();
-        let mut served = hosts.map(|(_, rules)| {
+        let hosts = sorted(&self.proxy).hosts;
+        let mut served = hosts.iter().map(|(_, rules)| {
             let secret = rules.as_ref().unwrap().policy.certificate.as_ref();
             let known = |secret: &&ObjectName| {
                 let mut certificates = self.proxy.certificates.iter();
@@ -2198,6 +2198,42 @@ fn a_host_keeps_its_certificate_no_longer_than_it_is_the_same_and_only_for_its_o
     cluster.look(keys);
     assert_eq!(cluster.served(), ["-", "-"]);
     assert_eq!(cluster.proxy.certificates, []);
+}
+
+#[test]
+fn a_namespace_has_room_for_so_many_certificates_and_those_in_force_keep_theirs() {
+    let both = "[{hosts: [a.test], secretName: one}, {hosts: [b.test], secretName: two}]";
+    let size = |cluster: &Cluster, name| shelf::size(&cluster.certificates[name]);
+    let mut cluster = Cluster::new("[]");
+    let limit = size(&cluster, "one") + size(&cluster, "two") - 1;
+    cluster.state.certificate_rooms = Rooms::new(limit);
+    cluster.typed("two", true);
+    cluster.web("[{hosts: [b.test], secretName: two}]");
+    assert_eq!(cluster.served(), ["two", "two"]);
+    cluster.web(both);
+    assert_eq!(cluster.served(), ["-", "two"]);
+    let problems = cluster.problems();
+    let says = |it: &String| it.contains("the certificates of its namespace have");
+    assert!(problems.iter().any(says), "{problems:?}");
+    // Another of its size takes its place, and it is there again.
+    cluster.typed("two", false);
+    cluster.typed("two", true);
+    assert_eq!(cluster.served(), ["one", "-"], "the first to come");
+    // What is there stays if what follows is larger.
+    cluster.state.certificate_rooms = Rooms::new(0);
+    let mut larger = (*cluster.certificates["one"]).clone();
+    let chain = larger.data.as_mut().unwrap().get_mut("tls.crt").unwrap();
+    chain.0.push(b'\n');
+    let change = Change::Applied(ObjectName::new("default", "one"), Box::new(larger));
+    cluster.see(Event::Changed(Secret::changed(change)));
+    assert_eq!(cluster.served(), ["one", "-"]);
+    cluster.state.certificate_rooms = Rooms::new(limit);
+    cluster.web("[{hosts: [b.test], secretName: two}]");
+    // At the next change of anything.
+    cluster.web("[{hosts: [b.test], secretName: two}]");
+    cluster.typed("one", false);
+    assert_eq!(cluster.served(), ["two", "two"]);
+    assert_eq!(cluster.problems(), Vec::<String>::new());
 }
 
 /// Bytes of all Secrets of the watched type that are kept.
