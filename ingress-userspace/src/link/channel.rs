@@ -9,6 +9,8 @@ use std::{
     mem::MaybeUninit,
     net::TcpListener,
     os::fd::{BorrowedFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
 };
 
 use ingress_model::wire::{self, Place};
@@ -17,7 +19,11 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketType, recvmsg, sendmsg, sockopt,
 };
 use serde::Serialize;
-use tokio::{io::Interest, net::UnixStream};
+use tokio::{
+    io::Interest,
+    net::UnixStream,
+    time::{Instant, sleep_until},
+};
 use zeroize::Zeroizing;
 
 /// Descriptors in one frame.
@@ -29,6 +35,8 @@ const MOST_AT_ONCE: usize = 253;
 const DESCRIPTORS: usize = 4096;
 /// The most bytes of an update: ten times the state of a hundred thousand Ingresses.
 const UPDATE_LIMIT: usize = 1 << 30;
+/// Longest wait for another end that takes nothing: it is stopped, or starved.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Length and kind.
 const HEADER: usize = 5;
 
@@ -85,7 +93,7 @@ impl Kind {
 /// One end.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
     /// Whether the other end may send updates.
     takes_updates: bool,
     header: [u8; HEADER],
@@ -93,6 +101,10 @@ pub(crate) struct Channel {
     body: Zeroizing<Vec<u8>>,
     received: usize,
     descriptors: VecDeque<OwnedFd>,
+    /// Frames that were put and not sent whole; what was sent of them; until when the rest is to be.
+    waiting: Zeroizing<Vec<u8>>,
+    sent: usize,
+    deadline: Option<Instant>,
 }
 
 impl Channel {
@@ -100,12 +112,15 @@ impl Channel {
     /// reads short messages only.
     pub(crate) fn new(stream: UnixStream, takes_updates: bool) -> Self {
         Self {
-            stream,
+            stream: Arc::new(stream),
             takes_updates,
             header: [0; HEADER],
             body: Zeroizing::default(),
             received: 0,
             descriptors: VecDeque::new(),
+            waiting: Zeroizing::default(),
+            sent: 0,
+            deadline: None,
         }
     }
 
@@ -160,7 +175,7 @@ impl Channel {
         Ok(Zeroizing::new(vec![0; length]))
     }
 
-    /// Sends a message, and descriptors beside it.
+    /// Sends a message, and descriptors beside it. Nothing that was [put](Self::put) may wait.
     ///
     /// # Errors
     /// The other end is gone.
@@ -195,18 +210,96 @@ impl Channel {
         self.send_frame(Kind::Message, &body).await
     }
 
-    /// Sends an update.
+    /// Sends an update: what an agent does in tests, where nothing else is to be done meanwhile.
+    #[cfg(test)]
+    pub(crate) async fn send_update(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        self.send_frame(Kind::Update, bytes).await
+    }
+
+    /// Puts a message behind what waits; [`work`](Self::work) sends it.
     ///
     /// # Errors
-    /// The other end is gone, or the update is too large.
+    /// It cannot be written.
+    pub(crate) fn put(&mut self, message: &impl Serialize) -> Result<(), LinkError> {
+        let body = wire::write(message).map_err(|error| LinkError::Message(error.to_string()))?;
+        self.put_frame(Kind::Message, &body)
+    }
+
+    /// Puts an update behind what waits.
     ///
-    /// # Cancel safety
-    /// None, as for [`send`](Self::send).
-    pub(crate) async fn send_update(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+    /// # Errors
+    /// The update is too large.
+    pub(crate) fn put_update(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         if bytes.len() > UPDATE_LIMIT {
             return Err(LinkError::Frame("an update of more than a GiB"));
         }
-        self.send_frame(Kind::Update, bytes).await
+        self.put_frame(Kind::Update, bytes)
+    }
+
+    fn put_frame(&mut self, kind: Kind, body: &[u8]) -> Result<(), LinkError> {
+        let header = header(kind, body.len())?;
+        // Grown by hand: a vector that grows itself leaves its old bytes, which may be keys, behind.
+        let length = self.waiting.len() + header.len() + body.len();
+        if self.waiting.capacity() < length {
+            let mut room = Zeroizing::new(Vec::with_capacity(length));
+            room.extend_from_slice(&self.waiting);
+            self.waiting = room;
+        }
+        self.waiting.extend_from_slice(&header);
+        self.waiting.extend_from_slice(body);
+        self.deadline
+            .get_or_insert_with(|| Instant::now() + PATIENCE);
+        Ok(())
+    }
+
+    /// Whether all that was put is sent.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Sends what was put, and receives meanwhile. Gives what came, or `None` when all is sent.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), or the other end does not take what was put within ten seconds.
+    ///
+    /// # Cancel safety
+    /// The next call goes on with both.
+    pub(crate) async fn work(&mut self) -> Result<Option<Frame>, LinkError> {
+        loop {
+            let Some(deadline) = self.deadline else {
+                return self.receive().await.map(Some);
+            };
+            if Instant::now() >= deadline {
+                return Err(LinkError::Gone);
+            }
+            // Tried first: there is room as a rule, and then nothing has to be waited for.
+            match self.send_some() {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let stream = Arc::clone(&self.stream);
+                    tokio::select! {
+                        frame = self.receive() => return frame.map(Some),
+                        writable = stream.writable() => writable?,
+                        () = sleep_until(deadline) => return Err(LinkError::Gone),
+                    }
+                }
+                Err(error) => return Err(broken(error)),
+            }
+            if self.sent == self.waiting.len() {
+                // Keys may have been among it, and the room for a whole state is not needed again soon.
+                self.waiting = Zeroizing::default();
+                self.sent = 0;
+                self.deadline = None;
+                return Ok(None);
+            }
+        }
+    }
+
+    fn send_some(&mut self) -> io::Result<()> {
+        let rest = self.waiting.get(self.sent..).unwrap_or_default();
+        let send = || Ok(rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL)?);
+        self.sent += self.stream.try_io(Interest::WRITABLE, send)?;
+        Ok(())
     }
 
     async fn send_frame(&mut self, kind: Kind, body: &[u8]) -> Result<(), LinkError> {
@@ -218,13 +311,18 @@ impl Channel {
         while !bytes.is_empty() {
             let send = || Ok(rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL)?);
             let sent = self.stream.async_io(Interest::WRITABLE, send).await;
-            let sent = sent.map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => LinkError::Gone,
-                _ => LinkError::Io(error),
-            })?;
+            let sent = sent.map_err(broken)?;
             bytes = bytes.get(sent..).unwrap_or_default();
         }
         Ok(())
+    }
+}
+
+/// What an error of sending means.
+fn broken(error: io::Error) -> LinkError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => LinkError::Gone,
+        _ => LinkError::Io(error),
     }
 }
 
@@ -372,7 +470,7 @@ mod tests {
         let (agent, mut proxy) = pair();
         let body = wire::write(&FromProxy::Serving).unwrap();
         let header = header(Kind::Message, body.len()).unwrap();
-        let mut stream = agent.stream;
+        let mut stream = Arc::into_inner(agent.stream).unwrap();
         for byte in [&header[..], &body].concat() {
             let early = std::future::poll_fn(|cx| {
                 let receive = std::pin::pin!(proxy.receive());
@@ -385,6 +483,63 @@ mod tests {
             proxy.receive().await.unwrap(),
             Frame::Message(bytes, _) if bytes == body
         ));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_is_sent_in_order_while_something_is_received() {
+        let (mut agent, mut proxy) = pair();
+        // More than a socket takes, so that some of it waits.
+        let sizes = [0, 3_000_000, 5];
+        for size in sizes {
+            agent.put_update(&vec![7; size]).unwrap();
+            agent.put(&FromProxy::Serving).unwrap();
+        }
+        assert!(!agent.is_sent());
+        proxy.send(&FromProxy::Resync, &[]).await.unwrap();
+        let Some(Frame::Message(bytes, _)) = agent.work().await.unwrap() else {
+            panic!("nothing comes while something waits")
+        };
+        assert_eq!(wire::read::<FromProxy>(&bytes).unwrap(), FromProxy::Resync);
+        assert!(!agent.is_sent());
+        let receive = async {
+            for size in sizes {
+                let Frame::Update(bytes) = proxy.receive().await.unwrap() else {
+                    panic!("no update of {size} bytes")
+                };
+                assert!(bytes.len() == size && bytes.iter().all(|byte| *byte == 7));
+                let Frame::Message(bytes, _) = proxy.receive().await.unwrap() else {
+                    panic!("no message after {size} bytes")
+                };
+                assert_eq!(wire::read::<FromProxy>(&bytes).unwrap(), FromProxy::Serving);
+            }
+        };
+        let (sent, ()) = tokio::join!(agent.work(), receive);
+        assert!(sent.unwrap().is_none() && agent.is_sent());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_end_that_takes_nothing_is_gone_after_ten_seconds_whatever_it_says() {
+        let (mut agent, mut proxy) = pair();
+        agent.put_update(&vec![7; 3_000_000]).unwrap();
+        let begun = Instant::now();
+        let says = async {
+            loop {
+                proxy.send(&FromProxy::Resync, &[]).await.unwrap();
+                sleep_until(Instant::now() + Duration::from_secs(1)).await;
+            }
+        };
+        let hears = async {
+            loop {
+                if let Err(error) = agent.work().await {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            error = hears => assert!(matches!(error, LinkError::Gone), "{error}"),
+            () = says => {}
+        }
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
     }
 
     #[tokio::test]

@@ -209,7 +209,8 @@ impl Agent<'_> {
                     Ok(Err(error)) => tracing::debug!(%error, "somebody connected who is no proxy"),
                     Err(error) => tracing::warn!(%error, "cannot hear a proxy"),
                 },
-                update = self.updates.recv() => {
+                // While one is on its way to the proxy, the next waits: changes add up in the feed.
+                update = self.updates.recv(), if self.is_all_sent() => {
                     let Some(update) = update else {
                         bail!("the agent stopped; see the log")
                     };
@@ -218,8 +219,9 @@ impl Agent<'_> {
                     }
                     self.pass_on(&update).await;
                 }
-                frame = heard(&mut self.proxy) => match frame {
-                    Ok(message) => self.follow(message).await?,
+                heard = heard(&mut self.proxy) => match heard {
+                    Ok(Some(message)) => self.follow(message).await?,
+                    Ok(None) => {}
                     Err(error) => self.lose(&error).await,
                 },
                 _ = heartbeat.tick() => {
@@ -260,6 +262,11 @@ impl Agent<'_> {
                 return Ok(());
             }
         }
+    }
+
+    fn is_all_sent(&self) -> bool {
+        let proxy = self.proxy.as_ref();
+        proxy.is_none_or(|proxy| proxy.channel.is_sent())
     }
 
     fn is_leaving(&self) -> bool {
@@ -399,7 +406,7 @@ impl Agent<'_> {
         }
         proxy.needs_whole = false;
         let sent = match wire::encode(update) {
-            Ok(bytes) => within(proxy.channel.send_update(&bytes)).await,
+            Ok(bytes) => proxy.channel.put_update(&bytes),
             Err(error) => Err(error.into()),
         };
         if let Err(error) = sent {
@@ -482,7 +489,7 @@ impl Agent<'_> {
 
     async fn tell(&mut self, message: &FromAgent) {
         let Some(proxy) = &mut self.proxy else { return };
-        if let Err(error) = within(proxy.channel.send(message, &[])).await {
+        if let Err(error) = proxy.channel.put(message) {
             self.lose(&error).await;
         }
     }
@@ -544,13 +551,16 @@ async fn hear(stream: UnixStream) -> Result<Caller, LinkError> {
 }
 
 /// The next message of the proxy, if there is one.
-async fn heard(proxy: &mut Option<Proxy>) -> Result<FromProxy, LinkError> {
+///
+/// `None` once the proxy has all that was put.
+async fn heard(proxy: &mut Option<Proxy>) -> Result<Option<FromProxy>, LinkError> {
     let Some(proxy) = proxy else {
         return std::future::pending().await;
     };
-    match proxy.channel.receive().await? {
-        Frame::Message(bytes, _) => read(&bytes),
-        Frame::Update(_) => Err(LinkError::Turn("an update".to_owned())),
+    match proxy.channel.work().await? {
+        Some(Frame::Message(bytes, _)) => read(&bytes).map(Some),
+        Some(Frame::Update(_)) => Err(LinkError::Turn("an update".to_owned())),
+        None => Ok(None),
     }
 }
 

@@ -229,6 +229,40 @@ fn a_hello_with_no_or_too_many_workers_is_refused() {
 }
 
 #[test]
+fn a_proxy_that_reads_nothing_does_not_stop_the_agent() {
+    let pods = pods();
+    let site = site(&pods);
+    // More than a socket takes.
+    let hosts: String = (0..4000)
+        .map(|number| {
+            format!(
+                "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\n\
+                 metadata: {{name: many-{number}, namespace: lab}}\n\
+                 spec: {{rules: [{{host: {number}.many.example, http: {{paths: [{{path: /, \
+                 pathType: Prefix, backend: {{service: {{name: s1, port: {{number: 80}}}}}}}}]}}}}]}}\n"
+            )
+        })
+        .collect();
+    site.write("many.yaml", &hosts);
+    let mut pair = Pair::serve(site.path());
+    loses_its_proxy(&mut pair);
+    let mut deaf = Hostile::connect(&pair);
+    deaf.hello(2, Vec::new());
+    eventually("the agent has more to say than is read", || {
+        rustix::io::ioctl_fionread(&deaf.0).unwrap() > 100_000
+    });
+    let mut other = Hostile::connect(&pair);
+    other.hello(2, Vec::new());
+    let answer = other.hear();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("it has another proxy"), "{answer:?}");
+    // It is not waited for without end.
+    pair.proxy.restart().unwrap();
+    assert_eq!(get(pair.proxy.http_addr()), 200);
+    drop(deaf);
+}
+
+#[test]
 fn a_socket_that_lingers_does_not_stop_the_agent() {
     let pods = pods();
     let site = site(&pods);
