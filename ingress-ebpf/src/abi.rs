@@ -512,6 +512,32 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_differ_in_their_set_or_in_their_keys_mostly_have_another_mark() {
+        let travels = |digest, bucket| {
+            let keys = Keys {
+                bucket,
+                ..Keys::default()
+            };
+            Unit::mark_of(digest, &keys) & 0xf
+        };
+        let count = |mut marks: [u32; 16], mark: u32| {
+            marks[mark as usize] += 1;
+            marks
+        };
+        for other in 0..100 {
+            let keys = SPREAD.wrapping_mul(2 * other + 1);
+            let by_set = (0..16).map(|digest| travels(digest, keys));
+            assert_eq!(by_set.fold([0; 16], count), [1; 16], "{keys:#x}");
+            let by_keys = (0..4096).map(|step| travels(other, keys.wrapping_add(2 * step)));
+            let marks = by_keys.fold([0; 16], count);
+            assert!(
+                marks.iter().all(|marks| (128..512).contains(marks)),
+                "{marks:?}"
+            );
+        }
+    }
+
+    #[test]
     fn layouts_are_those_of_schema_4() {
         assert_eq!(SCHEMA, 4, "a new schema needs new golden offsets");
         let offsets = [
