@@ -155,6 +155,20 @@ mod tests {
     }
 
     #[test]
+    fn the_wildcard_above_a_host_stands_for_its_siblings() {
+        for (host, above) in [
+            ("a.example.com", Some("*.example.com")),
+            ("com", None),
+            ("*.example.com", None),
+            ("", None),
+        ] {
+            let pattern: HostPattern = host.parse().unwrap();
+            let above = above.map(|above| above.parse().unwrap());
+            assert_eq!(pattern.wildcard_above(), above, "{host:?}");
+        }
+    }
+
+    #[test]
     fn a_host_may_have_253_bytes_and_a_label_63() {
         let label = "a".repeat(63);
         let fits = format!("{label}.{label}.{label}.{}", "a".repeat(61));

@@ -214,5 +214,8 @@ mod tests {
         for (number, host) in hosts.iter().enumerate() {
             assert_eq!(copy.get(host), Some(&number));
         }
+        // A part has eight of them on the average: a change copies no more than a few.
+        let largest = copy.exact.shards.iter().map(|shard| shard.len()).max();
+        assert!(largest < Some(64), "{largest:?}");
     }
 }

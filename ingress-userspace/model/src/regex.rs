@@ -262,6 +262,35 @@ mod tests {
     }
 
     #[test]
+    fn a_literal_matches_what_begins_with_it_and_has_no_groups() {
+        let literal = PathRegex::literal("/a.b");
+        for (path, matches) in [
+            ("/a.b", true),
+            ("/A.B/c", true),
+            ("/a.", false),
+            ("/axb", false),
+            ("", false),
+        ] {
+            assert_eq!(literal.is_match(path.as_bytes()), matches, "{path:?}");
+            assert!(literal.captures(path.as_bytes()).is_none(), "{path:?}");
+        }
+        assert_eq!(literal.memory(), 0);
+    }
+
+    #[test]
+    fn regexes_are_told_apart_by_their_text() {
+        use hash::BuildHasher as _;
+        let hasher = hash::BuildHasherDefault::<hash::DefaultHasher>::default();
+        let [one, other] = ["/a", "/b"].map(|text| PathRegex::new(text).unwrap());
+        assert_eq!(hasher.hash_one(&one), hasher.hash_one(one.clone()));
+        assert_ne!(hasher.hash_one(&one), hasher.hash_one(&other));
+        assert_eq!(
+            format!("{one:?}, {other:?}"),
+            r#"PathRegex("/a"), PathRegex("/b")"#
+        );
+    }
+
+    #[test]
     fn groups_are_ranges_of_the_path() {
         let regex = PathRegex::new("/api(/|$)(.*)").unwrap();
         let path = b"/api/v1";
@@ -300,6 +329,13 @@ mod tests {
             let memory = PathRegex::new(pattern).unwrap().memory();
             assert!(memory < 16 << 10, "{pattern} {memory}");
         }
+    }
+
+    #[test]
+    fn a_pattern_takes_the_more_memory_the_more_it_says() {
+        let memory = |pattern| PathRegex::new(pattern).unwrap().memory();
+        let (short, long) = (memory("/v[0-9]"), memory("/v[0-9]{50}"));
+        assert!(0 < short && short < long, "{short} {long}");
     }
 
     #[test]

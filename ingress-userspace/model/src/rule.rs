@@ -190,6 +190,41 @@ mod tests {
     }
 
     #[test]
+    fn conditions_are_empty_only_where_there_is_none_of_any_kind() {
+        let none = Conditions::default();
+        assert!(none.is_empty());
+        let condition = || {
+            let (name, value) = ("a".into(), "b".into());
+            [Condition { name, value }].into()
+        };
+        for conditions in [
+            Conditions {
+                methods: ["GET".into()].into(),
+                ..none.clone()
+            },
+            Conditions {
+                headers: condition(),
+                ..none.clone()
+            },
+            Conditions {
+                query: condition(),
+                ..none
+            },
+        ] {
+            assert!(!conditions.is_empty(), "{conditions:?}");
+        }
+    }
+
+    #[test]
+    fn a_split_keeps_its_targets_as_they_were_given() {
+        let targets = [target(2), target(0), target(1)];
+        let split = Split::new(targets.clone()).unwrap();
+        assert_eq!(*split.targets(), targets);
+        let one = target(1);
+        assert_eq!(*Split::all(Arc::clone(&one.upstream)).targets(), [one]);
+    }
+
+    #[test]
     fn a_split_has_a_target_that_can_be_chosen() {
         for (weights, fits) in [
             (&[][..], false),

@@ -45,4 +45,10 @@ mod tests {
             assert!(first < second, "{first:?} {second:?}");
         }
     }
+
+    #[test]
+    fn it_tells_the_namespace_that_claims() {
+        let seniority = Seniority::new(1, ObjectName::new("shop", "web"));
+        assert_eq!(seniority.namespace(), "shop");
+    }
 }

@@ -30,3 +30,37 @@ impl Update {
             && self.hosts.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::ServicePort, *};
+
+    #[test]
+    fn an_update_is_empty_only_where_nothing_of_any_kind_differs_from_its_base() {
+        let nothing = Update {
+            base: Some(1),
+            ..Update::default()
+        };
+        assert!(nothing.is_empty());
+        let service = ObjectName::new("shop", "web");
+        let port = ServicePort::Number(80);
+        for update in [
+            // A whole state with nothing in it takes everything away.
+            Update::default(),
+            Update {
+                endpoints: vec![(BackendKey { service, port }, None)],
+                ..nothing.clone()
+            },
+            Update {
+                certificates: vec![(ObjectName::new("shop", "tls"), None)],
+                ..nothing.clone()
+            },
+            Update {
+                hosts: vec![(HostPattern::Any, None)],
+                ..nothing
+            },
+        ] {
+            assert!(!update.is_empty(), "{update:?}");
+        }
+    }
+}

@@ -553,6 +553,32 @@ mod tests {
     }
 
     #[test]
+    fn a_regex_that_nothing_uses_for_a_while_is_not_compiled_again() {
+        let rule = |number: usize| {
+            let path = format!("/{number}(/|$)(.*)");
+            let regex = PathRegex::new(&path).unwrap();
+            rule(&path, Some(regex), Action::Respond(204))
+        };
+        let rules = HostRules {
+            rules: (0..400).map(rule).collect(),
+            ..HostRules::default()
+        };
+        let update = Update {
+            hosts: vec![(HostPattern::Any, Some(Arc::new(rules)))],
+            ..Update::default()
+        };
+        let mut decoder = Decoder::default();
+        decoder.decode(&encode(&update).unwrap()).unwrap();
+        let empty = encode(&Update::default()).unwrap();
+        for updates in 2..SOME {
+            decoder.decode(&empty).unwrap();
+            assert_eq!(decoder.regexes.len(), 400, "{updates} updates");
+        }
+        decoder.decode(&empty).unwrap();
+        assert!(decoder.regexes.is_empty());
+    }
+
+    #[test]
     fn regexes_that_change_all_the_time_do_not_pile_up() {
         let host = |round: u32| {
             let path = |number| format!("/{round}/{number}/.{{0,500}}");
