@@ -297,6 +297,15 @@ mod tests {
     }
 
     #[test]
+    fn a_size_may_have_sixteen_digits_zeros_included() {
+        let coded = b"0000000000000001\r\na\r\n0000000000000000\r\n\r\n";
+        assert_eq!(decode(&[coded]), Ok((b"a".to_vec(), true, Vec::new())));
+        // All that 64 bits can say: it goes on and on.
+        let coded = b"ffffffffffffffff\r\na";
+        assert_eq!(decode(&[coded]), Ok((b"a".to_vec(), false, Vec::new())));
+    }
+
+    #[test]
     fn a_line_as_long_as_it_may_be_is_taken_however_it_is_cut() {
         for (length, taken) in [(4096, true), (4097, false)] {
             let line = [&b"1;"[..], &vec![b'x'; length - 2]].concat();

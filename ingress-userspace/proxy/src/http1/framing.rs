@@ -136,6 +136,9 @@ mod tests {
             (&["-5"], &[], false, Err(ContentLength)),
             (&["0x5"], &[], false, Err(ContentLength)),
             (&["5 5"], &[], false, Err(ContentLength)),
+            // The neighbours of the digits in ASCII.
+            (&["5/"], &[], false, Err(ContentLength)),
+            (&["5:"], &[], false, Err(ContentLength)),
             (&[""], &[], false, Err(ContentLength)),
             (&[], &["chunked"], false, Ok(Framing::Chunked)),
             (&[], &["CHUNKED"], false, Ok(Framing::Chunked)),

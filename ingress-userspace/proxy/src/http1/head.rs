@@ -357,9 +357,11 @@ mod tests {
     fn a_dripped_head_is_scanned_once() {
         let head = vec![b'a'; 30_000];
         let mut finder = HeadFinder::default();
+        assert!(finder.is_new(), "it may be parsed at once");
         for end in 0..head.len() {
             let before = finder.scanned;
             finder.find(&head[..end]);
+            assert_eq!(finder.is_new(), end == 0, "{end}: it is parsed each time");
             assert!(
                 end - before <= 1,
                 "{end}: {} bytes were scanned again",

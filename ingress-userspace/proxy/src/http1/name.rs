@@ -348,10 +348,25 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_says_more_than_keep_alive_is_taken_apart() {
+        for (value, alone) in [
+            ("keep-alive", true),
+            ("Keep-Alive", true),
+            ("keep-alive, x", false),
+            ("keep_alive", false),
+            ("close", false),
+            ("", false),
+        ] {
+            assert_eq!(is_keep_alive(value.as_bytes()), alone, "{value:?}");
+        }
+    }
+
+    #[test]
     fn named_fields_are_found_whatever_their_case() {
         let mut named = Named::default();
-        assert!(!named.contains(b"x"));
+        assert!(named.is_empty() && !named.contains(b"x"));
         options(b"X-b, x-A ,,x-c").for_each(|name| named.add(name));
+        assert!(!named.is_empty());
         for (name, found) in [
             ("x-a", true),
             ("X-B", true),

@@ -422,6 +422,24 @@ mod tests {
     }
 
     #[test]
+    fn a_request_is_sent_again_whole_where_its_body_began_behind_half_a_long_head() {
+        let mut head = Outbound::new();
+        head.extend_from_slice(&[b'h'; 3 * GATHER_LIMIT]);
+        let whole = [&head[..], b"body"].concat();
+        let mut sender = Sender::request(head, Announced::Length);
+        // The head leaves before the body is there.
+        let mut source = pieces(&[b"", b"body"]);
+        let calls = offered(&mut sender, &mut source, 2 * GATHER_LIMIT);
+        assert_eq!(
+            calls,
+            [[3 * GATHER_LIMIT].to_vec(), [GATHER_LIMIT, 4, 0].to_vec()]
+        );
+        assert!(sender.is_replayable());
+        sender.rewind();
+        assert!(send(sender, &mut source, usize::MAX) == whole);
+    }
+
+    #[test]
     fn a_message_is_unsent_until_its_first_byte_leaves() {
         let mut sender = Sender::response(head(), Announced::Nothing);
         assert!(sender.is_unsent());
