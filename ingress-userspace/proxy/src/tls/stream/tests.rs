@@ -394,7 +394,7 @@ async fn nothing_comes_after_a_failure() {
     })
     .await;
     send(&mut stream, &mut [IoSlice::new(b"go")]).await.unwrap();
-    let client = client.join().unwrap();
+    let mut client = client.join().unwrap();
     let mut room = [0; 100];
     let mut heard = Vec::new();
     while let Ok(count @ 1..) = recv(&mut stream, &mut room).await {
@@ -408,7 +408,9 @@ async fn nothing_comes_after_a_failure() {
         assert!(again.is_err(), "{again:?}");
     }
     assert!(is_idle(&stream));
-    drop(client);
+    // The connection below is ended as any other.
+    poll_fn(|cx| stream.poll_shut_down(cx)).await.unwrap();
+    client.sock.stream.read_to_end(&mut Vec::new()).unwrap();
 }
 
 #[tokio::test]
