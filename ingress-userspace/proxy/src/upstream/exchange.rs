@@ -325,7 +325,7 @@ mod tests {
     use std::{
         cell::{Cell, RefCell},
         future::poll_fn,
-        io::Write,
+        io::{Read, Write},
         net::Shutdown,
         rc::Rc,
     };
@@ -340,7 +340,7 @@ mod tests {
         },
         *,
     };
-    use crate::http1::Announced;
+    use crate::{http1::Announced, net::Deadline};
 
     /// A body of so many bytes, all there.
     struct Whole(Vec<u8>);
@@ -534,10 +534,11 @@ mod tests {
             // With the head before it, as long as it pays; and one byte longer.
             (&most, None, whole(&format!("{:4088}", "")), 1),
             (&large, None, None, 0),
-            // The endpoint would take the next request for the rest of this one.
+            // The endpoint would take the next request for the rest of this one: more than the
+            // kernel ever holds of it.
             (
                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-                Some(4 << 20),
+                Some(64 << 20),
                 None,
                 0,
             ),
@@ -796,6 +797,133 @@ mod tests {
             };
             assert!(is_right, "{error} after {said:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_sent_again_from_its_start() {
+        let pool = Pool::default();
+        let (lease, server) = connected(&pool).await;
+        let mut exchange = Exchange::new(lease, get(Told::default()), ask(Duration::from_secs(5)));
+        server.shutdown(Shutdown::Write).unwrap();
+        let now = Instant::now();
+        let error = poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap_err();
+        assert!(matches!(error, ForwardError::Unanswered { .. }), "{error}");
+        let mut request = exchange.into_request();
+        request.rewind();
+        let (lease, mut server) = connected(&pool).await;
+        server.write_all(b"HTTP/1.1 204 \r\n\r\n").unwrap();
+        let mut exchange = Exchange::new(lease, request, ask(Duration::from_secs(5)));
+        poll_fn(|cx| exchange.poll_head(now, cx)).await.unwrap();
+        drop(exchange);
+        let mut heard = String::new();
+        server.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "GET / HTTP/1.1\r\n\r\n");
+    }
+
+    /// A body in pieces, with a timer of the client's side.
+    #[derive(Default)]
+    struct Timed {
+        pieces: Vec<&'static [u8]>,
+        deadline: Deadline,
+    }
+
+    impl RequestBody for Timed {
+        fn poll_data(
+            &mut self,
+            _: &mut Context<'_>,
+        ) -> Poll<Result<Option<&[u8]>, RequestBodyError>> {
+            Poll::Ready(Ok(self.pieces.first().copied()))
+        }
+
+        fn consume(&mut self, count: usize) {
+            assert_eq!(self.pieces.remove(0).len(), count);
+        }
+
+        fn write_trailers(&self, _: &mut Vec<u8>) {}
+
+        fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn deadline(&mut self) -> Option<&mut Deadline> {
+            Some(&mut self.deadline)
+        }
+
+        fn interim(&mut self, _: u16, _: &[u8], _: Fields<'_>) {}
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_by_the_timer_of_its_clients_side_where_that_has_one() {
+        let (lease, _server) = connected(&Pool::default()).await;
+        let mut exchange = Exchange::new(lease, get(Timed::default()), ask(Duration::from_secs(1)));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(exchange.poll_head(Instant::now(), &mut cx).is_pending());
+        assert!(!exchange.lease.connection.deadline.is_set());
+        assert!(exchange.request.client().deadline.is_set());
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_as_long_as_its_route_allows_and_no_byte_longer() {
+        for (pieces, taken) in [
+            (&[&b"abc"[..]][..], true),
+            (&[b"ab", b"c"], true),
+            (&[b"abcd"], false),
+            (&[b"ab", b"cd"], false),
+            (&[b"abc", b"d"], false),
+        ] {
+            let (lease, mut server) = connected(&Pool::default()).await;
+            let mut head = Outbound::new();
+            head.extend_from_slice(b"PUT / HTTP/1.1\r\n\r\n");
+            let body = Timed {
+                pieces: pieces.to_vec(),
+                ..Timed::default()
+            };
+            let request = Outgoing::new(head, body, Announced::Length, Some(3));
+            let mut exchange = Exchange::new(lease, request, ask(Duration::from_secs(5)));
+            server.write_all(b"HTTP/1.1 204 \r\n\r\n").unwrap();
+            let now = Instant::now();
+            match poll_fn(|cx| exchange.poll_head(now, cx)).await {
+                Ok(_) => assert!(taken, "{pieces:?}"),
+                Err(ForwardError::BodyTooLarge) => assert!(!taken, "{pieces:?}"),
+                Err(error) => panic!("{error} for {pieces:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_takes_a_part_of_the_request_gets_the_whole_time_again() {
+        let (lease, mut server) = connected(&Pool::default()).await;
+        server.set_nonblocking(true).unwrap();
+        let limit = Duration::from_secs(4);
+        let request = request(b"PUT / HTTP/1.1\r\n\r\n", Some(64 << 20));
+        let mut exchange = Exchange::new(lease, request, ask(limit));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        tokio::time::pause();
+        assert!(exchange.poll_head(Instant::now(), &mut cx).is_pending());
+        for _ in 0..3 {
+            let mut taken = 0;
+            while let Ok(count @ 1..) = server.read(&mut [0; 4096]) {
+                taken += count;
+            }
+            assert!(taken > 0);
+            tokio::time::advance(limit * 3 / 4).await;
+            let polled = exchange.poll_head(Instant::now(), &mut cx);
+            assert!(polled.is_pending(), "{polled:?}");
+        }
+        // What the kernel still moves between its buffers may give it the time once more.
+        let ended = async {
+            loop {
+                tokio::time::advance(limit * 3 / 4).await;
+                if let Poll::Ready(ended) = exchange.poll_head(Instant::now(), &mut cx) {
+                    return ended;
+                }
+            }
+        };
+        let ended = tokio::time::timeout(100 * limit, ended).await;
+        assert!(
+            matches!(ended, Ok(Err(ForwardError::SendTimeout { .. }))),
+            "{ended:?}"
+        );
     }
 
     #[tokio::test]
