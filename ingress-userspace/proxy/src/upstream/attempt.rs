@@ -357,6 +357,19 @@ mod tests {
     }
 
     #[test]
+    fn each_try_is_counted_that_over_a_dead_pooled_connection_too() {
+        let (budget, policy) = (RetryBudget::default(), RetryPolicy::default());
+        let mut attempts = Attempts::new(&budget, &policy);
+        assert_eq!(attempts.made(), 0);
+        for (made, error) in [(1, unanswered()), (2, refused()), (3, refused())] {
+            attempts.begin();
+            assert_eq!(attempts.made(), made);
+            let failure = failure(&error, 0, made == 1);
+            assert!(attempts.again(&failure, SAFE, NOW), "{made}: {error}");
+        }
+    }
+
+    #[test]
     fn no_try_begins_after_the_time_for_all_of_them() {
         let policy = RetryPolicy {
             within: Some(Duration::from_secs(2)),
@@ -380,6 +393,7 @@ mod tests {
         };
         let (budget, error) = (RetryBudget::default(), unanswered());
         let mut attempts = Attempts::new(&budget, &policy);
+        assert!(!attempts.fresh(), "the first try may use the pool");
         assert!(attempts.again(&failure(&error, 0, true), SAFE, NOW));
         assert!(attempts.fresh() && attempts.tried().is_empty());
         assert!(!attempts.again(&failure(&error, 0, true), SAFE, NOW));

@@ -255,6 +255,7 @@ mod tests {
             assert_eq!(balancer.pick(Some(7), &[], now).unwrap().index, 1);
         }
         assert_eq!(balancer.pick(Some(7), &[1], now).unwrap().index, 2);
+        assert_eq!(balancer.pick(Some(u64::MAX), &[], now).unwrap().index, 0);
     }
 
     #[tokio::test]
@@ -266,14 +267,20 @@ mod tests {
         let first = balancers.of(&upstream, &pool, 0);
         assert!(Rc::ptr_eq(&first, &balancers.of(&upstream, &pool, 0)));
         order(&first, 1, Instant::now());
-        set(&mut upstreams, &[2, 3]);
+        set(&mut upstreams, &[2, 3, 4]);
         let second = balancers.of(&upstream, &pool, 0);
-        assert_eq!(second.endpoints.len(), 2);
-        assert_eq!(
-            order(&second, 1, Instant::now()),
-            [1],
-            "the turns begin anew"
-        );
+        assert_eq!((first.endpoints(), second.endpoints()), (2, 3));
+        let port = |_| {
+            let choice = second.pick(None, &[], Instant::now()).unwrap();
+            choice.endpoint().unwrap().address.port()
+        };
+        let ports: Vec<u16> = (0..3).map(port).collect();
+        assert_eq!(ports, [3, 4, 2], "the turns begin anew");
+        balancers.forget_outdated();
+        assert!(Rc::ptr_eq(&second, &balancers.of(&upstream, &pool, 0)));
+        set(&mut upstreams, &[]);
+        balancers.forget_outdated();
+        assert_eq!(balancers.0.borrow().iter().flatten().count(), 0);
     }
 
     #[test]

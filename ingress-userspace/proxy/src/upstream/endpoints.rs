@@ -234,6 +234,38 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_of_a_backend_goes_with_the_last_rule_that_has_it() {
+        let mut upstreams = Upstreams::default();
+        for name in ["kept", "used", "unused"] {
+            upstreams.set_endpoints(&backend(name), Some(&endpoints(&[1])));
+        }
+        let used = upstreams.of(&key("used", 1));
+        assert!(used.has_endpoints());
+        upstreams.retain(|known| *known == backend("kept"));
+        upstreams.forget_unused();
+        let known = |upstreams: &Upstreams| {
+            let mut names: Vec<_> = upstreams.lists.keys().collect();
+            names.sort();
+            names.iter().map(|key| key.service.name.clone()).collect()
+        };
+        let left: Vec<String> = known(&upstreams);
+        assert_eq!(left, ["kept", "used"]);
+        assert!(used.has_endpoints());
+        drop(used);
+        upstreams.forget_unused();
+        let left: Vec<String> = known(&upstreams);
+        assert_eq!((left, upstreams.gone.len()), (vec!["kept".to_owned()], 0));
+        assert!(!upstreams.of(&key("new", 1)).has_endpoints());
+    }
+
+    #[test]
+    fn upstreams_have_the_first_places_that_are_free() {
+        let mut upstreams = Upstreams::default();
+        let all = ["a", "b", "c"].map(|name| upstreams.of(&key(name, 1)));
+        assert_eq!(all.map(|upstream| upstream.slot()), [0, 1, 2]);
+    }
+
+    #[test]
     fn a_backend_that_comes_back_is_heard_of() {
         let mut upstreams = Upstreams::default();
         let set = |upstreams: &mut Upstreams, ports: Option<&[u16]>| {

@@ -311,6 +311,23 @@ mod tests {
     }
 
     #[test]
+    fn what_connection_names_beside_the_usual_options_are_fields() {
+        for (value, names) in [
+            ("keep-alive", false),
+            ("Keep-Alive, Upgrade", false),
+            ("close", false),
+            ("", false),
+            ("x-secret", true),
+            ("close, X-Secret", true),
+            ("keep-alive, keep-alives", true),
+        ] {
+            let text =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: {value}\r\n\r\n");
+            assert_eq!(head(&text, PLAIN).unwrap().names_fields, names, "{value:?}");
+        }
+    }
+
+    #[test]
     fn a_connection_is_kept_for_less_than_its_endpoint_promises() {
         for (value, seconds) in [
             ("timeout=5", 4),
