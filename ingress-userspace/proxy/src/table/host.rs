@@ -166,6 +166,20 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_in_its_form_already_is_not_copied() {
+        for (raw, borrowed) in [
+            ("a-b_c.example", true),
+            ("a.example.:80", true),
+            ("[::1]:80", true),
+            ("A.example", false),
+            ("[::A]", false),
+        ] {
+            let host = CanonicalHost::parse(raw).unwrap();
+            assert_eq!(matches!(host.0, Cow::Borrowed(_)), borrowed, "{raw}");
+        }
+    }
+
+    #[test]
     fn what_is_not_a_host_is_refused() {
         for raw in [
             "a b", "a,b", "a/b", "user@a", "a:b", "a:99999", "a:+80", "[::1", "[x]", "[::1]x",

@@ -581,6 +581,102 @@ fn entries_that_left_are_retired_and_their_places_and_tables_are_freed() {
 }
 
 #[test]
+fn entries_in_force_have_places_of_their_own() {
+    let rules = |count: usize| {
+        let rule = |number| prefix("web", &format!("/{number}"));
+        Some((0..count).map(rule).collect())
+    };
+    let mut site = site(vec![]);
+    for (base, count) in [(1, 3), (2, 5), (3, 2), (4, 5)] {
+        site.apply(&one(base, "a.b", rules(count))).unwrap();
+        site.apply(&Update {
+            base: Some(base + 1),
+            epoch: base + 1,
+            ..Update::default()
+        })
+        .unwrap();
+        let entries = site.tables().borrow().entries();
+        let mut slots: Vec<_> = entries.iter().map(|(_, entry)| entry.slot()).collect();
+        slots.sort();
+        slots.dedup();
+        assert_eq!(slots.len(), count, "{slots:?}");
+        // A host has its new places before its old ones are free.
+        assert!(slots.iter().all(|slot| *slot < 10), "{slots:?}");
+    }
+}
+
+#[test]
+fn an_entry_that_left_is_kept_for_whoever_has_it_and_no_longer() {
+    let mut site = site(vec![("a.b", vec![prefix("web", "/")], vec![])]);
+    let held = find(&site.tables().borrow(), "a.b", "/", &GET).unwrap();
+    site.apply(&one(1, "a.b", None)).unwrap();
+    site.tidy();
+    assert_eq!(site.retired.len(), 1);
+    drop(held);
+    site.tidy();
+    assert!(site.retired.is_empty());
+}
+
+#[test]
+fn a_table_says_how_many_rules_it_has_and_which() {
+    let denied = |path| Rule {
+        action: Action::Deny("no".into()),
+        ..prefix("denied", path)
+    };
+    let web = || prefix("web", "/");
+    let said = |site: &Site| {
+        let table = site.tables().borrow().clone();
+        let of = |(host, entry): &(HostPattern, Arc<Entry>)| {
+            format!("{host}{}", entry.rule.path.as_str())
+        };
+        let entries: Vec<_> = table.entries().iter().map(of).collect();
+        (table.rules(), table.denied(), entries.join(" "))
+    };
+    let said = |site: &Site, rules, denied, entries: &str| {
+        assert_eq!(said(site), (rules, denied, entries.to_owned()));
+    };
+    let retirements = |site: &Site| site.tables().borrow().retirements();
+    let mut site = site(vec![
+        ("b.test", vec![web(), denied("/x")], vec![web()]),
+        ("a.test", vec![denied("/"), denied("/y")], vec![]),
+    ]);
+    said(&site, 5, 3, "a.test/ a.test/y b.test/ b.test/x b.test/");
+    let before = retirements(&site);
+    site.apply(&one(1, "c.test", Some(vec![web()]))).unwrap();
+    said(
+        &site,
+        6,
+        3,
+        "a.test/ a.test/y b.test/ b.test/x b.test/ c.test/",
+    );
+    assert_eq!(retirements(&site), before, "no entry has left");
+    site.apply(&one(2, "b.test", Some(vec![denied("/x")])))
+        .unwrap();
+    said(&site, 4, 3, "a.test/ a.test/y b.test/x c.test/");
+    let between = retirements(&site);
+    site.apply(&one(3, "a.test", None)).unwrap();
+    said(&site, 2, 1, "b.test/x c.test/");
+    let after = retirements(&site);
+    assert!(before != between && between != after && before != after);
+}
+
+#[test]
+fn what_a_rule_serves_is_counted_under_its_ingress_and_its_first_service() {
+    let labels = |rule: &Rule| {
+        let RouteLabels {
+            namespace,
+            ingress,
+            service,
+        } = labels(rule);
+        [namespace, ingress, service].join(" ")
+    };
+    let mut rule = prefix("web", "/");
+    assert_eq!(labels(&rule), "default web web");
+    rule.action = Action::Respond(204);
+    assert_eq!(labels(&rule), "default web ");
+}
+
+#[test]
 fn a_backend_that_comes_back_is_heard_of_by_rules_that_did_not_change() {
     let state = || whole(vec![("a.b", vec![prefix("web", "/")], vec![])]);
     let mut site = site(vec![("a.b", vec![prefix("web", "/")], vec![])]);
