@@ -538,6 +538,38 @@ mod tests {
     }
 
     #[test]
+    fn neighbouring_vips_and_ports_seldom_share_a_slot() {
+        let address = |last: u32| (0xc633_6400 + last).to_be();
+        let port = |number: u32| service((number as u16).to_be(), 6);
+        let own = |slots: &mut dyn Iterator<Item = u32>| {
+            let slots: std::collections::BTreeSet<_> = slots.collect();
+            assert!(slots.last() < Some(&(VIP_SLOTS as u32)), "{slots:?}");
+            slots.len()
+        };
+        let v4 = |last, number| {
+            let (address, service) = (address(last), port(number));
+            VipKey4 { address, service }.slot()
+        };
+        let v6 = |word: usize, last, number| {
+            let (mut address, service) = ([0x2001_0db8_u32.to_be(), 0, 0, 0], port(number));
+            address[word] ^= last;
+            VipKey6 { address, service }.slot()
+        };
+        // Spread at random, 256 keys have 226 slots.
+        for count in [
+            own(&mut (0..256).map(|last| v4(last, 80))),
+            own(&mut (0..256).map(|number| v4(1, number))),
+            own(&mut (0..256).map(|number| v6(3, 1, number))),
+            own(&mut (0..256).map(|last| v6(0, last, 80))),
+            own(&mut (0..256).map(|last| v6(1, last, 80))),
+            own(&mut (0..256).map(|last| v6(2, last, 80))),
+            own(&mut (0..256).map(|last| v6(3, last, 80))),
+        ] {
+            assert!(count > 128, "{count} slots");
+        }
+    }
+
+    #[test]
     fn layouts_are_those_of_schema_4() {
         assert_eq!(SCHEMA, 4, "a new schema needs new golden offsets");
         let offsets = [

@@ -167,3 +167,26 @@ impl Family for V6 {
 const fn is_same([a, b, c, d]: [u32; 4], [e, f, g, h]: [u32; 4]) -> bool {
     (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_the_same_where_every_bit_is() {
+        let address = [0x2001_0db8, 0x0bad_cafe, 0x1234_5678, 1];
+        assert!(is_same(address, address));
+        let flipped = |mut address: [u32; 4], bit: usize| {
+            address[bit / 32] ^= 1 << (bit % 32);
+            address
+        };
+        for one in 0..128 {
+            let once = flipped(address, one);
+            assert!(!is_same(address, once), "{one}");
+            // Differences do not make up for each other.
+            for other in (0..128).filter(|other| *other != one) {
+                assert!(!is_same(address, flipped(once, other)), "{one} {other}");
+            }
+        }
+    }
+}

@@ -163,3 +163,19 @@ fn unsteerable<F: Family, T: Tables>(
         None => Unfound::Pass(Reason::NotVip),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_acknowledgement_may_stand_for_a_cookie() {
+        for (meaning, cookie) in [
+            (Meaning::Opening, None),
+            (Meaning::Acknowledging(34), Some(34)),
+            (Meaning::Within, None),
+        ] {
+            assert_eq!(meaning.cookie(), cookie, "{meaning:?}");
+        }
+    }
+}
