@@ -323,4 +323,98 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_quoted_packet_is_read_where_its_ports_follow_at_once() {
+        for (first, fragment, fits) in [
+            (0x45, 0, true),
+            (0x45, 0x4000, true),
+            (0x45, 0x2000, true),
+            (0x45, 1, false),
+            (0x46, 0, false),
+            (0x46, 1, false),
+        ] {
+            let mut header = ipv4(first, 20);
+            header[6..8].copy_from_slice(&u16::to_be_bytes(fragment));
+            header[9] = TCP;
+            let parsed = Packet::parse4_start(&header[..], 0);
+            assert_eq!(
+                parsed.map(|(protocol, ..)| protocol),
+                fits.then_some(TCP),
+                "first byte {first:#x}, fragment word {fragment:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_segment_is_told_by_its_flags() {
+        use Segment::{Acknowledging, Opening, Within};
+        const FIN: u8 = 0x01;
+        const PSH: u8 = 0x08;
+        for (flags, told) in [
+            (SYN, Opening),
+            (SYN | 0xc0, Opening),
+            (SYN | ACK, Within),
+            (ACK, Acknowledging),
+            (ACK | PSH, Acknowledging),
+            (ACK | FIN, Acknowledging),
+            (ACK | RST, Within),
+            (RST, Within),
+            (SYN | ACK | RST, Within),
+            (FIN, Within),
+            (0, Within),
+        ] {
+            for offset in [0, ETHERNET] {
+                let mut frame = vec![0; offset + TCP_LENGTH];
+                frame[offset + 12..offset + 14].copy_from_slice(&[0x50, flags]);
+                let parsed = Segment::parse(&frame[..], offset, TCP_LENGTH);
+                assert_eq!(parsed, Some(told), "{flags:#x} at {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tcp_header_is_as_long_as_it_says_and_no_longer_than_the_packet() {
+        for (first, length, fits) in [
+            (0x50, 20, true),
+            (0x40, 20, false),
+            (0x50, 19, false),
+            (0x60, 24, true),
+            (0x60, 23, false),
+            (0xf0, 60, true),
+        ] {
+            let mut frame = [0_u8; 60];
+            frame[12] = first;
+            let parsed = Segment::parse(&frame[..], 0, length);
+            assert_eq!(parsed.is_some(), fits, "{first:#x} in {length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_message_is_told_by_its_type() {
+        use Control::{Echo, Error, Other};
+        for (is_v6, kind, told) in [
+            (false, 3, Error),
+            (false, 11, Error),
+            (false, 12, Error),
+            (false, 8, Echo),
+            (false, 0, Other),
+            (false, 1, Other),
+            (false, 128, Other),
+            (true, 1, Error),
+            (true, 2, Error),
+            (true, 3, Error),
+            (true, 4, Error),
+            (true, 128, Echo),
+            (true, 0, Other),
+            (true, 5, Other),
+            (true, 8, Other),
+            (true, 11, Other),
+        ] {
+            let mut frame = [0_u8; ICMP_LENGTH];
+            frame[0] = kind;
+            let parsed = Control::parse(&frame[..], 0, is_v6);
+            assert_eq!(parsed, Some(told), "{kind} of IPv6: {is_v6}");
+        }
+    }
 }
