@@ -581,6 +581,16 @@ fn entries_that_left_are_retired_and_their_places_and_tables_are_freed() {
 }
 
 #[test]
+fn a_whole_state_takes_away_the_hosts_that_it_does_not_name() {
+    let web = || vec![prefix("web", "/")];
+    let mut site = site(vec![("a.b", web(), vec![]), ("c.d", web(), vec![])]);
+    let state = vec![("c.d", web(), vec![]), ("e.f", web(), vec![])];
+    site.apply(&whole(state)).unwrap();
+    let answers = ["a.b", "c.d", "e.f"].map(|host| answer(&site, host, "/"));
+    assert_eq!(answers, ["-", "web", "web"]);
+}
+
+#[test]
 fn entries_in_force_have_places_of_their_own() {
     let rules = |count: usize| {
         let rule = |number| prefix("web", &format!("/{number}"));
