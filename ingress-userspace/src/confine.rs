@@ -60,6 +60,7 @@ pub(crate) fn confine(
     socket: &Path,
     ports: &[u16],
 ) -> Result<Confinement, ConfineError> {
+    draw_seeds();
     drop_privileges().map_err(ConfineError::Privileges)?;
     let files = restrict_files(state, socket, ports).unwrap_or_else(|error| {
         // A container runtime may refuse the system calls that an old profile does not know.
@@ -72,6 +73,13 @@ pub(crate) fn confine(
         system_calls: "filtered",
         files,
     })
+}
+
+/// Draws the seeds of all hash maps to come, once for the process. In a static binary, getrandom looks in
+/// vain for the C library's function by its name, and opens /dev/urandom: from now on that fails, and
+/// ahash panics.
+fn draw_seeds() {
+    let _ = ahash::RandomState::new();
 }
 
 fn drop_privileges() -> io::Result<()> {
