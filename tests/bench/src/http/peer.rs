@@ -1,6 +1,10 @@
 //! Starts a proxy with its settings, in a folder that goes away with it.
 
-use std::{net::SocketAddr, path::Path, process::Command};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use ingress_lab::forebay::{Forebay, Launch};
@@ -25,7 +29,11 @@ pub(super) struct Peer {
 }
 
 enum Process {
-    Forebay(Box<Forebay>),
+    Forebay {
+        proxy: Box<Forebay>,
+        /// Where the two are processes of their own.
+        agent: Option<Box<Forebay>>,
+    },
     Other(Running),
 }
 
@@ -78,15 +86,52 @@ impl Peer {
         })
     }
 
+    /// Starts Forebay as two processes, as a pod has it: the one that serves gives up all its rights.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(super) fn start_two(routes: Routes, stand: &Stand) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("two")
+            .tempdir_in(stand.folder())?;
+        let manifests = manifests(routes, stand, &folder)?;
+        let link = ["--link".to_owned(), shown(&folder.path().join("link"))];
+        let agent = Launch::of("agent", &link)
+            .args(&["--manifests".to_owned(), shown(&manifests)])
+            .args(&["--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+            .args(&["--metrics", "off"])
+            .start_unready()?;
+        let proxy = Launch::of("proxy", &link)
+            .args(&["--workers", "1", "--metrics", "off"])
+            .start()?;
+        Ok(Self::of(proxy, Some(Box::new(agent)), folder))
+    }
+
+    fn of(proxy: Forebay, agent: Option<Box<Forebay>>, folder: TempDir) -> Self {
+        let http = proxy.http_addr();
+        Self {
+            http,
+            https: proxy.https_addr(),
+            websocket: http,
+            process: Process::Forebay {
+                proxy: Box::new(proxy),
+                agent,
+            },
+            _folder: folder,
+        }
+    }
+
     /// Ends it. Forebay by SIGTERM, at which a binary that counts what it does writes that down.
     ///
     /// # Errors
     /// Forebay does not end, or says that it failed.
     pub(super) fn end(self) -> Result<()> {
-        if let Process::Forebay(mut forebay) = self.process {
-            forebay.terminate()?;
-            let status = forebay.wait()?;
-            ensure!(status.success(), "forebay ended with {status}");
+        if let Process::Forebay { proxy, agent } = self.process {
+            for mut forebay in [Some(proxy), agent].into_iter().flatten() {
+                forebay.terminate()?;
+                let status = forebay.wait()?;
+                ensure!(status.success(), "forebay ended with {status}");
+            }
         }
         Ok(())
     }
@@ -94,7 +139,7 @@ impl Peer {
     /// Process id; its children do the work with nginx.
     pub(super) fn pid(&self) -> u32 {
         match &self.process {
-            Process::Forebay(forebay) => forebay.pid(),
+            Process::Forebay { proxy, .. } => proxy.pid(),
             Process::Other(running) => running.pid(),
         }
     }
@@ -126,22 +171,27 @@ fn settings(command: &mut Command, place: &Place<'_>, text: &str) -> Result<()> 
 }
 
 fn forebay(routes: Routes, stand: &Stand, folder: TempDir) -> Result<Peer> {
-    let nowhere = [SocketAddr::from(([127, 0, 0, 1], 0)); 2];
-    let place = place(folder.path(), nowhere, routes, stand);
-    let text = config::manifests(&place, &stand.chain, &stand.key);
-    write(place.folder, "bench.yaml", text.as_bytes())?;
+    let manifests = manifests(routes, stand, &folder)?;
     let wrapper = wrapper(stand.pin, Core::Proxy)?;
     let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
-    let forebay = Launch::manifests(folder.path())
+    let forebay = Launch::manifests(&manifests)
         .args(&["--workers", "1"])
         .wrapped_by(&words)
         .start()?;
-    let http = forebay.http_addr();
-    Ok(Peer {
-        http,
-        https: forebay.https_addr(),
-        websocket: http,
-        process: Process::Forebay(Box::new(forebay)),
-        _folder: folder,
-    })
+    Ok(Peer::of(forebay, None, folder))
+}
+
+/// Writes the manifests, and gives the folder in which nothing else is.
+fn manifests(routes: Routes, stand: &Stand, folder: &TempDir) -> Result<PathBuf> {
+    let nowhere = [SocketAddr::from(([127, 0, 0, 1], 0)); 2];
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests)?;
+    let place = place(&manifests, nowhere, routes, stand);
+    let text = config::manifests(&place, &stand.chain, &stand.key);
+    write(place.folder, "bench.yaml", text.as_bytes())?;
+    Ok(manifests)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
