@@ -20,8 +20,11 @@ pub(super) const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 /// An Ingress as far as it can be read, of any version of the API.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Outline {
-    /// Without backends. A path that cannot be read is `/`; a rule whose host cannot be read is left out.
+    /// Without backends. A path, or the host of a rule, that cannot be read is left out.
     pub(super) ingress: Arc<Ingress>,
+    /// Some path of a host cannot be read. It may be any: no rule of ours stands for it, since that would
+    /// take from other tenants of the host what was theirs.
+    pub(super) hides_paths: bool,
     /// Nobody can say of which class it is.
     pub(super) hides_class: bool,
 }
@@ -40,17 +43,22 @@ impl Outline {
         let name = class.and_then(Value::as_str);
         let backend = ["defaultBackend", "backend"].map(|field| spec.get(field));
         let backend = backend.into_iter().flatten().find(|it| !it.is_null());
-        let rules = elements(spec.get("rules")).filter_map(rule);
+        let (mut rules, mut hides_paths) = (Vec::new(), false);
+        for (rule, is_whole) in elements(spec.get("rules")).filter_map(rule) {
+            rules.push(rule);
+            hides_paths |= !is_whole;
+        }
         let tls = elements(spec.get("tls")).filter_map(|entry| IngressTLS::deserialize(entry).ok());
         let has_class = name.is_some_and(|name| !name.is_empty());
         Some(Self {
             hides_class: class.is_some() && name.is_none() || !has_class && hides_annotation,
+            hides_paths,
             ingress: Arc::new(Ingress {
                 metadata,
                 spec: Some(IngressSpec {
                     default_backend: backend.map(|_| IngressBackend::default()),
                     ingress_class_name: name.map(str::to_owned),
-                    rules: Some(rules.collect()),
+                    rules: Some(rules),
                     tls: Some(tls.collect()),
                 }),
                 status: None,
@@ -88,7 +96,8 @@ fn read_metadata(metadata: &Map<String, Value>) -> (ObjectMeta, bool) {
     (metadata, class.is_some_and(|(_, class)| !class.is_string()))
 }
 
-fn rule(rule: &Value) -> Option<IngressRule> {
+/// A rule of a host that can be read, and whether all of its paths can.
+fn rule(rule: &Value) -> Option<(IngressRule, bool)> {
     let host = match rule.get("host") {
         None | Some(Value::Null) => None,
         Some(host) => Some(host.as_str()?.to_owned()),
@@ -97,15 +106,22 @@ fn rule(rule: &Value) -> Option<IngressRule> {
     let paths = http.map(|http| match http.get("paths") {
         None | Some(Value::Null) if http.is_object() => Vec::new(),
         Some(Value::Array(paths)) => paths.iter().map(path).collect(),
-        _ => vec![path(&Value::Null)],
+        _ => vec![None],
     });
-    Some(IngressRule {
-        host,
-        http: paths.map(|paths| HTTPIngressRuleValue { paths }),
-    })
+    let is_whole = paths.iter().flatten().all(Option::is_some);
+    let http = paths.map(|paths| HTTPIngressRuleValue {
+        paths: paths.into_iter().flatten().collect(),
+    });
+    Some((IngressRule { host, http }, is_whole))
 }
 
-fn path(path: &Value) -> HTTPIngressPath {
+/// A path as wide as it may be; `None` if nobody can tell which it is.
+fn path(path: &Value) -> Option<HTTPIngressPath> {
+    let path = path.as_object()?;
+    let text = match path.get("path") {
+        None | Some(Value::Null) => "/",
+        Some(text) => text.as_str()?,
+    };
     let kind = match path.get("pathType") {
         None | Some(Value::Null) => "ImplementationSpecific",
         // One that is not known is wider than `Exact` at worst.
@@ -114,16 +130,11 @@ fn path(path: &Value) -> HTTPIngressPath {
             .filter(|kind| ["Exact", "Prefix", "ImplementationSpecific"].contains(kind))
             .unwrap_or("Prefix"),
     };
-    let path = path.get("path").and_then(Value::as_str);
-    HTTPIngressPath {
+    Some(HTTPIngressPath {
         backend: IngressBackend::default(),
-        path: Some(
-            path.filter(|path| !path.is_empty())
-                .unwrap_or("/")
-                .to_owned(),
-        ),
+        path: Some(if text.is_empty() { "/" } else { text }.to_owned()),
         path_type: kind.to_owned(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -176,14 +187,11 @@ mod tests {
             [
                 "a.test Exact /a",
                 "a.test Prefix /b",
-                "a.test ImplementationSpecific /",
-                "a.test ImplementationSpecific /",
                 "b.test",
-                "c.test ImplementationSpecific /",
-                "d.test ImplementationSpecific /",
                 " ImplementationSpecific /g",
             ]
         );
+        assert!(all.hides_paths);
         assert_eq!(spec.tls.unwrap().len(), 1);
         assert!(spec.default_backend.is_some());
         assert_eq!(metadata.annotations.unwrap().len(), 1);
@@ -195,6 +203,26 @@ mod tests {
             );
         }
         assert_eq!(Outline::read(&json!([])), None);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_read_may_be_any() {
+        for (http, hides) in [
+            (Value::Null, false),
+            (json!({}), false),
+            (json!({"paths": null}), false),
+            (
+                json!({"paths": [{}, {"path": ""}, {"path": "/a", "pathType": 7}]}),
+                false,
+            ),
+            (json!({"paths": [{"path": ["/a"]}]}), true),
+            (json!({"paths": ["/a"]}), true),
+            (json!({"paths": "/a"}), true),
+            (json!(["/a"]), true),
+        ] {
+            let found = outline(json!({"rules": [{"host": "a.test", "http": http}]}));
+            assert_eq!(found.hides_paths, hides, "{http}");
+        }
     }
 
     #[test]

@@ -406,6 +406,11 @@ impl State {
                 denied: false,
             }
         });
+        if outline.is_some_and(|outline| outline.hides_paths) {
+            // What it was to protect is its own: a rule of this namespace that would answer instead.
+            let reason = "an Ingress of this host has a path that cannot be read";
+            claim.content.denies_hosts.get_or_insert(reason.into());
+        }
         if spoiled {
             let same = |before: &&Arc<Claim>| before.source.uid == claim.source.uid;
             let before = before.as_ref().filter(same);

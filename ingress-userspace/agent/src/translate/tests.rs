@@ -1817,6 +1817,27 @@ fn an_ingress_that_was_never_read_denies_its_paths_but_nothing_of_an_older_one()
 }
 
 #[test]
+fn a_path_that_cannot_be_read_closes_its_host_for_its_own_namespace_alone() {
+    for (namespace, is_open) in [("evil", true), ("default", false)] {
+        let good = dated("web", 2020, &["a.test"], "[]");
+        let odd = dated("odd", 2021, &["a.test"], "[]")
+            .replace(
+                "{name: odd,",
+                &format!("{{name: odd, namespace: {namespace},"),
+            )
+            .replace("http: {", "http: 7, was: {");
+        let view = translate(&format!("{good}{SERVICE}{odd}"));
+        let web = vec!["default/web /web".to_owned()];
+        let expected = if is_open {
+            (vec![], web)
+        } else {
+            (web, vec![])
+        };
+        assert_eq!(denied_and_open(&view.state, "a.test"), expected, "{odd}");
+    }
+}
+
+#[test]
 fn an_ingress_of_a_file_that_cannot_be_read_keeps_its_hosts_from_broader_rules() {
     let good = format!("{}{SERVICE}", dated("web", 2020, &["*.test"], "[]"));
     let odd = |version: &str| {
