@@ -27,7 +27,11 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod announce;
+#[cfg(target_arch = "bpf")]
 mod assign;
+#[cfg(target_arch = "bpf")]
+mod entry;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]

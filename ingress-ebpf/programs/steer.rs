@@ -10,19 +10,16 @@
 //! - All functions of a call chain share 512 bytes of stack. So each kind of frame has one function,
 //!   into which all that decides about it is inlined, the pure core in the library too.
 
-#[cfg(feature = "undo")]
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::{
     bindings::{bpf_sock_tuple, xdp_action, xdp_md},
     helpers::generated::{
         bpf_redirect, bpf_sk_release, bpf_skc_lookup_tcp, bpf_tcp_check_syncookie,
         bpf_xdp_adjust_head,
     },
-    macros::xdp,
     programs::XdpContext,
 };
 use ingress_ebpf::{
-    abi::{Addresses, Bucket, Mac, Node, Unit, VipKey4, VipKey6, VipValue, node_flags},
+    abi::{Addresses, Bucket, Interface, Mac, Node, Unit, VipKey4, VipKey6, VipValue, node_flags},
     encap::{OVERHEAD4, OVERHEAD6, Outer},
     family::{V4, V6},
     flow::Flow,
@@ -30,49 +27,25 @@ use ingress_ebpf::{
     headers::{ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, IPV4, IPV6, Link, TAG},
     reason::Reason,
     tables::Tables,
-    verdict::{Decision, Kind, Verdict, encapsulated, kind, plain},
+    verdict::{Decision, Verdict, encapsulated, plain},
 };
 
 use crate::maps::{
-    INTERFACES, PEER_MACS, bucket, count, count_at, listening, may_send_on, node, node_counters,
-    uncounted, unit, vip_counters, vip4, vip6,
+    INTERFACES, PEER_MACS, bucket, count, listening, may_send_on, node, node_counters, uncounted,
+    unit, vip_counters, vip4, vip6,
 };
 
 /// Puts each frame back as it was after the rewrite: the kernel runs a benchmark's one frame a
 /// million times. Decided when the object is compiled, so that the shipped one holds none of it: a
 /// switch that is frozen at the load only hides the branches and leaves the copies.
-const UNDO: bool = cfg!(feature = "undo");
-
-#[xdp]
-pub(crate) fn steer(context: XdpContext) -> u32 {
-    decide(context)
-}
-
-#[inline(always)]
-fn decide(context: XdpContext) -> u32 {
-    let start = context.ctx;
-    match kind(&XdpFrame(&context)) {
-        Err(reason) => {
-            log(&context, reason);
-            // With a stack of its own: what `steer` took would be missing below.
-            count_apart(reason.index());
-            xdp_action::XDP_PASS
-        }
-        Ok((link, Kind::Plain4)) => plain4(start, link.payload),
-        Ok((link, Kind::Plain6)) => plain6(start, link.payload),
-        Ok((link, Kind::Encapsulated44)) => encapsulated44(start, link.payload),
-        Ok((link, Kind::Encapsulated46)) => encapsulated46(start, link.payload),
-        Ok((link, Kind::Encapsulated64)) => encapsulated64(start, link.payload),
-        Ok((link, Kind::Encapsulated66)) => encapsulated66(start, link.payload),
-    }
-}
+pub(crate) const UNDO: bool = cfg!(feature = "undo");
 
 /// Makes a function of a kind of frames. Its arguments are numbers and pointers: types of the core,
 /// enums above all, have no description that the kernel takes (BTF of a discriminant inside a field).
 macro_rules! functions {
     ($($name:ident: $decide:expr;)+) => {$(
         #[inline(never)]
-        fn $name(start: *mut xdp_md, payload: usize) -> u32 {
+        pub(crate) fn $name(start: *mut xdp_md, payload: usize) -> u32 {
             let context = XdpContext::new(start);
             let link = Link { ethertype: 0, payload };
             let tables = KernelTables(&context);
@@ -91,11 +64,6 @@ functions! {
     encapsulated46: encapsulated::<V4, V6, _>;
     encapsulated64: encapsulated::<V6, V4, _>;
     encapsulated66: encapsulated::<V6, V6, _>;
-}
-
-#[inline(never)]
-fn count_apart(reason: u32) {
-    count_at(reason);
 }
 
 /// Lets a frame pass that is none of our business.
@@ -143,7 +111,7 @@ fn act(context: &XdpContext, decision: &Decision<'_>) -> u32 {
 
 /// Writes a line for the frame, where the object is built for it.
 #[inline(always)]
-fn log(context: &XdpContext, reason: Reason) {
+pub(crate) fn log(context: &XdpContext, reason: Reason) {
     #[cfg(feature = "packet-log")]
     write_line(context.ctx, reason);
     #[cfg(not(feature = "packet-log"))]
@@ -163,46 +131,6 @@ fn write_line(start: *mut xdp_md, reason: Reason) {
         reason.label(),
         XdpFrame(&context).length()
     );
-}
-
-/// `steer`, for another flow each time: what a benchmark's one frame would never ask the caches for.
-#[cfg(feature = "undo")]
-#[xdp]
-pub(crate) fn steer_many(context: XdpContext) -> u32 {
-    vary(context, decide)
-}
-
-/// What it costs to change the flow, and `pass`.
-#[cfg(feature = "undo")]
-#[xdp]
-pub(crate) fn pass_many(context: XdpContext) -> u32 {
-    vary(context, |_| xdp_action::XDP_PASS)
-}
-
-/// Runs a program on an IPv4 packet without tags and options, from a source port by chance, and puts
-/// the port back.
-#[cfg(feature = "undo")]
-#[inline(always)]
-fn vary(context: XdpContext, program: impl FnOnce(XdpContext) -> u32) -> u32 {
-    const PORTS: usize = ETHERNET + IPV4;
-    let start = context.ctx;
-    let Some([ports]) = XdpFrame(&context).words(PORTS) else {
-        return xdp_action::XDP_ABORTED;
-    };
-    // SAFETY: takes nothing and gives a number.
-    let source = unsafe { bpf_get_prandom_u32() } & u32::from_be(0xffff_0000);
-    // Both ports, as `steer` reads them: a processor cannot hand a store on to a longer load, and waits.
-    let others = ports & u32::from_be(0x0000_ffff) | source;
-    let _ = XdpFrame(&context).write_words(PORTS, [others]);
-    let action = program(context);
-    let _ = XdpFrame(&XdpContext::new(start)).write_words(PORTS, [ports]);
-    action
-}
-
-/// Lets every frame pass: the floor of benchmarks, and what the far end of a veth needs.
-#[xdp]
-pub(crate) fn pass(_context: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
 }
 
 /// Counts what went to another node.
@@ -366,7 +294,7 @@ fn unwrap(start: *mut xdp_md, network: usize, cut: usize, ethertype: u16) -> boo
 }
 
 /// The frame of an XDP program. Pointers are made anew for each access: moving the start moves them.
-struct XdpFrame<'a>(&'a XdpContext);
+pub(crate) struct XdpFrame<'a>(pub(crate) &'a XdpContext);
 
 impl XdpFrame<'_> {
     /// Writes `bytes` at `offset`; `None`, and nothing written, past the end of the frame.
@@ -386,7 +314,7 @@ impl XdpFrame<'_> {
 
     /// The same for words.
     #[inline(always)]
-    fn write_words<const N: usize>(&self, offset: usize, words: [u32; N]) -> Option<()> {
+    pub(crate) fn write_words<const N: usize>(&self, offset: usize, words: [u32; N]) -> Option<()> {
         let start = self.0.data() + offset;
         if start + 4 * N > self.0.data_end() {
             return None;
@@ -496,7 +424,7 @@ impl Frame for XdpFrame<'_> {
 }
 
 /// [`Tables`] over the maps of the kernel, for the frame of a context.
-struct KernelTables<'a>(&'a XdpContext);
+pub(crate) struct KernelTables<'a>(pub(crate) &'a XdpContext);
 
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the interface.
 const CURRENT_NAMESPACE: u64 = u64::MAX;
@@ -606,10 +534,40 @@ impl Tables for KernelTables<'_> {
         // Whichever of them the frame came in by: on a bond the program runs on the ports, and the frame
         // names one of these. Written out: a loop would be unrolled or not, as the compiler pleases.
         let [a, b, c, d] = &interfaces.0;
-        let is = |one: &ingress_ebpf::abi::Interface| {
+        let is = |one: &Interface| {
             one.index != 0 && one.mac.first == mac.first && one.mac.last == mac.last
         };
         is(a) || is(b) || is(c) || is(d)
+    }
+
+    #[inline(always)]
+    fn mac_here(&self) -> Option<Mac> {
+        // SAFETY: the kernel passes a valid context for the whole run of the program.
+        let here = unsafe { (*self.0.ctx).ingress_ifindex };
+        let [a, b, c, d] = &INTERFACES.get(0)?.0;
+        let is = |one: &Interface| one.index == here;
+        if is(a) {
+            return Some(a.mac);
+        } else if is(b) {
+            return Some(b.mac);
+        } else if is(c) {
+            return Some(c.mac);
+        } else if is(d) {
+            return Some(d.mac);
+        }
+        // The port of a bond is none of them: it has the address of the bond, which must be the only one that
+        // is known. Without a branch for each, which the verifier would walk through by every combination.
+        let [e, f, g, h] = [a, b, c, d].map(|one| u64::from(one.index));
+        let are_several = e * (f + g + h) | f * (g + h) | g * h != 0;
+        if are_several || e + f + g + h == 0 {
+            return None;
+        }
+        // What is no interface is all zero.
+        Some(Mac {
+            first: a.mac.first | b.mac.first | c.mac.first | d.mac.first,
+            last: a.mac.last | b.mac.last | c.mac.last | d.mac.last,
+            reserved: 0,
+        })
     }
 
     #[inline(always)]

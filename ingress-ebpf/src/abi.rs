@@ -205,6 +205,13 @@ impl Mac {
         }
     }
 
+    /// Its bytes, as in the frame.
+    #[inline(always)]
+    pub const fn bytes(self) -> [u8; 6] {
+        let ([a, b, c, d], [e, f]) = (self.first.to_ne_bytes(), self.last.to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
+
     /// Its bit in the filter of peers' MAC addresses.
     ///
     /// Vendors number the last bytes, so these decide most; an odd multiplier spreads the rest.
@@ -281,19 +288,23 @@ pub struct VipValue {
     pub pool: u8,
     /// Index into `SETS`.
     pub set: u8,
-    /// Bits of [`vip_flags`]; zero in `VIPS4` and `VIPS6`.
+    /// Bits of [`vip_flags`]; in `VIPS4` and `VIPS6` those alone that say who announces the address.
     pub flags: u16,
     /// Index into `VIP_COUNTERS`; stays as long as the VIP does.
     pub index: u32,
 }
 abi!(VipValue, 8: u8, u8, u16, u32);
 
-/// Bits of [`VipValue::flags`] in a slot.
+/// Bits of [`VipValue::flags`].
 pub mod vip_flags {
-    /// Other VIPs have this slot too: what it does not name may be in the hash map.
+    /// In a slot: other VIPs have this slot too: what it does not name may be in the hash map.
     pub const SHARED: u16 = 1;
-    /// The slot names a VIP. Without, its key is no key: all zero would be that of an address.
+    /// In a slot: it names a VIP. Without, its key is no key: all zero would be that of an address.
     pub const TAKEN: u16 = 2;
+    /// Of an address: this node says that it is here.
+    pub const ANNOUNCED: u16 = 4;
+    /// Of an address: another node says that it is there, and this one is silent.
+    pub const ELSEWHERE: u16 = 8;
 }
 
 /// Value of `VIP_SLOTS4`: the VIP that has this slot of its own, or none (all zero).

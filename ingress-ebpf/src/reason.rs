@@ -18,7 +18,7 @@ macro_rules! reasons {
                 self as u32
             }
 
-            /// Label of the metric: `pass`, `drop`, `forward` or `assign`.
+            /// Label of the metric: `pass`, `drop`, `forward`, `answer` or `assign`.
             pub const fn action(self) -> &'static str {
                 match self { $(Self::$variant => $action),+ }
             }
@@ -32,7 +32,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Neither IPv4 nor IPv6: ARP, three VLAN tags.
+    /// Neither IPv4 nor IPv6: ARP that is not for this node to answer, three VLAN tags.
     NotIp = 0, "pass", "not_ip";
     /// Not TCP, no encapsulated packet, and no ICMP error about a VIP's.
     NotTcp = 1, "pass", "not_tcp";
@@ -84,4 +84,10 @@ reasons! {
     SecondChance = 22, "forward", "second_chance";
     /// The same, but more of these packets came at once than connections can have: a flood.
     NoChance = 23, "drop", "second_chance_limit";
+    /// An ARP request for a VIP that this node announces.
+    AnsweredArp = 24, "answer", "arp";
+    /// A neighbour solicitation for one.
+    AnsweredNdp = 25, "answer", "ndp";
+    /// Either, for a VIP that another node announces. This one's kernel would answer ARP.
+    NotAnnouncer = 26, "drop", "not_announcer";
 }

@@ -11,6 +11,8 @@ pub trait Tables {
     fn unit(&self) -> Option<(u16, &Unit)>;
     /// `INTERFACES`: is this the address of an interface that is steered on?
     fn is_own_mac(&self, mac: Mac) -> bool;
+    /// `INTERFACES`: the address of the one that the frame came in by.
+    fn mac_here(&self) -> Option<Mac>;
     /// `VIP_SLOTS4` and `VIPS4`.
     fn vip4(&self, key: &VipKey4) -> Option<&VipValue>;
     /// `VIP_SLOTS6` and `VIPS6`.

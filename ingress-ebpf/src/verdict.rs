@@ -8,12 +8,13 @@
 
 use crate::{
     abi::{ENCAP_PORT, NO_HOP, Node, Steer, Unit, node_flags, steer_flags, unit_flags},
+    announce::{ETHERTYPE_ARP, ICMPV6, SOLICITATION},
     encap::{self, Hops, Outer},
     family::{Family, V4, V6},
     find::{Found, Meaning, Unfound, find},
     frame::Frame,
     hash,
-    headers::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Link, Packet, UDP, UDP_LENGTH},
+    headers::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV6, Link, Packet, UDP, UDP_LENGTH},
     reason::Reason,
     tables::Tables,
 };
@@ -108,9 +109,13 @@ pub enum Kind {
     Encapsulated64,
     /// IPv6 in IPv6.
     Encapsulated66,
+    /// ARP; see [`crate::announce`].
+    Arp,
+    /// A neighbour solicitation; see [`crate::announce`].
+    Solicitation,
 }
 
-/// Decides about one frame.
+/// Decides about one frame, unless it asks where a VIP is.
 #[inline(always)]
 pub fn steer<'a, T: Tables>(frame: &(impl Frame + ?Sized), tables: &'a T) -> Decision<'a> {
     let decided = match kind(frame) {
@@ -121,6 +126,8 @@ pub fn steer<'a, T: Tables>(frame: &(impl Frame + ?Sized), tables: &'a T) -> Dec
         Ok((link, Kind::Encapsulated46)) => encapsulated::<V4, V6, T>(frame, tables, &link),
         Ok((link, Kind::Encapsulated64)) => encapsulated::<V6, V4, T>(frame, tables, &link),
         Ok((link, Kind::Encapsulated66)) => encapsulated::<V6, V6, T>(frame, tables, &link),
+        Ok((_, Kind::Arp)) => Err(Reason::NotIp),
+        Ok((_, Kind::Solicitation)) => Err(Reason::NotTcp),
     };
     decided.unwrap_or_else(Decision::pass)
 }
@@ -136,10 +143,17 @@ pub fn kind(frame: &(impl Frame + ?Sized)) -> Result<(Link, Kind), Reason> {
     let protocol = match link.ethertype {
         ETHERTYPE_IPV4 => frame.read::<1>(link.payload + 9),
         ETHERTYPE_IPV6 => frame.read::<1>(link.payload + 6),
+        ETHERTYPE_ARP => return Ok((link, Kind::Arp)),
         _ => return Err(Reason::NotIp),
     };
     let kind = match (link.ethertype == ETHERTYPE_IPV4, protocol == Some([UDP])) {
         (true, false) => Kind::Plain4,
+        (false, false)
+            if protocol == Some([ICMPV6])
+                && frame.read::<1>(link.payload + IPV6) == Some([SOLICITATION]) =>
+        {
+            Kind::Solicitation
+        }
         (false, false) => Kind::Plain6,
         (true, true) => match datagram::<V4>(frame, &link)? {
             false => Kind::Encapsulated44,

@@ -57,7 +57,7 @@ pub fn slots<K: Slotted>(vips: impl IntoIterator<Item = (K, VipValue)>) -> Vec<K
         };
         let flags = &mut K::value(slot).flags;
         if *flags & vip_flags::TAKEN == 0 {
-            value.flags = vip_flags::TAKEN;
+            value.flags |= vip_flags::TAKEN;
             *slot = key.slot(value);
         } else {
             *flags |= vip_flags::SHARED;

@@ -91,6 +91,10 @@ impl Tables for Everything {
         self.mac == mac
     }
 
+    fn mac_here(&self) -> Option<Mac> {
+        Some(self.mac)
+    }
+
     fn vip4(&self, _: &VipKey4) -> Option<&VipValue> {
         Some(&self.vip)
     }

@@ -85,6 +85,10 @@ impl Tables for Counting<'_> {
         self.world.is_own_mac(mac)
     }
 
+    fn mac_here(&self) -> Option<Mac> {
+        self.world.mac_here()
+    }
+
     fn vip4(&self, key: &VipKey4) -> Option<&VipValue> {
         self.world.vip4(key)
     }
