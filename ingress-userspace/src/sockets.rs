@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
+use ingress_agent::kernel::Announced;
 use ingress_model::{Transport, wire::Place};
 use ingress_proxy::worker::Listener;
 
@@ -26,6 +27,8 @@ pub(crate) struct Steering {
     pub(crate) mode: String,
     /// Why this is not the mode that was asked for.
     pub(crate) degraded: Option<String>,
+    /// Who announces which virtual IP, where nodes do.
+    pub(crate) announced: Vec<Announced>,
 }
 
 /// Deals the sockets of each address out to the workers, in their order. More sockets than workers are

@@ -229,7 +229,10 @@ fn vip_adds_what_virtual_ips_need_and_nothing_else() {
         return;
     };
     let (less, more) = (base.capabilities("agent"), vip.capabilities("agent"));
-    assert_eq!(&more - &less, set(&["BPF", "NET_ADMIN", "PERFMON"]));
+    assert_eq!(
+        &more - &less,
+        set(&["BPF", "NET_ADMIN", "NET_RAW", "PERFMON"])
+    );
     assert!(less.is_subset(&more));
     // Its settings have another name.
     let proxies = additions(base.container("proxy"), vip.container("proxy"));

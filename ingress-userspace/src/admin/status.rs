@@ -1,10 +1,14 @@
 //! `/status`: what is in force, what is degraded, and which objects have problems.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
 
 use serde::{Serialize, Serializer};
 
-use ingress_agent::Report;
+use ingress_agent::{Report, kernel::Announced};
 use ingress_model::{Problem, Transport};
 
 use super::readiness::Readiness;
@@ -110,11 +114,35 @@ pub(crate) struct DataPlaneStatus {
     pub(crate) mode: String,
     /// Why this is not the mode that was asked for.
     pub(crate) degraded: Option<String>,
+    /// Who announces which virtual IP, where nodes do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) announced: Vec<AnnouncedStatus>,
+}
+
+/// Who announces a virtual IP.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct AnnouncedStatus {
+    /// The virtual IP.
+    pub(crate) vip: IpAddr,
+    /// Name of the node.
+    pub(crate) node: String,
+    /// Whether it is this node.
+    pub(crate) here: bool,
 }
 
 impl DataPlaneStatus {
     /// As the data plane says it.
-    pub(crate) fn of(Steering { mode, degraded }: Steering) -> Self {
-        Self { mode, degraded }
+    pub(crate) fn of(steering: Steering) -> Self {
+        let announced = steering.announced.into_iter();
+        let announced = announced.map(|Announced { vip, node, is_here }| AnnouncedStatus {
+            vip,
+            node,
+            here: is_here,
+        });
+        Self {
+            mode: steering.mode,
+            degraded: steering.degraded,
+            announced: announced.collect(),
+        }
     }
 }

@@ -62,6 +62,9 @@ fn summary(status: &Value, now: SystemTime) -> String {
         ["data plane".to_owned(), data_plane(&status["data_plane"])],
         ["listeners".to_owned(), listeners(&status["listeners"])],
     ];
+    if let Some(announced) = announced(&status["data_plane"]["announced"]) {
+        rows.push(["announced".to_owned(), announced]);
+    }
     if let Some(proxy) = text(&status["proxy"]) {
         // An agent, which has no routes.
         rows.push(["proxy".to_owned(), proxy]);
@@ -114,6 +117,20 @@ fn data_plane(data_plane: &Value) -> String {
         ),
         None => mode.to_owned(),
     }
+}
+
+/// Which node says of which virtual IP that it is there.
+fn announced(announced: &Value) -> Option<String> {
+    let announced = announced.as_array()?.iter().map(|one| {
+        let text = |field: &str| one[field].as_str().unwrap_or_default();
+        let here = if one["here"] == true {
+            ", this node"
+        } else {
+            ""
+        };
+        format!("{} by {}{here}", text("vip"), text("node"))
+    });
+    Some(announced.collect::<Vec<_>>().join("; "))
 }
 
 fn listeners(listeners: &Value) -> String {
@@ -195,7 +212,9 @@ mod tests {
             "version": "0.1.0", "node": "n1", "ready": false, "not_ready": "shutting down",
             "source": {"kind": "folder", "state": "in-sync"},
             "listeners": [{"listener": "http", "address": "0.0.0.0:80"}],
-            "data_plane": {"mode": "sockets", "degraded": "no CAP_BPF\n0: R1=ctx()"},
+            "data_plane": {"mode": "sockets", "degraded": "no CAP_BPF\n0: R1=ctx()",
+                           "announced": [{"vip": "198.51.100.10", "node": "n1", "here": true},
+                                         {"vip": "2001:db8::10", "node": "n2", "here": false}]},
             "problems": [{"severity": "error", "object": "Ingress shop/web", "field": "spec",
                           "file": null, "message": "no such Service"}],
             "routes": 7, "denied_routes": 2, "certificates": {"shop/tls": 1_000_000},
@@ -207,6 +226,7 @@ mod tests {
             "folder, in-sync\n",
             "sockets, degraded: no CAP_BPF\n",
             "http 0.0.0.0:80\n",
+            "198.51.100.10 by n1, this node; 2001:db8::10 by n2\n",
             "7, 2 of them denied, changed 60 s ago\n",
             "1; shop/tls expires first, in 2 h\n",
             "  error: Ingress shop/web spec: no such Service\n",

@@ -12,7 +12,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use ingress_agent::{
-    kernel::{Forward, XdpMode},
+    kernel::{Announce, Forward, XdpMode},
     membership::{Membership, is_of_a_host},
 };
 
@@ -64,6 +64,18 @@ pub(crate) struct DataPlaneArgs {
         help_heading = "Data plane"
     )]
     pub(crate) forward: Forward,
+
+    /// Say where the virtual IPs are: not at all, since a router knows, or by ARP and neighbour discovery to
+    /// the segments of the interfaces (l2; one node for each virtual IP). The same on all nodes
+    #[arg(
+        long,
+        value_name = "WAY",
+        env = "FOREBAY_ANNOUNCE",
+        default_value_t,
+        value_parser = PossibleValuesParser::new(Announce::NAMES).try_map(|way| way.parse::<Announce>()),
+        help_heading = "Data plane"
+    )]
+    pub(crate) announce: Announce,
 
     /// A node that shares the virtual IPs, including this one, and its IPv4 address; repeatable
     #[arg(

@@ -319,6 +319,7 @@ impl End {
                     steering: Steering {
                         mode: "sockets".to_owned(),
                         degraded: Some("the agent is away".to_owned()),
+                        ..Steering::default()
                     },
                 });
                 if let Err(error) = started {
@@ -479,7 +480,11 @@ async fn connect(
             let welcome = Sockets {
                 sockets: join(sockets, descriptors)?,
                 listeners,
-                steering: Steering { mode, degraded },
+                steering: Steering {
+                    mode,
+                    degraded,
+                    ..Steering::default()
+                },
             };
             Ok((channel, welcome))
         }

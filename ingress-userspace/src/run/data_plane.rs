@@ -22,7 +22,8 @@ use super::{
 };
 use ingress_agent::{
     kernel::{
-        self, Extent, IpVersion, KernelError, KernelPart, Removed, VipCounters, WorkerSockets,
+        self, Announced, Extent, IpVersion, KernelError, KernelPart, Removed, VipCounters,
+        WorkerSockets,
     },
     membership::Membership,
 };
@@ -352,9 +353,11 @@ impl DataPlane {
         let degraded = self.degraded.as_ref().or(self.lacking.as_ref()).cloned();
         let trouble = || self.nodes.trouble().borrow().clone();
         let degraded = degraded.or_else(condition).or_else(trouble);
+        let announced = kernel_part.map(|part| part.announced().borrow().clone());
         Steering {
             mode: self.mode.clone(),
             degraded: degraded.or_else(|| self.doorless.values().next().cloned()),
+            announced: announced.unwrap_or_default(),
         }
     }
 
@@ -366,10 +369,14 @@ impl DataPlane {
     async fn show_conditions(&self) {
         if let Some(kernel_part) = &self.kernel {
             let (mut condition, mut trouble) = (kernel_part.condition(), self.nodes.trouble());
+            let mut announced = kernel_part.announced();
+            // What was announced when this process went live.
+            announced.mark_changed();
             loop {
                 let changed = tokio::select! {
                     changed = condition.changed() => changed,
                     changed = trouble.changed() => changed,
+                    changed = announced.changed() => changed,
                 };
                 if changed.is_err() {
                     break;
@@ -648,6 +655,13 @@ impl DataPlane {
     pub(super) fn leave(&self) {
         if let Some(kernel_part) = &self.kernel {
             self.stop();
+            // Nobody would tell what is pinned that another node has taken over.
+            if self.nodes.are_changed_for_us()
+                && let Err(error) = kernel_part.stop_announcing()
+            {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "cannot leave the virtual IPs to other nodes");
+            }
             kernel_part.leave();
         }
     }
@@ -768,6 +782,17 @@ fn expose_counters(
         "Which set of nodes connections are steered by: the same number on nodes that have the same.",
     );
     exposition.sample("forebay_steer_epoch", &[], kernel_part.epoch());
+    let announced = kernel_part.announced().borrow().clone();
+    if !announced.is_empty() {
+        let name = "forebay_vip_announcer";
+        let help =
+            "The node that says where a virtual IP is, as this node sees it; 1 if it is this node.";
+        exposition.family(name, Kind::Gauge, help);
+        for Announced { vip, node, is_here } in announced {
+            let labels = [("vip", &*vip.to_string()), ("node", &*node)];
+            exposition.sample(name, &labels, u8::from(is_here));
+        }
+    }
     let vips = kernel_part.vip_counters()?;
     type Field = fn(&VipCounters) -> u64;
     let fields: [(&str, &str, Field); 4] = [
@@ -855,6 +880,7 @@ fn settings(
         interfaces,
         mode: config.xdp_mode,
         forward: config.forward,
+        announce: config.announce,
         node_name: node_name.to_owned(),
         membership,
         hash_seed,

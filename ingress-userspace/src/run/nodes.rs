@@ -35,6 +35,8 @@ pub(super) struct Nodes {
     rests: watch::Sender<bool>,
     /// Why what is said is not in force.
     trouble: watch::Sender<Option<String>>,
+    /// Whether other nodes take over by themselves from one that ends.
+    are_changed_for_us: bool,
 }
 
 enum Source {
@@ -90,6 +92,7 @@ impl Nodes {
             }
         };
         let nodes = Self {
+            are_changed_for_us: matches!(source, Source::Cluster { .. }),
             source,
             tasks,
             drains: watch::Sender::new(false),
@@ -127,6 +130,11 @@ impl Nodes {
     /// Asks for none for a time, or for some again.
     pub(super) fn rest(&self, rests: bool) {
         self.rests.send_replace(rests);
+    }
+
+    /// Whether other nodes take over by themselves from one that ends: somebody changes the set.
+    pub(super) fn are_changed_for_us(&self) -> bool {
+        self.are_changed_for_us
     }
 
     /// Why what is said is not in force.

@@ -3,13 +3,14 @@
 //! `frames`: one by one in test runs. `assign`: connections on a machine of the lab. `install`:
 //! pins, links, restarts. `takeover`: what a process that fails, hangs or wants something else does
 //! to the one that serves. `neighbours`: the kernel's table of them. `second_chance`: frames and the
-//! sockets of a machine.
+//! sockets of a machine. `announce`: who asks a machine for a virtual IP.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test may end so, in its own functions too"
 )]
 
+mod announce;
 mod assign;
 mod frames;
 mod install;
@@ -25,7 +26,8 @@ use std::{
 
 use ingress_agent::{
     kernel::{
-        Forward, IpVersion, KernelError, KernelPart, NodeSettings, Reason, Sockets, XdpMode, object,
+        Announce, Forward, IpVersion, KernelError, KernelPart, NodeSettings, Reason, Sockets,
+        XdpMode, object,
     },
     membership::Membership,
 };
@@ -55,6 +57,7 @@ fn settings() -> NodeSettings {
         interfaces: vec![],
         mode: XdpMode::Native,
         forward: Forward::Udp,
+        announce: Announce::None,
         node_name: "n1".to_owned(),
         membership: Membership::fixed([("n1".to_owned(), Ipv4Addr::new(198, 18, 0, 11))].into()),
         hash_seed: 1,

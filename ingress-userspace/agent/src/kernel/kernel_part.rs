@@ -15,6 +15,7 @@ use std::{
 use ingress_ebpf::{
     abi::{
         self, ENCAP_PORT, Interfaces, Mac, Node, NodeCounters, SocketSet, VipCounters, node_flags,
+        vip_flags,
     },
     reason::Reason,
 };
@@ -24,12 +25,13 @@ use tokio::{
 };
 
 use super::{
+    announce::{self, Place, Telling},
     attach,
     error::{KernelError, with_causes},
     links::{self, PinnedLink},
     load::Loaded,
     maps::{FilledUnit, InForce, Maps, SocketSets, addresses},
-    mode::{Forward, XdpMode},
+    mode::{Announce, Forward, XdpMode},
     neighbour::{self, Reached},
     netlink::{Interface, Netlink},
     pins::{Mark, Pins, Use, WriterGuard},
@@ -78,11 +80,23 @@ pub struct KernelPart {
     /// Keeps other processes from taking the virtual IPs away.
     _connections: Mark,
     condition: watch::Sender<Option<String>>,
+    announced: watch::Sender<Vec<Announced>>,
     skew: Mutex<Skew>,
     /// Since when there has been a peer that nobody answers for.
     silence: Mutex<Option<Instant>>,
     /// Keeps the port of packets between nodes from other sockets; `None` where one has it.
     _encap_port: Option<UdpSocket>,
+}
+
+/// Who announces a virtual IP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// The virtual IP.
+    pub vip: IpAddr,
+    /// Name of the node.
+    pub node: String,
+    /// Whether it is this node.
+    pub is_here: bool,
 }
 
 /// What this process has in the kernel.
@@ -106,6 +120,13 @@ struct Installed {
     peer_macs: BTreeSet<[u8; 6]>,
     /// Index of each interface that is steered on, by its name.
     live: BTreeMap<String, u32>,
+    /// How often the link of each had come up.
+    ups: BTreeMap<String, u32>,
+    /// The virtual IPs that this node announces, by the unit of this process.
+    own_vips: BTreeSet<IpAddr>,
+    telling: Telling,
+    /// Leaves every virtual IP to others.
+    is_silent: bool,
 }
 
 /// The lock of the writers, and that this process has it.
@@ -232,6 +253,10 @@ impl KernelPart {
                 reached: Reached::default(),
                 peer_macs: BTreeSet::new(),
                 live: BTreeMap::new(),
+                ups: BTreeMap::new(),
+                own_vips: BTreeSet::new(),
+                telling: Telling::new(settings.announce == Announce::L2),
+                is_silent: false,
             }),
             netlink,
             pins,
@@ -239,6 +264,7 @@ impl KernelPart {
             in_use: Mutex::new(Some(in_use)),
             _connections: connections,
             condition: watch::Sender::new(None),
+            announced: watch::Sender::new(Vec::new()),
             _encap_port: sockets::reserve_port()
                 .inspect_err(|error| {
                     tracing::warn!(
@@ -257,7 +283,25 @@ impl KernelPart {
         };
         let reached = kernel_part.resolve_in_time(&view).await?;
         kernel_part.learn(reached);
+        kernel_part.warn_of_questions();
         Ok(kernel_part)
+    }
+
+    /// Says it where this node's own questions would lead neighbours astray.
+    fn warn_of_questions(&self) {
+        let is_announced = self.settings.announce == Announce::L2;
+        if !is_announced || !self.settings.vips.iter().any(IpAddr::is_ipv4) {
+            return;
+        }
+        for interface in &self.settings.interfaces {
+            if announce::asks_as_any(interface) {
+                tracing::warn!(
+                    interface,
+                    "this node may ask for its neighbours in the name of a virtual IP, which they then \
+                     take to be here; set net.ipv4.conf.all.arp_announce=2"
+                );
+            }
+        }
     }
 
     /// This process serves by the programs no longer: they may be taken away.
@@ -293,6 +337,23 @@ impl KernelPart {
         Ok(true)
     }
 
+    /// Leaves the virtual IPs that this node announces to others, if there are any: for a process that ends
+    /// where they take over by themselves. What was pinned answers for them no more.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Map`], [`KernelError::PinDirectory`].
+    pub fn stop_announcing(&self) -> Result<(), KernelError> {
+        let writer = self.pins.try_lock()?;
+        let is_others = writer.is_none() && !self.is_writing.load(Ordering::Relaxed);
+        if is_others || !self.was_live() || self.is_superseded()? {
+            return Ok(());
+        }
+        let mut installed = self.installed();
+        installed.is_silent = true;
+        self.announce(&mut installed)
+    }
+
     fn writer(&self, guard: WriterGuard) -> Writer<'_> {
         self.is_writing.store(true, Ordering::Relaxed);
         Writer {
@@ -314,6 +375,120 @@ impl KernelPart {
     /// Why frames are not steered as asked, as it changes; `None` while all is well.
     pub fn condition(&self) -> watch::Receiver<Option<String>> {
         self.condition.subscribe()
+    }
+
+    /// Who announces which virtual IP, as it changes; nobody does where [`Announce::None`] is asked for.
+    pub fn announced(&self) -> watch::Receiver<Vec<Announced>> {
+        self.announced.subscribe()
+    }
+
+    /// The node that announces a virtual IP, as this node sees it.
+    fn announcer<'a>(&self, installed: &'a Installed, vip: IpAddr) -> Option<&'a NamedNode> {
+        if self.settings.announce == Announce::None {
+            return None;
+        }
+        let View { membership, own } = &installed.view;
+        let except = installed.is_silent.then_some(own.id).into_iter();
+        membership.announcer(vip, self.settings.hash_seed, &except.collect())
+    }
+
+    /// The virtual IPs, and what the programs do with questions for them.
+    fn vips(&self, installed: &Installed) -> Vec<(IpAddr, u16)> {
+        let flags = |vip: &IpAddr| match self.announcer(installed, *vip) {
+            None => 0,
+            Some(node) if node.id == installed.view.own.id => vip_flags::ANNOUNCED,
+            Some(_) => vip_flags::ELSEWHERE,
+        };
+        let vips = self.settings.vips.iter();
+        vips.map(|vip| (*vip, flags(vip))).collect()
+    }
+
+    /// Has the programs answer for what this node announces by now, and for nothing else.
+    fn announce(&self, installed: &mut Installed) -> Result<(), KernelError> {
+        let vips = self.vips(installed);
+        if installed.maps.flags_differ(&vips)? {
+            installed.maps.set_vips(&vips)?;
+        }
+        self.note_announced(installed);
+        Ok(())
+    }
+
+    /// Notes who announces what by now, and has neighbours told of what has come here.
+    fn note_announced(&self, installed: &mut Installed) {
+        let own = installed.view.own.id;
+        let mut announced = Vec::new();
+        for vip in &self.settings.vips {
+            if let Some(node) = self.announcer(installed, *vip) {
+                announced.push(Announced {
+                    vip: *vip,
+                    node: node.name.clone(),
+                    is_here: node.id == own,
+                });
+            }
+        }
+        let here = announced.iter().filter(|announced| announced.is_here);
+        let here: BTreeSet<_> = here.map(|announced| announced.vip).collect();
+        let before = std::mem::replace(&mut installed.own_vips, here.clone());
+        let new: Vec<_> = here.difference(&before).copied().collect();
+        installed.telling.keep(&here);
+        installed.telling.begin(new, Instant::now());
+        self.announced.send_if_modified(|told| {
+            let is_new = *told != announced;
+            if is_new {
+                for Announced { vip, node, is_here } in &announced {
+                    if !told
+                        .iter()
+                        .any(|told| told.vip == *vip && told.node == *node)
+                    {
+                        tracing::info!(%vip, node, is_here, "announced");
+                    }
+                }
+                *told = announced;
+            }
+            is_new
+        });
+    }
+
+    /// Says what is to be said to neighbours by now, and has them heard.
+    async fn tell_neighbours(&self) -> Result<(), KernelError> {
+        let due = self.installed().telling.take_due(Instant::now());
+        if due.is_empty() {
+            return Ok(());
+        }
+        // Of the virtual IPs' networks, one may be a VLAN of an interface: there frames are tagged.
+        let (all, networks) = (
+            self.netlink.interfaces().await?,
+            self.netlink.networks().await?,
+        );
+        let mut installed = self.installed();
+        let steered = installed.interfaces.0;
+        let steered = steered.iter().filter(|one| one.index != 0);
+        let mac_of = |index| steered.clone().find(|one| one.index == index);
+        for vip in due {
+            let vlans = all.values().filter_map(|interface| {
+                let parent = mac_of(interface.vlan_of?.0)?;
+                let is_in = |network: &&super::announce::Network| {
+                    network.interface == interface.index && network.contains(vip)
+                };
+                networks.iter().find(is_in)?;
+                Some((interface.index, parent.mac.bytes()))
+            });
+            let places = steered.clone().map(|one| (one.index, one.mac.bytes()));
+            let places: Vec<Place> = places.chain(vlans).collect();
+            installed.telling.hear(vip, &places);
+            installed.telling.say(vip, &places);
+        }
+        Ok(())
+    }
+
+    /// The same where it is no failure of whoever calls: it is tried again.
+    async fn try_to_tell(&self) {
+        if let Err(error) = self.tell_neighbours().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tell neighbours of virtual IPs"
+            );
+        }
     }
 
     /// Binds two listening, non-blocking sockets per worker, for virtual IPs of this version, with an
@@ -385,6 +560,7 @@ impl KernelPart {
         }
         live?;
         // What is left over from here on harms nobody.
+        self.try_to_tell().await;
         self.forget_others().await;
         if let Err(error) = self.pins.remove_other_schemas() {
             tracing::warn!(
@@ -426,7 +602,8 @@ impl KernelPart {
         let unit = self.fill()?;
         // Where the programs that run read the same maps, this alone is the hand-over of the workers.
         let sets = give_connections(&mut self.installed().maps)?;
-        self.serve(&self.settings.vips).await?;
+        let vips = self.vips(&self.installed());
+        self.serve(&vips).await?;
         let mut installed = self.installed();
         // Table, nodes, own id and keys, at once.
         installed.flip(unit)?;
@@ -436,21 +613,26 @@ impl KernelPart {
         installed.interfaces = steered;
         self.attach(&mut installed, &interfaces)?;
         installed.sets = Some(sets);
+        let ups = interfaces.into_iter();
+        installed.ups = ups.map(|one| (one.name, one.ups)).collect();
+        // Neighbours are told again, whoever was here before.
+        installed.own_vips.clear();
+        self.note_announced(&mut installed);
         Ok(())
     }
 
-    /// Serves these virtual IPs and no others.
-    async fn serve(&self, vips: &[IpAddr]) -> Result<(), KernelError> {
+    /// Serves these virtual IPs, with their flags, and no others.
+    async fn serve(&self, vips: &[(IpAddr, u16)]) -> Result<(), KernelError> {
         // Before `steer` knows them: a packet that it passes must find its address local, or the
         // kernel would route it away.
-        for vip in vips {
+        for (vip, _) in vips {
             self.netlink.add_local(*vip).await?;
         }
         self.installed().maps.set_vips(vips)?;
         // A virtual IP that the maps forgot but the kernel still takes for local would answer with
         // resets. Asked of the kernel, since a process may have ended between the two steps.
         for vip in self.netlink.own_local().await? {
-            if !vips.contains(&vip) {
+            if !vips.iter().any(|(served, _)| *served == vip) {
                 self.netlink.remove_local(vip).await?;
             }
         }
@@ -533,8 +715,16 @@ impl KernelPart {
             // Not before: whoever waits for all nodes to be at this epoch goes on when they say so.
             installed.view = view;
             installed.noted = None;
+            if is_live && let Err(error) = self.announce(&mut installed) {
+                // All else is in force. It is tried again.
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot change who announces virtual IPs"
+                );
+            }
         }
         if is_live {
+            self.try_to_tell().await;
             self.forget_others().await;
         }
         Ok(())
@@ -672,9 +862,14 @@ impl KernelPart {
         };
         let unresolved = peers?;
         let skewed = self.compare_tables()?;
+        if self.settings.announce != Announce::None {
+            self.announce(&mut self.installed())?;
+            self.tell_neighbours().await?;
+        }
         let refusal = self.installed().reached.refusal.clone();
         let silent = self.silent_peer();
-        self.set_condition(condition.or(refusal).or(silent).or(skewed));
+        let mute = self.installed().telling.trouble();
+        self.set_condition(condition.or(refusal).or(silent).or(skewed).or(mute));
         Ok(Some(unresolved))
     }
 
@@ -805,6 +1000,12 @@ impl KernelPart {
                 wrong = Some(format!(
                     "{name} has lost its XDP program; restart Forebay for it"
                 ));
+            }
+            // Whatever was said while the link was down has reached nobody.
+            let ups = installed.ups.insert(name.clone(), interface.ups);
+            if ups != Some(interface.ups) || index != interface.index {
+                let vips = installed.own_vips.clone();
+                installed.telling.begin(vips, Instant::now());
             }
             let mut steered = installed.interfaces;
             if let Some(slot) = steered.0.get_mut(place) {

@@ -203,11 +203,12 @@ impl Maps {
     /// What packets and connections go by now, whoever wrote it.
     pub(super) fn in_force(&self) -> Result<InForce, KernelError> {
         let interfaces = self.interfaces.get(&0, 0).map_err(in_map("INTERFACES"))?;
+        let vips = self.vips()?.into_iter();
         Ok(InForce {
             meta: self.meta()?,
             sets: self.socket_sets()?,
             interfaces: interfaces.0,
-            vips: self.vips()?.into_keys().collect(),
+            vips: vips.map(|(vip, (_, flags))| (vip, flags)).collect(),
         })
     }
 
@@ -259,22 +260,22 @@ impl Maps {
         Ok(())
     }
 
-    /// Says which addresses are VIPs.
+    /// Says which addresses are VIPs, each with its flags: who announces it.
     ///
     /// A VIP keeps its counters as long as it is one.
-    pub(super) fn set_vips(&mut self, vips: &[IpAddr]) -> Result<(), KernelError> {
+    pub(super) fn set_vips(&mut self, vips: &[(IpAddr, u16)]) -> Result<(), KernelError> {
         let before = self.vips()?;
-        let vips: BTreeSet<_> = vips.iter().copied().collect();
-        let kept = |vip| before.get(vip).copied();
-        let taken: BTreeSet<_> = vips.iter().filter_map(kept).collect();
-        let used: BTreeSet<_> = before.values().copied().collect();
+        let vips: BTreeMap<_, _> = vips.iter().copied().collect();
+        let kept = |vip| before.get(vip).map(|(index, _)| *index);
+        let taken: BTreeSet<_> = vips.keys().filter_map(kept).collect();
+        let used: BTreeSet<_> = before.values().map(|(index, _)| *index).collect();
         // Those that go count until they are gone: their indices are the last to be given away.
         let (leaving, unused): (Vec<_>, Vec<_>) = (0..entries::VIP_COUNTERS as u32)
             .filter(|index| !taken.contains(index))
             .partition(|index| used.contains(index));
         let mut free = unused.into_iter().chain(leaving);
         let (mut four, mut six) = (Vec::new(), Vec::new());
-        for vip in &vips {
+        for (vip, flags) in &vips {
             let index = match kept(vip) {
                 Some(index) => index,
                 None => {
@@ -293,7 +294,7 @@ impl Maps {
                 let value = VipValue {
                     pool: 0,
                     set,
-                    flags: 0,
+                    flags: if service == ANY_SERVICE { *flags } else { 0 },
                     index,
                 };
                 match vip {
@@ -312,6 +313,14 @@ impl Maps {
         replace(&mut self.vips6, &mut self.vip_slots6, &six)
     }
 
+    /// Whether these VIPs are there with other flags.
+    pub(super) fn flags_differ(&self, vips: &[(IpAddr, u16)]) -> Result<bool, KernelError> {
+        let before = self.vips()?;
+        let differs =
+            |(vip, flags): &(IpAddr, u16)| before.get(vip).is_none_or(|(_, now)| now != flags);
+        Ok(vips.iter().any(differs))
+    }
+
     /// What an earlier VIP has counted is nothing that came for the next one.
     fn clear_vip_counters(&mut self, index: u32) -> Result<(), KernelError> {
         let in_map = in_map("VIP_COUNTERS");
@@ -321,13 +330,18 @@ impl Maps {
         self.vip_counters.set(index, zero, 0).map_err(&in_map)
     }
 
-    /// The VIPs and the indices of their counters.
-    fn vips(&self) -> Result<BTreeMap<IpAddr, u32>, KernelError> {
-        let mut vips = BTreeMap::new();
+    /// The VIPs, the indices of their counters, and their flags.
+    fn vips(&self) -> Result<BTreeMap<IpAddr, (u32, u16)>, KernelError> {
+        let mut vips = BTreeMap::<_, (u32, u16)>::new();
+        let mut add = |vip, value: VipValue| {
+            let (index, flags) = vips.entry(vip).or_default();
+            *index = value.index;
+            *flags |= value.flags;
+        };
         for entry in self.vips4.iter() {
             let (key, value) = entry.map_err(in_map("VIPS4"))?;
             let address = Ipv4Addr::from(key.0.address.to_ne_bytes());
-            vips.insert(address.into(), value.0.index);
+            add(address.into(), value.0);
         }
         for entry in self.vips6.iter() {
             let (key, value) = entry.map_err(in_map("VIPS6"))?;
@@ -335,7 +349,7 @@ impl Maps {
             for (octets, word) in octets.chunks_exact_mut(4).zip(key.0.address) {
                 octets.copy_from_slice(&word.to_ne_bytes());
             }
-            vips.insert(Ipv6Addr::from(octets).into(), value.0.index);
+            add(Ipv6Addr::from(octets).into(), value.0);
         }
         Ok(vips)
     }
@@ -389,7 +403,7 @@ impl Maps {
 
     /// What came for each VIP, added up over the CPUs.
     pub(super) fn vip_counters(&self) -> Result<Vec<(IpAddr, VipCounters)>, KernelError> {
-        let sum = |(vip, index): (IpAddr, u32)| {
+        let sum = |(vip, (index, _)): (IpAddr, (u32, u16))| {
             let values = self.vip_counters.get(&index, 0);
             let values = values.map_err(in_map("VIP_COUNTERS"))?;
             let total = values.iter().fold(VipCounters::default(), |total, one| {
@@ -428,7 +442,8 @@ pub(super) struct InForce {
     meta: Meta,
     sets: SocketSets,
     interfaces: Interfaces,
-    pub(super) vips: Vec<IpAddr>,
+    /// With their flags.
+    pub(super) vips: Vec<(IpAddr, u16)>,
 }
 
 impl InForce {

@@ -3,7 +3,7 @@
 //!
 //! [`KernelPart::prepare`]: `settings` → `pins` → `load` → `maps`, and an interface for each program;
 //! no packet notices. [`KernelPart::go_live`]: `sockets` registers the workers' listeners, the VIPs
-//! become local, and `attach` puts the programs into their `links`. [`KernelPart::follow`] keeps
+//! become local, and `attach` puts the programs into their `links`; `announce` tells neighbours. [`KernelPart::follow`] keeps
 //! `neighbour`s and interfaces fresh. Pins outlive the process: after a crash, the next one runs the
 //! same steps. `detach` takes all of it back, `explain`
 //! reads it.
@@ -14,6 +14,7 @@ mod kernel_part;
 
 mod settings;
 
+mod announce;
 mod attach;
 mod links;
 mod load;
@@ -35,8 +36,8 @@ pub use ingress_ebpf::{
     abi::{NodeCounters, VipCounters},
     reason::Reason,
 };
-pub use kernel_part::KernelPart;
+pub use kernel_part::{Announced, KernelPart};
 pub use load::object;
-pub use mode::{Forward, UnknownName, XdpMode};
+pub use mode::{Announce, Forward, UnknownName, XdpMode};
 pub use settings::NodeSettings;
 pub use sockets::{IpVersion, MOST_WORKERS, Sockets, WorkerSockets};

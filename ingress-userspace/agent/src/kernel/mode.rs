@@ -1,4 +1,4 @@
-//! Operator choices: where XDP runs, and how packets reach other nodes.
+//! Operator choices: where XDP runs, how packets reach other nodes, and who says where virtual IPs are.
 
 /// Gives each variant a name, for flags, logs and metrics, and reads it back.
 macro_rules! named {
@@ -62,6 +62,18 @@ pub enum Forward {
 
 named!(Forward { Udp = "udp", L2 = "l2" });
 
+/// How the network learns where virtual IPs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Announce {
+    /// A router is told by somebody else.
+    #[default]
+    None,
+    /// One node for each answers ARP and neighbour solicitations on its segment.
+    L2,
+}
+
+named!(Announce { None = "none", L2 = "l2" });
+
 /// An unknown name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name:?} is not one of {}", known.join(", "))]
@@ -78,6 +90,9 @@ mod tests {
     fn every_name_is_read_back_as_it_is_written() {
         for name in XdpMode::NAMES {
             assert_eq!(name.parse::<XdpMode>().unwrap().to_string(), *name);
+        }
+        for name in Announce::NAMES {
+            assert_eq!(name.parse::<Announce>().unwrap().to_string(), *name);
         }
         for name in Forward::NAMES {
             assert_eq!(name.parse::<Forward>().unwrap().to_string(), *name);

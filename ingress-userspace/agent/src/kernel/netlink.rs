@@ -17,6 +17,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
+    announce::Network,
     error::{KernelError, netlink_code},
     mode::XdpMode,
 };
@@ -70,6 +71,8 @@ pub(super) struct Interface {
     pub(super) xdp: Option<XdpMode>,
     /// The interface that this is a VLAN of, and the VLAN's id.
     pub(super) vlan_of: Option<(u32, u16)>,
+    /// How often its link has come up.
+    pub(super) ups: u32,
 }
 
 /// The way to an address.
@@ -168,8 +171,30 @@ impl Netlink {
         Ok(owned.collect())
     }
 
-    /// Makes an address local without giving it to an interface (AnyIP): no ARP or neighbour
-    /// discovery, no duplicate detection. One that is local already stays as it is.
+    /// The networks that this one's interfaces are in.
+    ///
+    /// # Errors
+    ///
+    /// [`KernelError::Netlink`].
+    pub(super) async fn networks(&self) -> Result<Vec<Network>, KernelError> {
+        let addresses = self.handle().address().get().execute();
+        let addresses: Vec<AddressMessage> = self
+            .answer(addresses.try_collect())
+            .await
+            .map_err(|error| KernelError::netlink("read the addresses", error))?;
+        let networks = addresses.iter().filter_map(|message| {
+            Some(Network {
+                interface: message.header.index,
+                address: own(message)?,
+                prefix: message.header.prefix_len,
+            })
+        });
+        Ok(networks.collect())
+    }
+
+    /// Makes an address local without giving it to an interface (AnyIP): no duplicate
+    /// detection, no neighbour discovery of IPv6. Of IPv4 the kernel answers ARP for it where `arp_ignore` is
+    /// zero. One that is local already stays as it is.
     ///
     /// # Errors
     ///
@@ -288,6 +313,7 @@ impl From<&LinkMessage> for Interface {
             mtu: 1500,
             xdp: None,
             vlan_of: None,
+            ups: 0,
         };
         let (mut parent, mut vlan) = (None, None);
         for attribute in &link.attributes {
@@ -299,6 +325,7 @@ impl From<&LinkMessage> for Interface {
                 }
                 LinkAttribute::Xdp(xdp) => interface.xdp = xdp.iter().find_map(mode),
                 LinkAttribute::Link(index) => parent = Some(*index),
+                LinkAttribute::CarrierUpCount(count) => interface.ups = *count,
                 LinkAttribute::LinkInfo(info) => vlan = info.iter().find_map(vlan_id),
                 _ => {}
             }

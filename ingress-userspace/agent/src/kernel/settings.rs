@@ -7,7 +7,7 @@ use ingress_ebpf::abi::{self, Interfaces, MAX_INTERFACES, Mac, NODES};
 use super::{
     error::KernelError,
     maps::MOST_VIPS,
-    mode::{Forward, XdpMode},
+    mode::{Announce, Forward, XdpMode},
     netlink::Interface,
 };
 use crate::membership::{Membership, NamedNode, is_of_a_host};
@@ -24,6 +24,8 @@ pub struct NodeSettings {
     pub mode: XdpMode,
     /// How packets reach other nodes.
     pub forward: Forward,
+    /// How the network learns where the virtual addresses are; the same on all nodes.
+    pub announce: Announce,
     /// This node's name in `membership`.
     pub node_name: String,
     /// Every node, including this one; the same on all nodes.

@@ -1,8 +1,8 @@
-//! The unsafe calls of userspace: what aya 0.14 does not offer of `bpf(2)`.
+//! The unsafe calls of userspace: what aya 0.14 does not offer of `bpf(2)`, and packet sockets.
 
 #![expect(
     unsafe_code,
-    reason = "bpf(2) takes pointers; this is the one file that may pass them"
+    reason = "bpf(2) and sendto(2) take pointers; this is the one file that may pass them"
 )]
 
 use std::{
@@ -206,6 +206,50 @@ pub(super) fn store<T: Abi>(array: &MapData, first: u32, values: &[T]) -> io::Re
         flags: 0,
     };
     bpf(BPF_MAP_UPDATE_BATCH, &mut attributes).map(drop)
+}
+
+/// Opens a socket that sends frames as they are, and receives none.
+///
+/// # Errors
+///
+/// What `socket(2)` says: EPERM without CAP_NET_RAW.
+pub(super) fn packet_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes numbers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so `fd` is open and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends a frame out of the interface of an index.
+///
+/// # Errors
+///
+/// What `sendto(2)` says.
+pub(super) fn send_frame(socket: &OwnedFd, interface: u32, frame: &[u8]) -> io::Result<()> {
+    // SAFETY: a struct of integers, for which zero is a value.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = interface.cast_signed();
+    // SAFETY: the frame and the address are as long as said, and outlive the call, which only reads them.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &mut T) -> io::Result<RawFd> {

@@ -1,15 +1,17 @@
 //! IPv6 beside IPv4: a virtual address of its own, and a way to it over the same machines.
 
-use std::{net::Ipv6Addr, process::Command};
+use std::net::Ipv6Addr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
-use super::{Lab, Namespace, NextHop};
+use super::{Lab, Namespace, NextHop, ip};
 
 /// The virtual IPv6 address that the router sends to the nodes.
 pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 3, 0, 0, 0, 0x10);
 /// The client's IPv6 address.
 pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 2);
+/// The client's IPv6 address where it is on the nodes' segment.
+const FLAT_CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 2);
 const ROUTER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 2, 0, 0, 0, 1);
 const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 1);
 
@@ -29,10 +31,14 @@ impl Lab {
         // As for IPv4, by ports: else all flows of one client go the same way.
         self.router
             .sysctl("net/ipv6/fib_multipath_hash_policy", "1")?;
-        address(&self.router, "client", ROUTER6)?;
         address(&self.router, "br0", GATEWAY6)?;
-        address(&self.client, "eth0", CLIENT6)?;
-        default_route(&self.client, ROUTER6)?;
+        if next_hop == NextHop::Flat {
+            address(&self.client, "eth0", FLAT_CLIENT6)?;
+        } else {
+            address(&self.router, "client", ROUTER6)?;
+            address(&self.client, "eth0", CLIENT6)?;
+            default_route(&self.client, ROUTER6)?;
+        }
         let mut hops = Vec::new();
         for (index, node) in (11..).zip(&self.nodes) {
             let own = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, index);
@@ -40,37 +46,35 @@ impl Lab {
             default_route(&node.namespace, GATEWAY6)?;
             hops.push(own);
         }
-        if next_hop == NextHop::Single {
-            hops.truncate(1);
+        match next_hop {
+            NextHop::Single => hops.truncate(1),
+            NextHop::Ecmp => {}
+            NextHop::Flat => {
+                let route = ["-6", "route", "add", &VIP6.to_string(), "dev", "eth0"];
+                return ip(&self.client, &route).map(drop);
+            }
         }
-        let mut route = vec!["route".to_owned(), "add".to_owned(), format!("{VIP6}/128")];
-        for hop in hops {
-            route.extend(["nexthop", "via"].map(str::to_owned));
-            route.push(hop.to_string());
+        let (vip, hops) = (format!("{VIP6}/128"), hops.iter().map(Ipv6Addr::to_string));
+        let hops: Vec<_> = hops.collect();
+        let mut route = vec!["-6", "route", "add", &vip];
+        for hop in &hops {
+            route.extend(["nexthop", "via", hop]);
         }
-        ip(&self.router, &route)
+        ip(&self.router, &route).map(drop)
     }
 }
 
 fn address(machine: &Namespace, interface: &str, address: Ipv6Addr) -> Result<()> {
     // Duplicate detection would take a second for each.
     let address = format!("{address}/64");
-    let arguments = ["address", "add", &address, "dev", interface, "nodad"];
-    ip(machine, &arguments.map(str::to_owned))
+    ip(
+        machine,
+        &["-6", "address", "add", &address, "dev", interface, "nodad"],
+    )
+    .map(drop)
 }
 
 fn default_route(machine: &Namespace, gateway: Ipv6Addr) -> Result<()> {
     let gateway = gateway.to_string();
-    let arguments = ["route", "add", "default", "via", &gateway];
-    ip(machine, &arguments.map(str::to_owned))
-}
-
-fn ip(machine: &Namespace, arguments: &[String]) -> Result<()> {
-    let mut command = Command::new("ip");
-    command.arg("-6").args(arguments);
-    let shown = format!("{command:?} in {}", machine.name());
-    let output = machine.run(move || command.output()).context("run ip")?;
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{shown}: {error}");
-    Ok(())
+    ip(machine, &["-6", "route", "add", "default", "via", &gateway]).map(drop)
 }

@@ -4,9 +4,10 @@ use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, OwnedFd},
+    process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder, RouteNextHopBuilder,
@@ -173,6 +174,20 @@ impl Namespace {
         )
         .with_context(|| format!("attach XDP to {interface} in {}", self.name()))
     }
+}
+
+/// What `ip` prints, run with these arguments on a machine.
+///
+/// # Errors
+/// It is not installed, or fails.
+pub fn ip(machine: &Namespace, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(arguments);
+    let shown = format!("{command:?} in {}", machine.name());
+    let output = machine.run(move || command.output()).context("run ip")?;
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{shown}: {error}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 async fn index(netlink: &Handle, name: &str) -> Result<u32> {

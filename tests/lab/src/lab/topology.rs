@@ -8,13 +8,15 @@ use std::{
 
 use anyhow::Result;
 
-use super::{Namespace, PLAIN_HOST, TLS_HOST};
+use super::{Namespace, PLAIN_HOST, TLS_HOST, ip};
 use crate::origin::Origin;
 
 /// The virtual address that the router sends to the nodes.
 pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 /// The client's address.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// The client's address where it is on the nodes' segment.
+pub const FLAT_CLIENT: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 2);
 /// The router's address on the client's side.
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The router's address on the nodes' side.
@@ -32,6 +34,9 @@ pub enum NextHop {
     /// By all nodes, each flow by one: what BGP gives. Which one cannot be foretold here: Linux
     /// hashes what the sending socket drew at random, not the ports.
     Ecmp,
+    /// By nothing but ARP: the client is on the nodes' segment ([`FLAT_CLIENT`]) and takes the VIP to be
+    /// there, too.
+    Flat,
 }
 
 /// A client, a router, three nodes and their pods; gone when dropped.
@@ -82,17 +87,16 @@ impl Lab {
         );
         let nodes = [11, 12, 13].map(|number| Node::new(&router, number));
         let nodes = nodes.into_iter().collect::<Result<Vec<_>>>()?;
-        join_router(&client, &router, &nodes)?;
+        join_router(&client, &router, &nodes, next_hop)?;
         let hops: Vec<_> = nodes.iter().map(|node| node.address).collect();
-        router.route(
-            VIP,
-            32,
-            if next_hop == NextHop::Single {
-                &hops[..1]
-            } else {
-                &hops
-            },
-        )?;
+        match next_hop {
+            NextHop::Single => router.route(VIP, 32, &hops[..1])?,
+            NextHop::Ecmp => router.route(VIP, 32, &hops)?,
+            NextHop::Flat => drop(ip(
+                &client,
+                &["route", "add", &VIP.to_string(), "dev", "eth0"],
+            )?),
+        }
         for node in &nodes {
             node.namespace.route(Ipv4Addr::UNSPECIFIED, 0, &[GATEWAY])?;
             for other in nodes.iter().filter(|other| other.name != node.name) {
@@ -124,21 +128,32 @@ impl Lab {
     }
 }
 
-fn join_router(client: &Namespace, router: &Namespace, nodes: &[Node]) -> Result<()> {
+fn join_router(
+    client: &Namespace,
+    router: &Namespace,
+    nodes: &[Node],
+    next_hop: NextHop,
+) -> Result<()> {
     client.hosts(&format!(
         "{VIP} {PLAIN_HOST} {TLS_HOST}\n127.0.0.1 localhost\n"
     ))?;
     client.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
     client.veth("eth0", router, "client")?;
-    client.address("eth0", CLIENT, 24)?;
-    client.route(Ipv4Addr::UNSPECIFIED, 0, &[ROUTER])?;
+    let mut ports: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let (own, gateway) = if next_hop == NextHop::Flat {
+        ports.push("client");
+        (FLAT_CLIENT, GATEWAY)
+    } else {
+        router.address("client", ROUTER, 24)?;
+        (CLIENT, ROUTER)
+    };
+    client.address("eth0", own, 24)?;
+    client.route(Ipv4Addr::UNSPECIFIED, 0, &[gateway])?;
     // XDP_TX loses the note that a checksum is still to be computed, so the sources compute it.
     client.disable_tx_checksum_offload("eth0")?;
     router.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
     router.sysctl("net/ipv4/ip_forward", "1")?;
     router.sysctl("net/ipv4/fib_multipath_hash_policy", "1")?;
-    router.address("client", ROUTER, 24)?;
-    let ports: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
     router.bridge("br0", &ports)?;
     router.address("br0", GATEWAY, 24)
 }
