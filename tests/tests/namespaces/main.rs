@@ -2,10 +2,12 @@
 //!
 //! {one next hop, ECMP} × {UDP, L2} × {native, generic}, a crash, and a node where XDP is refused.
 //! `leaving`: what is left where virtual IPs are served no more. `survival`: long-lived connections while
-//! nodes drain and join. `nodes_file`: what a process does with its file of nodes.
+//! nodes drain and join. `nodes_file`: what a process does with its file of nodes. `announce`: virtual IPs
+//! that clients find by ARP and neighbour discovery.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panics")]
 
+mod announce;
 mod leaving;
 mod nodes_file;
 mod survival;

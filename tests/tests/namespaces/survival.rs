@@ -14,10 +14,10 @@ use ingress_lab::{
 };
 
 /// The ids of `n1` to `n3`: nothing that could be a place in a list.
-const IDS: [u16; 3] = [40, 7, 23];
+pub(super) const IDS: [u16; 3] = [40, 7, 23];
 
 const V4: [IpAddr; 1] = [IpAddr::V4(VIP)];
-const BOTH: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP6)];
+pub(super) const BOTH: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP6)];
 
 /// A client that does not connect.
 const V4_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(CLIENT), 40_000);
@@ -26,14 +26,14 @@ const V4_CLIENT: SocketAddr = SocketAddr::new(IpAddr::V4(CLIENT), 40_000);
 const KEPT: usize = 1000;
 
 /// A cluster whose nodes have the same file, and what it says.
-struct Changing {
-    cluster: Cluster,
-    owners: Owners,
+pub(super) struct Changing {
+    pub(super) cluster: Cluster,
+    pub(super) owners: Owners,
     epoch: u64,
 }
 
 impl Changing {
-    fn start(steering: Steering, owners: Owners) -> Self {
+    pub(super) fn start(steering: Steering, owners: Owners) -> Self {
         let cluster = Cluster::start_with_nodes(steering, &nodes(&owners, 1)).unwrap();
         Self {
             cluster,
@@ -43,7 +43,12 @@ impl Changing {
     }
 
     /// Gives all nodes the next step, one after the other in this order. After each, `between` looks.
-    fn take(&mut self, step: Owners, order: [usize; 3], mut between: impl FnMut(&Cluster)) {
+    pub(super) fn take(
+        &mut self,
+        step: Owners,
+        order: [usize; 3],
+        mut between: impl FnMut(&Cluster),
+    ) {
         self.epoch += 1;
         self.owners = step;
         let text = nodes(&self.owners, self.epoch);

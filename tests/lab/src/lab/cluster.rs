@@ -28,6 +28,17 @@ pub struct Steering {
     pub has_ipv6: bool,
 }
 
+impl Steering {
+    /// `none` or `l2`: `--announce`. Who has no router must be told.
+    fn announce(self) -> &'static str {
+        if self.next_hop == NextHop::Flat {
+            "l2"
+        } else {
+            "none"
+        }
+    }
+}
+
 /// How Forebays learn of each other.
 #[derive(Debug)]
 enum Nodes {
@@ -229,6 +240,7 @@ impl Cluster {
             .args(&vips)
             .args(&["--xdp-interface", "eth0", "--node-name", &node.name])
             .args(&["--xdp-mode", mode, "--forward", forward])
+            .args(&["--announce", self.steering.announce()])
             .args(&nodes)
             .args(&["--hash-seed", &seed.to_string()])
             .args(&["--workers", "2", "--trace-responses"])
