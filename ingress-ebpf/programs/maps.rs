@@ -10,9 +10,9 @@ use aya_ebpf::{
 };
 use ingress_ebpf::{
     abi::{
-        Bucket, Chances, Interfaces, Meta, NODES as UNIT_NODES, Node, NodeCounters, POOLS,
-        SocketSet, TABLE_LEN, UNITS as UNIT_COUNT, Unit, VIP_SLOTS, VipCounters, VipKey4, VipKey6,
-        VipSlot4, VipSlot6, VipValue, entries, vip_flags,
+        Bucket, Chances, FirstHop, FirstHops, Interfaces, Meta, NODES as UNIT_NODES, Node,
+        NodeCounters, POOLS, SocketSet, TABLE_LEN, UNITS as UNIT_COUNT, Unit, VIP_SLOTS,
+        VipCounters, VipKey4, VipKey6, VipSlot4, VipSlot6, VipValue, entries, vip_flags,
     },
     hash,
     reason::Reason,
@@ -42,6 +42,12 @@ pub(crate) static VIP_SLOTS6: Array<VipSlot6, VIP_SLOTS> = Array::new();
 #[btf_map]
 pub(crate) static TABLES: ArrayOfMaps<Array<Bucket, TABLE_LEN>, { entries::TABLES }> =
     ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static FIRST_HOPS: ArrayOfMaps<
+    Array<FirstHops, { entries::FIRST_HOPS }>,
+    { entries::TABLES },
+> = ArrayOfMaps::new();
 
 #[btf_map]
 pub(crate) static NODES: Array<Node, { entries::NODES }> = Array::new();
@@ -140,13 +146,26 @@ pub(crate) fn unit<'a>() -> Option<(u16, &'a Unit)> {
     Some((current, UNITS.get(u32::from(current))?))
 }
 
+/// The first hop of a bucket of a pool's table.
+#[inline(always)]
+pub(crate) fn first_hop(unit: u16, pool: u8, index: u32) -> Option<FirstHop> {
+    let (value, place) = FirstHops::place(index);
+    let hops = FIRST_HOPS.get_value(table(unit, pool), &value)?;
+    hops.0.get(place).copied().map(FirstHop)
+}
+
 /// A bucket of a pool's table.
 #[inline(always)]
 pub(crate) fn bucket<'a>(unit: u16, pool: u8, index: u32) -> Option<&'a Bucket> {
-    let table = u32::from(unit) * POOLS as u32 + u32::from(pool);
     // Two look-ups in one: the inner map found first stays the one that is read, so a packet meets
     // one whole table while userspace swaps in another.
-    TABLES.get_value(table, &index)
+    TABLES.get_value(table(unit, pool), &index)
+}
+
+/// The inner map of a pool in `TABLES` and in `FIRST_HOPS`.
+#[inline(always)]
+const fn table(unit: u16, pool: u8) -> u32 {
+    unit as u32 * POOLS as u32 + pool as u32
 }
 
 /// A node of a unit.

@@ -19,7 +19,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use ingress_ebpf::{
-    abi::{Addresses, Bucket, Interface, Mac, Node, Unit, VipKey4, VipKey6, VipValue, node_flags},
+    abi::{
+        Addresses, Bucket, FirstHop, Interface, Mac, Node, Unit, VipKey4, VipKey6, VipValue,
+        node_flags,
+    },
     encap::{OVERHEAD4, OVERHEAD6, Outer},
     family::{V4, V6},
     flow::Flow,
@@ -31,8 +34,8 @@ use ingress_ebpf::{
 };
 
 use crate::maps::{
-    INTERFACES, PEER_MACS, bucket, count, listening, may_send_on, node, node_counters, uncounted,
-    unit, vip_counters, vip4, vip6,
+    INTERFACES, PEER_MACS, bucket, count, first_hop, listening, may_send_on, node, node_counters,
+    uncounted, unit, vip_counters, vip4, vip6,
 };
 
 /// Puts each frame back as it was after the rewrite: the kernel runs a benchmark's one frame a
@@ -578,6 +581,11 @@ impl Tables for KernelTables<'_> {
     #[inline(always)]
     fn vip6(&self, key: &VipKey6) -> Option<&VipValue> {
         vip6(key)
+    }
+
+    #[inline(always)]
+    fn first_hop(&self, unit: u16, pool: u8, index: u32) -> Option<FirstHop> {
+        first_hop(unit, pool, index)
     }
 
     #[inline(always)]

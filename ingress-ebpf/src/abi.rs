@@ -4,7 +4,7 @@
 //! means raising [`SCHEMA`]: the pins of another schema live in another directory.
 
 /// Version of every layout in this file; part of the pin directory's name.
-pub const SCHEMA: u16 = 4;
+pub const SCHEMA: u16 = 5;
 
 /// First word of [`Meta`]: `FBAY`.
 pub const MAGIC: u32 = u32::from_be_bytes(*b"FBAY");
@@ -14,6 +14,9 @@ pub const ENCAP_PORT: u16 = 17_986;
 
 /// Buckets of a Maglev table: a prime, so that every step walks the whole table.
 pub const TABLE_LEN: usize = 65_537;
+
+/// First hops that share a value of `FIRST_HOPS`.
+pub const FIRST_HOPS: usize = 4;
 
 /// A bucket's hop that names no node.
 pub const NO_HOP: u16 = u16::MAX;
@@ -42,6 +45,8 @@ pub mod entries {
     pub const VIPS: usize = 4096;
     /// `TABLES`: one for each pool in each unit.
     pub const TABLES: usize = super::UNITS * super::POOLS;
+    /// An inner map of `FIRST_HOPS`, of which there are as many as of `TABLES`.
+    pub const FIRST_HOPS: usize = super::TABLE_LEN.div_ceil(super::FIRST_HOPS);
     /// `NODES`: the nodes of the first unit, then those of the second.
     pub const NODES: usize = super::UNITS * super::NODES;
     /// `PEER_MACS`: words of the filter.
@@ -345,6 +350,57 @@ pub struct Bucket {
 }
 abi!(Bucket, 8: [u16; 3], u16);
 
+/// The first hops of [`FIRST_HOPS`] buckets in a row.
+///
+/// Most packets need no more of their bucket than this. All buckets of a table are 512 KiB, of which
+/// packets of many connections find little in a core's caches; their first hops are 128 KiB.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstHops(pub [u16; FIRST_HOPS]);
+abi!(FirstHops, 8: [u16; FIRST_HOPS]);
+
+impl FirstHops {
+    /// Where the first hop of a bucket is: the index of the value, and the place in it.
+    #[inline(always)]
+    pub const fn place(bucket: u32) -> (u32, usize) {
+        const EACH: u32 = FIRST_HOPS as u32;
+        (bucket / EACH, (bucket % EACH) as usize)
+    }
+}
+
+/// The first hop of a bucket, as [`FirstHops`] has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstHop(pub u16);
+
+impl FirstHop {
+    /// Set where the bucket has other hops too.
+    const OTHERS: u16 = 1 << 15;
+
+    /// Of a bucket.
+    #[inline(always)]
+    pub const fn of(bucket: &Bucket) -> Self {
+        let [first, second, third] = bucket.hops;
+        let others = if second == NO_HOP && third == NO_HOP {
+            0
+        } else {
+            Self::OTHERS
+        };
+        Self(first & !Self::OTHERS | others)
+    }
+
+    /// The node's id; that of no node, at least [`NODES`], where there is none.
+    #[inline(always)]
+    pub const fn id(self) -> u16 {
+        self.0 & !Self::OTHERS
+    }
+
+    /// Whether the bucket has other hops.
+    #[inline(always)]
+    pub const fn has_others(self) -> bool {
+        self.0 & Self::OTHERS != 0
+    }
+}
+
 /// One node, as others reach it. Written by the agent, read by `steer` when it forwards.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -581,8 +637,8 @@ mod tests {
     }
 
     #[test]
-    fn layouts_are_those_of_schema_4() {
-        assert_eq!(SCHEMA, 4, "a new schema needs new golden offsets");
+    fn layouts_are_those_of_schema_5() {
+        assert_eq!(SCHEMA, 5, "a new schema needs new golden offsets");
         let offsets = [
             ("Meta.schema", offset_of!(Meta, schema), 4),
             ("Meta.current", offset_of!(Meta, current), 6),
@@ -617,6 +673,32 @@ mod tests {
         for (field, offset, golden) in offsets {
             assert_eq!(offset, golden, "{field}");
         }
+    }
+
+    #[test]
+    fn a_first_hop_tells_its_node_and_whether_there_are_others() {
+        let of = |hops| FirstHop::of(&Bucket { hops, epoch: 7 });
+        for id in [0, 1, NODES as u16 - 1] {
+            for (others, has_others) in [
+                ([NO_HOP, NO_HOP], false),
+                ([2, NO_HOP], true),
+                ([2, 3], true),
+                ([NO_HOP, 3], true),
+            ] {
+                let first = of([id, others[0], others[1]]);
+                assert_eq!((first.id(), first.has_others()), (id, has_others));
+            }
+        }
+        let nobody = of([NO_HOP; 3]);
+        assert!(usize::from(nobody.id()) >= NODES && !nobody.has_others());
+    }
+
+    #[test]
+    fn each_bucket_has_a_place_among_the_first_hops() {
+        let last = TABLE_LEN as u32 - 1;
+        let places = [0, 1, 3, 4, last].map(FirstHops::place);
+        assert_eq!(places, [(0, 0), (0, 1), (0, 3), (1, 0), (16_384, 0)]);
+        assert_eq!(entries::FIRST_HOPS, 16_385);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! section 3.4.
 
 use crate::{
-    abi::{Bucket, NO_HOP, TABLE_LEN},
+    abi::{Bucket, FIRST_HOPS, FirstHop, FirstHops, NO_HOP, TABLE_LEN},
     owners::Owners,
 };
 
@@ -66,6 +66,19 @@ pub fn table(members: &[Member<'_>], owners: &Owners, seed: u64, epoch: u64) -> 
         }
     }
     table
+}
+
+/// What `FIRST_HOPS` says of a table.
+pub fn first_hops(table: &[Bucket]) -> Vec<FirstHops> {
+    let values = table.chunks(FIRST_HOPS).map(|buckets| {
+        // There are fewer buckets than places.
+        let mut value = [NO_HOP; FIRST_HOPS];
+        for (place, bucket) in value.iter_mut().zip(buckets) {
+            *place = FirstHop::of(bucket).0;
+        }
+        FirstHops(value)
+    });
+    values.collect()
 }
 
 /// The owner of each bucket: each node in turn takes the first free bucket of its own order.
@@ -130,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::abi::entries;
 
     fn members<'a>(names: &[(u16, &'a str)]) -> Vec<Member<'a>> {
         let member = |(id, name): &(u16, &'a str)| Member {
@@ -235,6 +249,29 @@ mod tests {
             left.resize(3, NO_HOP);
             assert_eq!(without.hops[..], left);
             assert_ne!(without.hops[0], NO_HOP);
+        }
+    }
+
+    #[test]
+    fn the_first_hops_of_a_table_are_those_of_its_buckets() {
+        let members = members(&[(1, "a"), (2, "b"), (3, "c")]);
+        let table = table(
+            &members,
+            &Owners::of([1, 2]).prepare([1, 2, 3].into()).unwrap(),
+            7,
+            5,
+        );
+        let hops = first_hops(&table);
+        assert_eq!(hops.len(), entries::FIRST_HOPS);
+        for (index, bucket) in (0..).zip(&table) {
+            let (value, place) = FirstHops::place(index);
+            let first = FirstHop(hops[value as usize].0[place]);
+            assert_eq!(first.id(), bucket.hops[0], "bucket {index}");
+            assert_eq!(
+                first.has_others(),
+                bucket.hops[1] != NO_HOP,
+                "bucket {index}"
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the maps hold, as one packet sees it.
 
 use crate::{
-    abi::{Bucket, Mac, Node, Unit, VipKey4, VipKey6, VipValue},
+    abi::{Bucket, FirstHop, Mac, Node, Unit, VipKey4, VipKey6, VipValue},
     flow::Flow,
 };
 
@@ -17,7 +17,9 @@ pub trait Tables {
     fn vip4(&self, key: &VipKey4) -> Option<&VipValue>;
     /// `VIP_SLOTS6` and `VIPS6`.
     fn vip6(&self, key: &VipKey6) -> Option<&VipValue>;
-    /// `TABLES`: a bucket of a pool's table in this unit.
+    /// `FIRST_HOPS`: the first hop of a bucket of a pool's table in this unit.
+    fn first_hop(&self, unit: u16, pool: u8, index: u32) -> Option<FirstHop>;
+    /// `TABLES`: the whole bucket, for a packet that needs the other hops.
     fn bucket(&self, unit: u16, pool: u8, index: u32) -> Option<&Bucket>;
     /// `NODES`: a node of this unit.
     fn node(&self, unit: u16, id: u16) -> Option<&Node>;

@@ -7,7 +7,7 @@
 //! wrong inside ends in [`Verdict::Pass`]: a node then serves the connection itself.
 
 use crate::{
-    abi::{ENCAP_PORT, NO_HOP, Node, Steer, Unit, node_flags, steer_flags, unit_flags},
+    abi::{ENCAP_PORT, FirstHop, NO_HOP, Node, Steer, Unit, node_flags, steer_flags, unit_flags},
     announce::{ETHERTYPE_ARP, ICMPV6, SOLICITATION},
     encap::{self, Hops, Outer},
     family::{Family, V4, V6},
@@ -258,16 +258,20 @@ fn of_client<'a, F: Family, T: Tables>(
     };
     let digest = F::digest(&found.flow, &unit.keys);
     let hash = digest.bucket(&unit.keys);
-    let Some(bucket) = tables.bucket(number, found.vip.pool, hash::bucket(hash)) else {
+    let pool = found.vip.pool;
+    let Some(first) = tables.first_hop(number, pool, hash::bucket(hash)) else {
         return Decision::pass(Reason::NoTable);
     };
     let next = Next {
         number,
         unit,
         hash,
-        hops: bucket.hops,
+        hops: [first.id(), NO_HOP, NO_HOP],
     };
-    if bucket.hops[0] != unit.self_id {
+    if first.id() != unit.self_id {
+        let Some(next) = next.with_others(tables, pool, first) else {
+            return Decision::pass(Reason::NoTable);
+        };
         return of_another::<F, T>(frame, tables, link, found, way, next);
     }
     if found.meaning == Meaning::Opening {
@@ -277,8 +281,15 @@ fn of_client<'a, F: Family, T: Tables>(
             dropped(tables, Reason::NoListener, found.vip.index)
         };
     }
+    // The whole bucket is not read before it is needed: most connections are here.
+    if !first.has_others() || F::has(tables, &found.flow, found.meaning.cookie()) {
+        return Decision::pass(Reason::Own);
+    }
+    let Some(next) = next.with_others(tables, pool, first) else {
+        return Decision::pass(Reason::NoTable);
+    };
     let next = next.after_first();
-    if next.is_last() || F::has(tables, &found.flow, found.meaning.cookie()) {
+    if next.is_last() {
         return Decision::pass(Reason::Own);
     }
     send_on::<F, T>(tables, found, way, &next)
@@ -343,6 +354,17 @@ struct Next<'a> {
 }
 
 impl Next<'_> {
+    /// With all hops of the bucket; `None` where there is no such bucket.
+    #[inline(always)]
+    fn with_others<T: Tables>(self, tables: &T, pool: u8, first: FirstHop) -> Option<Self> {
+        if !first.has_others() {
+            return Some(self);
+        }
+        let bucket = tables.bucket(self.number, pool, hash::bucket(self.hash))?;
+        let hops = bucket.hops;
+        Some(Self { hops, ..self })
+    }
+
     #[inline(always)]
     const fn after_first(self) -> Self {
         let [_, second, third] = self.hops;

@@ -4,7 +4,7 @@
 
 use ingress_ebpf::{
     abi::{
-        Addresses, Bucket, ENCAP_PORT, Keys, Mac, NODES, Node, Steer, Unit, VipKey4, VipKey6,
+        Addresses, Bucket, ENCAP_PORT, FirstHop, Keys, Mac, NODES, Node, Steer, Unit, VipKey4, VipKey6,
         VipValue, macs, node_flags, unit_flags,
     },
     encap::{Outer, overhead},
@@ -101,6 +101,10 @@ impl Tables for Everything {
 
     fn vip6(&self, _: &VipKey6) -> Option<&VipValue> {
         Some(&self.vip)
+    }
+
+    fn first_hop(&self, unit: u16, pool: u8, index: u32) -> Option<FirstHop> {
+        self.bucket(unit, pool, index).map(FirstHop::of)
     }
 
     fn bucket(&self, _: u16, _: u8, index: u32) -> Option<&Bucket> {

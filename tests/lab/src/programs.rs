@@ -15,11 +15,13 @@ use aya::{
 };
 use ingress_ebpf::{
     abi::{
-        self, Abi, Bucket, Interface, Interfaces, MAGIC, Meta, NODES, Node, PEER_MAC_BITS, POOLS,
-        SCHEMA, TABLE_LEN, Unit, VipKey4, VipKey6, VipSlot4, VipSlot6, VipValue,
+        self, Abi, Bucket, FirstHops, Interface, Interfaces, MAGIC, Meta, NODES, Node,
+        PEER_MAC_BITS, POOLS, SCHEMA, TABLE_LEN, Unit, VipKey4, VipKey6, VipSlot4, VipSlot6,
+        VipValue,
     },
     encap::OVERHEAD6,
     fixtures::{Action, World},
+    maglev,
     reason::Reason,
     vip_slots,
 };
@@ -232,6 +234,17 @@ fn fill(ebpf: &mut Ebpf, world: &World) -> Result<()> {
     }
     let tables = ebpf.map_mut("TABLES").context("no TABLES")?;
     ArrayOfMaps::<_, Array<MapData, [u8; size_of::<Bucket>()]>>::try_from(tables)?.set(
+        UNIT * POOLS as u32,
+        &fresh,
+        0,
+    )?;
+    let hops = maglev::first_hops(&world.table);
+    let mut fresh = Array::<MapData, [u8; size_of::<FirstHops>()]>::create(hops.len() as u32, 0)?;
+    for (index, value) in (0..).zip(&hops) {
+        fresh.set(index, plain(value)?, 0)?;
+    }
+    let tables = ebpf.map_mut("FIRST_HOPS").context("no FIRST_HOPS")?;
+    ArrayOfMaps::<_, Array<MapData, [u8; size_of::<FirstHops>()]>>::try_from(tables)?.set(
         UNIT * POOLS as u32,
         &fresh,
         0,

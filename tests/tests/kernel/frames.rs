@@ -7,7 +7,7 @@ use std::{
 };
 
 use ingress_ebpf::{
-    abi::{Bucket, Mac, Node, Unit, VipKey4, VipKey6, VipValue, service},
+    abi::{Bucket, FirstHop, Mac, Node, Unit, VipKey4, VipKey6, VipValue, service},
     fixtures::{
         Action, OTHER_INTERFACE, Owner, VIP, World, cases, outcome,
         packet::{CLIENT, Packet},
@@ -95,6 +95,10 @@ impl Tables for Counting<'_> {
 
     fn vip6(&self, key: &VipKey6) -> Option<&VipValue> {
         self.world.vip6(key)
+    }
+
+    fn first_hop(&self, unit: u16, pool: u8, index: u32) -> Option<FirstHop> {
+        self.world.first_hop(unit, pool, index)
     }
 
     fn bucket(&self, unit: u16, pool: u8, index: u32) -> Option<&Bucket> {

@@ -487,7 +487,7 @@ fn an_install_goes_on_from_whatever_pins_an_earlier_one_left() {
                     .map(|pin| pin.unwrap().path())
             };
             let all: Vec<_> = pins().collect();
-            assert_eq!(all.len(), 17, "sixteen maps and a link: {all:?}");
+            assert_eq!(all.len(), 18, "seventeen maps and a link: {all:?}");
             for missing in &all {
                 std::fs::remove_file(missing).unwrap();
                 let kernel_part = KernelPart::prepare(&settings()).await.unwrap();
@@ -573,7 +573,7 @@ fn nobody_takes_away_what_a_process_serves_by() {
                 }
                 assert!(Instant::now() < patience, "somebody serves");
             };
-            assert_eq!((removed.vips, removed.maps), (vec![VIP.into()], 16));
+            assert_eq!((removed.vips, removed.maps), (vec![VIP.into()], 17));
             let again = withdraw(PINS.as_ref(), Extent::All).await.unwrap();
             assert!(again.unwrap().is_empty());
         });
@@ -605,7 +605,7 @@ fn detach_asks_nobody_and_an_install_can_follow() {
                 removed.programs,
                 ["assign from the network namespace", "steer from up0"]
             );
-            assert_eq!((removed.vips, removed.maps), (vec![VIP.into()], 16));
+            assert_eq!((removed.vips, removed.maps), (vec![VIP.into()], 17));
             assert_eq!(programs_on("up0"), Vec::<String>::new());
             let plain = TcpListener::bind((VIP, 80));
             assert!(plain.is_err(), "the address is not local any more");

@@ -14,9 +14,9 @@ use aya::maps::{
 };
 use ingress_ebpf::{
     abi::{
-        ANY_SERVICE, Addresses, Bucket, Interfaces, Keys, MAGIC, Mac, Meta, NO_HOP, NODES, Node,
-        NodeCounters, PEER_MAC_BITS, POOLS, SCHEMA, SocketSet, TABLE_LEN, UNITS, Unit, VipCounters,
-        VipKey4, VipKey6, VipSlot4, VipSlot6, VipValue, entries, service, unit_flags,
+        ANY_SERVICE, Addresses, Bucket, FirstHops, Interfaces, Keys, MAGIC, Mac, Meta, NO_HOP,
+        NODES, Node, NodeCounters, PEER_MAC_BITS, POOLS, SCHEMA, SocketSet, TABLE_LEN, UNITS, Unit,
+        VipCounters, VipKey4, VipKey6, VipSlot4, VipSlot6, VipValue, entries, service, unit_flags,
     },
     headers::TCP,
     maglev::{self, Member},
@@ -57,6 +57,7 @@ pub(super) struct Maps {
     vip_slots4: PlainArray<VipSlot4>,
     vip_slots6: PlainArray<VipSlot6>,
     tables: ArrayOfMaps<MapData, PlainArray<Bucket>>,
+    first_hops: ArrayOfMaps<MapData, PlainArray<FirstHops>>,
     nodes: PlainArray<Node>,
     peer_macs: Array<MapData, u32>,
     sockets: SockMap<MapData>,
@@ -89,6 +90,7 @@ impl Maps {
             vip_slots4: take(loaded, "VIP_SLOTS4")?,
             vip_slots6: take(loaded, "VIP_SLOTS6")?,
             tables: take(loaded, "TABLES")?,
+            first_hops: take(loaded, "FIRST_HOPS")?,
             nodes: take(loaded, "NODES")?,
             peer_macs: take(loaded, "PEER_MACS")?,
             sockets: take(loaded, "SOCKS")?,
@@ -162,6 +164,11 @@ impl Maps {
         let table = maglev::table(&members, &membership.owners, seed, membership.epoch);
         let fresh = PlainArray::<Bucket>::create(TABLE_LEN as u32, 0).map_err(in_map("TABLES"))?;
         sys::store(fresh.map(), 0, &table).map_err(|error| KernelError::map("TABLES", error))?;
+        let hops = maglev::first_hops(&table);
+        let fresh_hops =
+            PlainArray::<FirstHops>::create(hops.len() as u32, 0).map_err(in_map("FIRST_HOPS"))?;
+        sys::store(fresh_hops.map(), 0, &hops)
+            .map_err(|error| KernelError::map("FIRST_HOPS", error))?;
         // Ids that nobody has any more must lead nowhere.
         let mut by_id = [Node::default(); NODES];
         for (id, node) in reached {
@@ -187,6 +194,9 @@ impl Maps {
         self.tables
             .set(number * POOLS as u32, &fresh, 0)
             .map_err(in_map("TABLES"))?;
+        self.first_hops
+            .set(number * POOLS as u32, &fresh_hops, 0)
+            .map_err(in_map("FIRST_HOPS"))?;
         Ok(FilledUnit { number, fill })
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Layout {
 
 /// Every map of the object.
 #[rustfmt::skip]
-pub(super) const LAYOUTS: [Layout; 16] = [
+pub(super) const LAYOUTS: [Layout; 17] = [
     Layout { name: "META", map_type: MapType::Array, key: 4, value: size_of::<Meta>(), entries: 1 },
     Layout { name: "UNITS", map_type: MapType::Array, key: 4, value: size_of::<Unit>(), entries: UNITS },
     Layout { name: "INTERFACES", map_type: MapType::Array, key: 4, value: size_of::<Interfaces>(), entries: 1 },
@@ -53,6 +53,7 @@ pub(super) const LAYOUTS: [Layout; 16] = [
     Layout { name: "VIP_SLOTS4", map_type: MapType::Array, key: 4, value: size_of::<VipSlot4>(), entries: VIP_SLOTS },
     Layout { name: "VIP_SLOTS6", map_type: MapType::Array, key: 4, value: size_of::<VipSlot6>(), entries: VIP_SLOTS },
     Layout { name: "TABLES", map_type: MapType::ArrayOfMaps, key: 4, value: 4, entries: entries::TABLES },
+    Layout { name: "FIRST_HOPS", map_type: MapType::ArrayOfMaps, key: 4, value: 4, entries: entries::TABLES },
     Layout { name: "NODES", map_type: MapType::Array, key: 4, value: size_of::<Node>(), entries: entries::NODES },
     Layout { name: "PEER_MACS", map_type: MapType::Array, key: 4, value: 4, entries: entries::PEER_MACS },
     Layout { name: "SOCKS", map_type: MapType::SockMap, key: 4, value: 4, entries: entries::SOCKS },
