@@ -37,6 +37,9 @@ const DESCRIPTORS: usize = 4096;
 const UPDATE_LIMIT: usize = 1 << 30;
 /// Longest wait for another end that takes nothing: it is stopped, or starved.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Frames that wait at most: an update, and what is said meanwhile. Another end that asks again and again, and takes no
+/// answer, is not waited for.
+const WAITING: usize = 64;
 /// Length and kind.
 const HEADER: usize = 5;
 
@@ -101,9 +104,11 @@ pub(crate) struct Channel {
     body: Zeroizing<Vec<u8>>,
     received: usize,
     descriptors: VecDeque<OwnedFd>,
-    /// Frames that were put and not sent whole; what was sent of them; until when the rest is to be.
-    waiting: Zeroizing<Vec<u8>>,
+    /// Frames that were put and not sent whole, each by itself: a long one is not to be moved for those behind it.
+    waiting: VecDeque<Zeroizing<Vec<u8>>>,
+    /// Of the first of them.
     sent: usize,
+    /// Until when all of them are to be sent.
     deadline: Option<Instant>,
 }
 
@@ -118,7 +123,7 @@ impl Channel {
             body: Zeroizing::default(),
             received: 0,
             descriptors: VecDeque::new(),
-            waiting: Zeroizing::default(),
+            waiting: VecDeque::new(),
             sent: 0,
             deadline: None,
         }
@@ -219,7 +224,7 @@ impl Channel {
     /// Puts a message behind what waits; [`work`](Self::work) sends it.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written, or too much waits.
     pub(crate) fn put(&mut self, message: &impl Serialize) -> Result<(), LinkError> {
         let body = wire::write(message).map_err(|error| LinkError::Message(error.to_string()))?;
         self.put_frame(Kind::Message, &body)
@@ -228,7 +233,7 @@ impl Channel {
     /// Puts an update behind what waits.
     ///
     /// # Errors
-    /// The update is too large.
+    /// The update is too large, or too much waits.
     pub(crate) fn put_update(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         if bytes.len() > UPDATE_LIMIT {
             return Err(LinkError::Frame("an update of more than a GiB"));
@@ -237,16 +242,15 @@ impl Channel {
     }
 
     fn put_frame(&mut self, kind: Kind, body: &[u8]) -> Result<(), LinkError> {
-        let header = header(kind, body.len())?;
-        // Grown by hand: a vector that grows itself leaves its old bytes, which may be keys, behind.
-        let length = self.waiting.len() + header.len() + body.len();
-        if self.waiting.capacity() < length {
-            let mut room = Zeroizing::new(Vec::with_capacity(length));
-            room.extend_from_slice(&self.waiting);
-            self.waiting = room;
+        if self.waiting.len() >= WAITING {
+            return Err(LinkError::Gone);
         }
-        self.waiting.extend_from_slice(&header);
-        self.waiting.extend_from_slice(body);
+        let header = header(kind, body.len())?;
+        // At its length at once: a vector that grows leaves its old bytes, which may be keys, behind.
+        let mut frame = Zeroizing::new(Vec::with_capacity(header.len() + body.len()));
+        frame.extend_from_slice(&header);
+        frame.extend_from_slice(body);
+        self.waiting.push_back(frame);
         self.deadline
             .get_or_insert_with(|| Instant::now() + PATIENCE);
         Ok(())
@@ -285,10 +289,7 @@ impl Channel {
                 }
                 Err(error) => return Err(broken(error)),
             }
-            if self.sent == self.waiting.len() {
-                // Keys may have been among it, and the room for a whole state is not needed again soon.
-                self.waiting = Zeroizing::default();
-                self.sent = 0;
+            if self.waiting.is_empty() {
                 self.deadline = None;
                 return Ok(None);
             }
@@ -296,9 +297,16 @@ impl Channel {
     }
 
     fn send_some(&mut self) -> io::Result<()> {
-        let rest = self.waiting.get(self.sent..).unwrap_or_default();
+        let Some(first) = self.waiting.front() else {
+            return Ok(());
+        };
+        let rest = first.get(self.sent..).unwrap_or_default();
         let send = || Ok(rustix::net::send(&self.stream, rest, SendFlags::NOSIGNAL)?);
         self.sent += self.stream.try_io(Interest::WRITABLE, send)?;
+        if self.sent >= first.len() {
+            self.waiting.pop_front();
+            self.sent = 0;
+        }
         Ok(())
     }
 
@@ -540,6 +548,14 @@ mod tests {
             () = says => {}
         }
         assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+    }
+
+    #[tokio::test]
+    async fn another_end_that_asks_much_and_takes_nothing_is_gone() {
+        let (mut agent, _proxy) = pair();
+        agent.put_update(&vec![7; 3_000_000]).unwrap();
+        let last = (0..1000).find_map(|_| agent.put(&FromProxy::Serving).err());
+        assert!(matches!(last, Some(LinkError::Gone)), "{last:?}");
     }
 
     #[tokio::test]
