@@ -14,6 +14,8 @@ pub(super) const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(60);
 /// How long lines are left out before it is said how many.
 const SUMMARY: Duration = Duration::from_secs(60);
+/// All kinds are gone through for spare ones at most this often.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Kinds that are counted apart. Further ones share the lines of all namespaces together.
 const MOST: usize = 4096;
 
@@ -37,6 +39,11 @@ pub(super) struct Quota {
     buckets: BTreeMap<Kind, Bucket>,
     /// The first time at which a bucket is due.
     due: Option<Instant>,
+    /// When spare buckets were last looked for.
+    swept: Option<Instant>,
+    /// How often, to show what a line costs.
+    #[cfg(test)]
+    sweeps: usize,
 }
 
 #[derive(Debug)]
@@ -75,10 +82,7 @@ impl Quota {
     /// Tells whether a line of that kind may be written; the first of its kind may.
     pub(super) fn take(&mut self, mut kind: Kind, now: Instant) -> bool {
         if !self.buckets.contains_key(&kind) && self.buckets.len() >= MOST {
-            self.buckets.retain(|_, bucket| {
-                bucket.refill(now);
-                !bucket.is_spare()
-            });
+            self.sweep(now);
             if self.buckets.len() >= MOST {
                 kind.namespace = Box::default();
             }
@@ -96,6 +100,22 @@ impl Quota {
         let due = *bucket.due.get_or_insert(now + SUMMARY);
         self.due = Some(self.due.map_or(due, |first| first.min(due)));
         false
+    }
+
+    /// Forgets spare buckets. Not for each line: at the start of a large cluster there are thousands, and none is.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|swept| now < swept + SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        #[cfg(test)]
+        {
+            self.sweeps += 1;
+        }
+        self.buckets.retain(|_, bucket| {
+            bucket.refill(now);
+            !bucket.is_spare()
+        });
     }
 
     /// When [`take_left_out`](Self::take_left_out) has something to say next.
@@ -177,6 +197,7 @@ mod tests {
             quota.take(kind(&number.to_string()), now);
         }
         assert_eq!(quota.buckets.len(), MOST + 1);
+        assert_eq!(quota.sweeps, 1, "a line costs no look at all of them");
         // Who has said nothing for long is forgotten.
         assert!(quota.take(kind("late"), now + REFILL));
         assert_eq!(quota.buckets.len(), 2);
