@@ -411,10 +411,12 @@ impl State {
             let reason = "an Ingress of this host has a path that cannot be read";
             claim.content.denies_hosts.get_or_insert(reason.into());
         }
+        let mut has_good = true;
         if spoiled {
             let same = |before: &&Arc<Claim>| before.source.uid == claim.source.uid;
             let before = before.as_ref().filter(same);
             let good = before.map(|before| before.last_good.as_deref().unwrap_or(&before.content));
+            has_good = denied || good.is_some();
             if denied {
                 claim.last_good = good.cloned().map(Box::new);
             }
@@ -434,10 +436,8 @@ impl State {
         }
         self.resize(name, claim.content.size(), dirty);
         if self.refused.contains(name) {
-            let had = claim.last_good.is_some();
-            let is_new = spoiled && !had && !denied;
             claim.refuse();
-            if is_new {
+            if !has_good {
                 claim.last_good = None;
             }
             let message = format!(

@@ -3306,3 +3306,27 @@ fn translate_quickly(text: &str) -> State {
     state.apply(&index, keys);
     state
 }
+
+#[test]
+fn the_last_good_version_of_an_ingress_outlives_a_time_without_room() {
+    let rewrite = |value: &str| format!("nginx.ingress.kubernetes.io/rewrite-target: '{value}'");
+    let web = |value| sharing("web", 2020, 10, "p", &rewrite(value));
+    let (good, bad) = (web("/x"), web("/x?y=1"));
+    let old = sharing("old", 2019, 10, "old", "");
+    let mut index = Index::default();
+    let mut state = State::new(settings());
+    state.rule_rooms = Rooms::new(15);
+    for (what, text, served) in [
+        ("good", good, "default/web /p"),
+        ("bad", bad.clone(), "default/web /p"),
+        ("no room", format!("{bad}{old}"), "default/old /old"),
+        ("no room", format!("{bad}{old}---\n"), "default/old /old"),
+        ("room", bad, "default/web /p"),
+    ] {
+        let keys = index.apply(Event::Whole(Box::new(index_of(&format!(
+            "{text}{SERVICE}"
+        )))));
+        state.apply(&index, keys);
+        assert_eq!(denied_and_open(&state, "h1.test").1, [served], "{what}");
+    }
+}
