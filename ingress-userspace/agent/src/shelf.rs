@@ -15,8 +15,10 @@ use ingress_model::ObjectName;
 /// takes a few thousand: those that are made before the Ingresses that name them need not be read twice.
 pub(super) const SPARE: usize = 256 * 1024;
 
-/// The same while nobody knows yet who names what, and in one list.
-pub(super) const UNKNOWN: usize = 16 * 1024 * 1024;
+/// The same while nobody knows yet who names what, and in one list: as much as a namespace may have in use, so that
+/// what an agent serves is there when another one starts. What is beyond is read one by one, which takes seconds for
+/// thousands, and their hosts would have the default certificate meanwhile.
+pub(super) const UNKNOWN: usize = 64 * 1024 * 1024;
 
 /// The Secrets of which all is kept though nobody names them, and those of which next to nothing is.
 #[derive(Clone, Debug, Default)]

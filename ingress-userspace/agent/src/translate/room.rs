@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::shelf::UNKNOWN;
+
 /// Endpoints that the backends of one namespace may have together, with the ports of their Services
 /// that are gone through to find them. Each port has a list of its own, here and in the proxy: an
 /// Ingress of one megabyte names ten thousand ports of one Service.
@@ -12,9 +14,10 @@ pub(super) const ENDPOINTS: usize = 1 << 17;
 /// Ingresses that share ten thousand hosts would have a million.
 pub(super) const RULES: usize = 1 << 16;
 
-/// Bytes that the certificates and keys of one namespace may come to; one takes a few thousand. Agent and proxy
-/// keep each of them more than once, and a Secret may be 256 KiB.
-pub(super) const CERTIFICATES: usize = 16 << 20;
+/// Bytes that the certificates and keys of one namespace may come to. One takes a few thousand, so that ten thousand
+/// customers' hosts in one namespace have theirs. Agent and proxy keep each of them more than once, and a Secret may
+/// be 256 KiB: without a limit one tenant could take gigabytes of every node.
+pub(super) const CERTIFICATES: usize = UNKNOWN;
 
 /// What the backends, the rules, or the certificates of each namespace come to.
 #[derive(Debug)]

@@ -2257,6 +2257,18 @@ fn a_namespace_has_room_for_so_many_certificates_and_those_in_force_keep_theirs(
     assert_eq!(cluster.problems(), Vec::<String>::new());
 }
 
+#[test]
+fn six_thousand_certificates_of_a_namespace_are_served_and_there_at_the_start() {
+    const SIZE: usize = 6 * 1024;
+    let (mut shelf, mut rooms) = (shelf::Shelf::default(), Rooms::new(room::CERTIFICATES));
+    for number in 0..6000 {
+        let name = ObjectName::new("default", number.to_string());
+        assert!(shelf.place(&name, SIZE, shelf::UNKNOWN), "{number}");
+        assert!(rooms.fits("default", 0, SIZE), "{number}");
+        rooms.change("default", 0, SIZE);
+    }
+}
+
 /// Bytes of all Secrets of the watched type that are kept.
 fn kept(cluster: &Cluster) -> usize {
     let secrets = cluster.index.objects.secrets.iter();

@@ -368,7 +368,7 @@ async fn annotations_are_kept_where_they_are_read_and_of_secrets_no_more_than_a_
 fn a_list_keeps_no_more_of_the_secrets_of_a_namespace_than_fits() {
     let mut shelf = Shelf::default();
     let mut kept = BTreeMap::<_, usize>::new();
-    let namespaces = std::iter::repeat_n("greedy", 100).chain(["modest"]);
+    let namespaces = std::iter::repeat_n("greedy", 2 * UNKNOWN / (200 * 1024)).chain(["modest"]);
     for (number, namespace) in namespaces.enumerate() {
         let name = ObjectName::new(namespace, number.to_string());
         let entry = k8s_openapi::ByteString(vec![1; 200 * 1024]);
