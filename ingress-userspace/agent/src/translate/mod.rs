@@ -81,10 +81,10 @@ pub(super) struct State {
     secrets: BTreeMap<ObjectName, Used<Known>>,
     /// What the certificates of each namespace come to.
     certificate_rooms: Rooms,
-    /// Secrets for whose certificates there is no room.
-    crowded: BTreeSet<ObjectName>,
-    /// There may be some by now.
-    has_room: bool,
+    /// Secrets for whose certificates there is no room, and what each comes to.
+    crowded: BTreeMap<ObjectName, usize>,
+    /// Namespaces in which there is more by now.
+    roomier: BTreeSet<String>,
     /// Hosts that keep the certificate of a Secret until the one that is to follow was read.
     held: BTreeMap<HostPattern, ObjectName>,
     /// Those that were told, or that others name than before.
@@ -175,8 +175,8 @@ impl State {
             refused: BTreeSet::new(),
             secrets: BTreeMap::new(),
             certificate_rooms: Rooms::new(room::CERTIFICATES),
-            crowded: BTreeSet::new(),
-            has_room: false,
+            crowded: BTreeMap::new(),
+            roomier: BTreeSet::new(),
             held: BTreeMap::new(),
             touched: BTreeSet::new(),
             unused: BTreeSet::new(),
@@ -265,11 +265,20 @@ impl State {
             ..Update::default()
         };
         self.look_up_backends(index, &mut dirty, &mut update);
-        self.look_up_secrets(index, &mut dirty, &mut update);
-        self.rank_hosts(&mut dirty, &mut update);
-        self.rank_cramped(&mut update);
-        self.offers.clear();
-        self.forget_unused(&mut update);
+        loop {
+            self.look_up_secrets(index, &mut dirty, &mut update);
+            self.rank_hosts(&mut dirty, &mut update);
+            self.rank_cramped(&mut update);
+            self.offers.clear();
+            self.forget_unused(&mut update);
+            // Room that others have left. Whoever takes it leaves none, so that this ends.
+            dirty.secrets = self.take_fitting();
+            if dirty.secrets.is_empty() {
+                break;
+            }
+        }
+        keep_last(&mut update.hosts);
+        keep_last(&mut update.certificates);
         self.note(Topic::Source, index.problems.clone());
         if !update.is_empty() {
             self.epoch = update.epoch;
@@ -742,9 +751,6 @@ impl State {
     }
 
     fn look_up_secrets(&mut self, index: &Index, dirty: &mut Dirty, update: &mut Update) {
-        if std::mem::take(&mut self.has_room) {
-            dirty.secrets.extend(self.crowded.iter().cloned());
-        }
         self.choose_named(index, dirty);
         self.touched.extend(dirty.secrets.iter().cloned());
         // Each once: one may name thousands of Secrets and of hosts.
@@ -801,11 +807,13 @@ impl State {
                 self.crowded.remove(&name);
                 known
             } else {
-                self.crowded.insert(name.clone());
+                self.crowded.insert(name.clone(), known.size());
                 known.crowded(used.found.clone())
             };
             rooms.change(namespace, size_before, known.size());
-            self.has_room |= known.size() < size_before;
+            if known.size() < size_before {
+                self.roomier.insert(namespace.clone());
+            }
             let mut problems = item.map_or_else(Vec::new, |item| known.problems(item, &name));
             let stays = item.is_some() || known.good.is_some();
             problems.extend(unread.map(|it| it.problem::<Secret>(&name, stays)));
@@ -835,6 +843,26 @@ impl State {
         dirty.hosts.extend(hosts.cloned());
     }
 
+    /// The Secrets for whose certificates there was no room, and is now. Others are not looked at: most have to be
+    /// read again for it.
+    fn take_fitting(&mut self) -> BTreeSet<ObjectName> {
+        let mut fitting = BTreeSet::new();
+        for namespace in std::mem::take(&mut self.roomier) {
+            let first = ObjectName::new(namespace.clone(), "");
+            let theirs = self.crowded.range(first..);
+            let mut sum = 0;
+            for (name, size) in theirs.take_while(|(name, _)| name.namespace == namespace) {
+                let found = self.secrets.get(name).and_then(|used| used.found.as_ref());
+                let before = found.map_or(0, Known::size);
+                if self.certificate_rooms.fits(&namespace, before, sum + size) {
+                    sum += size.saturating_sub(before);
+                    fitting.insert(name.clone());
+                }
+            }
+        }
+        fitting
+    }
+
     /// Forgets the Secrets that neither a claim names nor a host keeps.
     fn forget_unused(&mut self, update: &mut Update) {
         if self.unused.is_empty() {
@@ -859,7 +887,9 @@ impl State {
         let size = known.as_ref().map_or(0, Known::size);
         self.certificate_rooms.change(&secret.namespace, size, 0);
         self.crowded.remove(secret);
-        self.has_room |= size > 0;
+        if size > 0 {
+            self.roomier.insert(secret.namespace.clone());
+        }
         if known.is_some_and(|known| known.good.is_some()) {
             update.certificates.push((secret.clone(), None));
         }
@@ -1004,6 +1034,14 @@ fn with_a_say<'c>(claims: impl Iterator<Item = &'c Claim>) -> Vec<&'c Claim> {
         }
     }
     having
+}
+
+/// What was said last of each.
+fn keep_last<K: Ord + Clone, V>(said: &mut Vec<(K, V)>) {
+    let mut seen = BTreeSet::new();
+    said.reverse();
+    said.retain(|(of, _)| seen.insert(of.clone()));
+    said.reverse();
 }
 
 /// The hosts that keep the certificate of that Secret.

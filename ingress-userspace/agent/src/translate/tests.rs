@@ -2249,8 +2249,7 @@ fn a_namespace_has_room_for_so_many_certificates_and_those_in_force_keep_theirs(
     cluster.see(Event::Changed(Secret::changed(change)));
     assert_eq!(cluster.served(), ["one", "-"]);
     cluster.state.certificate_rooms = Rooms::new(limit);
-    cluster.web("[{hosts: [b.test], secretName: two}]");
-    // At the next change of anything.
+    // Room that is left is taken at once.
     cluster.web("[{hosts: [b.test], secretName: two}]");
     cluster.typed("one", false);
     assert_eq!(cluster.served(), ["two", "two"]);
