@@ -18,7 +18,7 @@ use super::{
         kept::{Item, Unread},
     },
     claim::{Claim, Tls},
-    named::LIMIT,
+    named::{LIMIT, READS},
     room::CERTIFICATES,
 };
 use ingress_model::{Certificate, HostPattern, ObjectName, PrivateKey, Problem, Subject};
@@ -33,7 +33,7 @@ pub(super) enum CertificateError {
     #[error("is not of type kubernetes.io/tls, and Forebay already follows {LIMIT} such Secrets")]
     Unfollowed,
     /// It exists: nobody looks yet.
-    #[error("is not read yet: Forebay already reads {LIMIT} Secrets by name")]
+    #[error("is not read yet: Forebay already reads {READS} Secrets by name")]
     Waiting,
     /// It can be read.
     #[error("the certificates of its namespace have {CERTIFICATES} bytes together")]
@@ -59,6 +59,13 @@ pub(super) enum CertificateError {
     Leaf,
     #[error("tls.key does not match tls.crt, or its key type is not supported")]
     Mismatch,
+}
+
+impl CertificateError {
+    /// Whether it is about to be read.
+    fn is_unread(&self) -> bool {
+        matches!(self, Self::Unread | Self::Waiting)
+    }
 }
 
 /// A certificate that can be served, and what it says about itself.
@@ -240,7 +247,7 @@ impl Known {
     }
 
     fn is_unread(&self) -> bool {
-        self.error == Some(CertificateError::Unread)
+        self.error.as_ref().is_some_and(CertificateError::is_unread)
     }
 
     /// One that exists and cannot be read. What `before` had stays, unless that was another object.
@@ -415,7 +422,7 @@ pub(super) fn serve<'k>(
             ),
             None => match known(secret).and_then(|known| known.error.as_ref()) {
                 Some(error) => {
-                    let held = kept.filter(|_| *error == CertificateError::Unread);
+                    let held = kept.filter(|_| error.is_unread());
                     served.secret = held.cloned();
                     served.is_held = held.is_some();
                     let used = if served.is_held {

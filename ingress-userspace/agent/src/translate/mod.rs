@@ -745,7 +745,10 @@ impl State {
             let is_used = used.is_some_and(|used| !used.by.is_empty()) || default == Some(name);
             let unread = index.objects.secrets.unread(name);
             let is_there = index.whole_secret(name).is_some() || unread.is_some();
-            named.want(name, is_used && !is_there);
+            let is_wanted = is_used && !is_there;
+            let is_bare = index.bare_secret(name).is_some();
+            named.want(name, is_wanted && !is_bare);
+            named.want_read(name, is_wanted && is_bare);
         }
         dirty.secrets.extend(named.choose(default));
     }

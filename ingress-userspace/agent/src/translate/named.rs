@@ -14,51 +14,66 @@ const NAME: usize = 253;
 /// Longest name of a namespace, in bytes (RFC 1123 label).
 const NAMESPACE: usize = 63;
 
+/// Secrets of which only the name is kept that are read at a time. They have room of their own: each gives it back
+/// within milliseconds, where a Secret that nobody makes never does.
+pub(super) const READS: usize = 64;
+
 /// The Secrets that are wanted by name, and those of them that are followed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Named {
-    /// By namespace; none is empty.
-    wanted: BTreeMap<String, BTreeSet<ObjectName>>,
+    /// To be followed as long as somebody names them.
+    lasting: Pool,
+    /// To be read.
+    brief: Pool,
+    /// Of both.
     followed: BTreeSet<ObjectName>,
-    /// Others are wanted than when `followed` was chosen.
-    has_other_wanted: bool,
     /// Others are followed than were taken last.
     has_other_followed: bool,
+}
+
+/// Secrets of which so many are followed.
+#[derive(Debug)]
+struct Pool {
+    limit: usize,
+    /// By namespace; none is empty.
+    wanted: BTreeMap<String, BTreeSet<ObjectName>>,
+    chosen: BTreeSet<ObjectName>,
+    /// Others are wanted than when they were chosen.
+    has_other_wanted: bool,
+}
+
+impl Default for Named {
+    fn default() -> Self {
+        Self {
+            lasting: Pool::new(LIMIT),
+            brief: Pool::new(READS),
+            followed: BTreeSet::new(),
+            has_other_followed: false,
+        }
+    }
 }
 
 impl Named {
     /// Notes whether `secret` is wanted. A name that no object can have never is: a watch of it
     /// could ask for something else.
     pub(super) fn want(&mut self, secret: &ObjectName, is_wanted: bool) {
-        if is_wanted && can_exist(secret) {
-            let theirs = self.wanted.entry(secret.namespace.clone()).or_default();
-            self.has_other_wanted |= theirs.insert(secret.clone());
-        } else if let Some(theirs) = self.wanted.get_mut(&secret.namespace) {
-            self.has_other_wanted |= theirs.remove(secret);
-            if theirs.is_empty() {
-                self.wanted.remove(&secret.namespace);
-            }
-        }
+        self.lasting.want(secret, is_wanted);
+    }
+
+    /// Notes whether `secret`, which is known to be there, is to be read.
+    pub(super) fn want_read(&mut self, secret: &ObjectName, is_wanted: bool) {
+        self.brief.want(secret, is_wanted);
     }
 
     /// Chooses those that are followed, and gives those that were not before or are no longer:
     /// `first`, which is the operator's, then one of each namespace in turn, by name. So who names
     /// thousands loses only its own, and the same names give the same choice.
     pub(super) fn choose(&mut self, first: Option<&ObjectName>) -> Vec<ObjectName> {
-        if !std::mem::take(&mut self.has_other_wanted) {
+        let has_other = [&mut self.lasting, &mut self.brief].map(|pool| pool.choose(first));
+        if has_other == [false, false] {
             return Vec::new();
         }
-        let first = first.filter(|first| self.wants(first));
-        let mut followed: BTreeSet<_> = first.cloned().into_iter().collect();
-        let mut turns: VecDeque<_> = self.wanted.values().map(BTreeSet::iter).collect();
-        while followed.len() < LIMIT
-            && let Some(mut theirs) = turns.pop_front()
-        {
-            if let Some(secret) = theirs.next() {
-                followed.insert(secret.clone());
-                turns.push_back(theirs);
-            }
-        }
+        let followed = &self.lasting.chosen | &self.brief.chosen;
         let differ = followed.symmetric_difference(&self.followed);
         let differ: Vec<_> = differ.cloned().collect();
         self.followed = followed;
@@ -73,7 +88,8 @@ impl Named {
 
     /// Whether `secret` would be followed if there were room.
     pub(super) fn lacks_room(&self, secret: &ObjectName) -> bool {
-        self.wants(secret) && !self.follows(secret)
+        let is_wanted = self.lasting.wants(secret) || self.brief.wants(secret);
+        is_wanted && !self.follows(secret)
     }
 
     /// Those that are followed.
@@ -84,6 +100,49 @@ impl Named {
     /// Those that are followed, if they are others than when this was asked last.
     pub(super) fn take(&mut self) -> Option<BTreeSet<ObjectName>> {
         std::mem::take(&mut self.has_other_followed).then(|| self.followed.clone())
+    }
+}
+
+impl Pool {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            wanted: BTreeMap::new(),
+            chosen: BTreeSet::new(),
+            has_other_wanted: false,
+        }
+    }
+
+    fn want(&mut self, secret: &ObjectName, is_wanted: bool) {
+        if is_wanted && can_exist(secret) {
+            let theirs = self.wanted.entry(secret.namespace.clone()).or_default();
+            self.has_other_wanted |= theirs.insert(secret.clone());
+        } else if let Some(theirs) = self.wanted.get_mut(&secret.namespace) {
+            self.has_other_wanted |= theirs.remove(secret);
+            if theirs.is_empty() {
+                self.wanted.remove(&secret.namespace);
+            }
+        }
+    }
+
+    /// Tells whether others were wanted, and a choice was made.
+    fn choose(&mut self, first: Option<&ObjectName>) -> bool {
+        if !std::mem::take(&mut self.has_other_wanted) {
+            return false;
+        }
+        let first = first.filter(|first| self.wants(first));
+        let mut chosen: BTreeSet<_> = first.cloned().into_iter().collect();
+        let mut turns: VecDeque<_> = self.wanted.values().map(BTreeSet::iter).collect();
+        while chosen.len() < self.limit
+            && let Some(mut theirs) = turns.pop_front()
+        {
+            if let Some(secret) = theirs.next() {
+                chosen.insert(secret.clone());
+                turns.push_back(theirs);
+            }
+        }
+        self.chosen = chosen;
+        true
     }
 
     fn wants(&self, secret: &ObjectName) -> bool {
@@ -171,7 +230,7 @@ mod tests {
         }
         named.choose(None);
         assert_eq!(named.take(), Some(BTreeSet::new()));
-        assert!(named.wanted.is_empty());
+        assert!(named.lasting.wanted.is_empty());
     }
 
     #[test]

@@ -2268,6 +2268,58 @@ fn six_thousand_certificates_of_a_namespace_are_served_and_there_at_the_start() 
     }
 }
 
+#[test]
+fn a_host_keeps_its_certificate_while_the_next_is_read_whatever_else_its_namespace_names() {
+    let mut cluster = Cluster::new("[{hosts: [a.test, b.test], secretName: one}]");
+    let missing = |number: usize| format!("{{secretName: a{number:04}}}");
+    let missing: Vec<_> = (0..2 * named::LIMIT).map(missing).collect();
+    let missing = index_of(&dated(
+        "many",
+        2027,
+        &["m.test"],
+        &format!("[{}]", missing.join(", ")),
+    ));
+    let name = ObjectName::new("default", "many");
+    let many = (*missing.objects.ingresses.find(&name).unwrap().object).clone();
+    cluster.see(Event::Changed(Kind::changed(Change::Applied(
+        name,
+        Box::new(many),
+    ))));
+    assert_eq!(cluster.state.named_secrets().count(), named::LIMIT);
+    // More Secrets than are read at a time, of which only the names are kept.
+    let bare = shelf::bare(&cluster.certificates["two"]);
+    let others: Vec<_> = (0..named::READS)
+        .map(|number| format!("b{number:04}"))
+        .collect();
+    for name in others.iter().map(String::as_str).chain(["two"]) {
+        let change = Change::Applied(ObjectName::new("default", name), Box::new(bare.clone()));
+        cluster.see(Event::Changed(Secret::changed(change)));
+    }
+    let also = others
+        .iter()
+        .map(|name| format!(", {{secretName: {name}}}"));
+    let also: String = also.collect();
+    cluster.web(&format!(
+        "[{{hosts: [a.test, b.test], secretName: two}}{also}]"
+    ));
+    assert_eq!(cluster.served(), ["one", "one"]);
+    let two = ObjectName::new("default", "two");
+    assert_eq!(
+        cluster.state.named_secrets().count(),
+        named::LIMIT + named::READS
+    );
+    assert!(
+        !cluster.state.named_secrets().any(|name| *name == two),
+        "it waits"
+    );
+    let gone = Change::<Secret>::Deleted(ObjectName::new("default", "b0000"));
+    cluster.see(Event::Changed(Secret::changed(gone)));
+    assert!(cluster.state.named_secrets().any(|name| *name == two));
+    assert_eq!(cluster.served(), ["one", "one"]);
+    cluster.by_name("two", true);
+    assert_eq!(cluster.served(), ["two", "two"]);
+}
+
 /// Bytes of all Secrets of the watched type that are kept.
 fn kept(cluster: &Cluster) -> usize {
     let secrets = cluster.index.objects.secrets.iter();
