@@ -90,7 +90,7 @@ fn send(context: &XdpContext, written: Option<()>, reason: Reason) -> u32 {
 fn silent(context: &XdpContext, reason: Reason) -> u32 {
     count(reason);
     log(context, reason);
-    if matches!(reason, Reason::NotAnnouncer) {
+    if matches!(reason, Reason::NotAnnouncer | Reason::BadSender) {
         xdp_action::XDP_DROP
     } else {
         xdp_action::XDP_PASS

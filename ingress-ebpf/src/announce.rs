@@ -28,6 +28,8 @@ pub const ADVERTISEMENT_WORDS: usize = 18;
 
 /// Ethernet and IPv4, as the first four bytes of an ARP packet.
 const ETHERNET_IPV4: u32 = u32::from_ne_bytes([0, 1, 8, 0]);
+/// The same for hardware of IEEE 802 (RFC 2625 section 5), which kernels take for Ethernet.
+const IEEE802_IPV4: u32 = u32::from_ne_bytes([0, 6, 8, 0]);
 /// Lengths of their addresses, and what the packet is.
 const REQUEST: u32 = u32::from_ne_bytes([6, 4, 0, 1]);
 const REPLY: u32 = u32::from_ne_bytes([6, 4, 0, 2]);
@@ -66,7 +68,8 @@ pub struct Answer<const WORDS: usize> {
 ///
 /// # Errors
 ///
-/// Why it is not answered: [`Reason::NotAnnouncer`] drops it, all others let it pass.
+/// Why it is not answered: [`Reason::NotAnnouncer`] and [`Reason::BadSender`] drop it, all others let it
+/// pass.
 #[inline(always)]
 pub fn arp<T: Tables>(
     frame: &(impl Frame + ?Sized),
@@ -75,7 +78,7 @@ pub fn arp<T: Tables>(
 ) -> Result<Answer<ARP_WORDS>, Reason> {
     let [kind, operation, first, second, third, _, target] =
         frame.words(payload).ok_or(Reason::Malformed)?;
-    if kind != ETHERNET_IPV4 || operation != REQUEST {
+    if kind != ETHERNET_IPV4 && kind != IEEE802_IPV4 || operation != REQUEST {
         return Err(Reason::NotIp);
     }
     let key = VipKey4 {
@@ -90,16 +93,21 @@ pub fn arp<T: Tables>(
         // Nobody asks: somebody tells all that the address is his.
         return Err(Reason::NotIp);
     }
+    let own = answering(frame, tables, vip);
     if is_group(asks) || asks == [0; 6] {
-        return Err(Reason::Malformed);
+        // The kernel of each node would answer: to a whole group, if the sender says so.
+        return Err(match own {
+            Err(Reason::OtherMac) => Reason::OtherMac,
+            _ => Reason::BadSender,
+        });
     }
-    let own = answering(frame, tables, vip)?;
+    let own = own?;
     let [k, l, m, n, o, p] = own;
     let [q, r, s, t] = target.to_ne_bytes();
     Ok(Answer {
         macs: macs(asks, own),
         packet: [
-            kind,
+            ETHERNET_IPV4,
             REPLY,
             u32::from_ne_bytes([k, l, m, n]),
             u32::from_ne_bytes([o, p, q, r]),
@@ -146,13 +154,19 @@ pub fn solicitation<T: Tables>(
     if fold(heading + sum(head) + options.sum) != u16::MAX {
         return Err(Reason::Malformed);
     }
+    let [to, source]: [[u8; 6]; 2] = [
+        frame.read(0).ok_or(Reason::Malformed)?,
+        frame.read(6).ok_or(Reason::Malformed)?,
+    ];
     let is_probe = packet.source == [0; 4];
-    if is_probe && (options.has_source || !is_of_solicited(packet.destination)) {
+    // The answer to a probe goes to all: whoever could have it for a frame to this node alone would evade
+    // what a switch allows of those to all, and have the node exceed it.
+    let is_to_group = is_group(to) && is_of_solicited(packet.destination);
+    if is_probe && (options.has_source || !is_to_group) {
         return Err(Reason::Malformed);
     }
     let [group, ..] = packet.source[0].to_ne_bytes();
-    let source = frame.read::<6>(6).ok_or(Reason::Malformed)?;
-    if group == 0xff || is_group(source) {
+    if group == 0xff || is_group(source) || source == [0; 6] {
         return Err(Reason::Malformed);
     }
     if packet.source == target {

@@ -90,4 +90,6 @@ reasons! {
     AnsweredNdp = 25, "answer", "ndp";
     /// Either, for a VIP that another node announces. This one's kernel would answer ARP.
     NotAnnouncer = 26, "drop", "not_announcer";
+    /// An ARP request for a VIP whose sender has no MAC address, or a group's: kernels would answer all.
+    BadSender = 27, "drop", "arp_bad_sender";
 }
