@@ -34,8 +34,9 @@ pub(super) type Place = (u32, [u8; 6]);
 pub(super) struct Telling {
     due: Vec<Due>,
     packets: Option<OwnedFd>,
-    /// Holds the memberships of groups.
-    groups: Option<UdpSocket>,
+    /// Hold the memberships of groups: for each socket the kernel has memory for some hundred or thousand
+    /// (`net.core.optmem_max`).
+    groups: Vec<UdpSocket>,
     joined: BTreeSet<(u32, Ipv6Addr)>,
     /// Why nothing can be said.
     trouble: Option<String>,
@@ -65,7 +66,7 @@ impl Telling {
         Self {
             due: Vec::new(),
             packets: packets.and_then(Result::ok),
-            groups: None,
+            groups: Vec::new(),
             joined: BTreeSet::new(),
             trouble,
         }
@@ -132,7 +133,11 @@ impl Telling {
                 continue;
             }
             if let Err(error) = self.join(group, *interface) {
-                tracing::debug!(%vip, interface, %error, "cannot join the group of a virtual IP");
+                tracing::warn!(
+                    %vip, interface, %error,
+                    "cannot join the group in which a virtual IP is asked for: a card or a switch may \
+                     keep the questions away"
+                );
                 continue;
             }
             self.joined.insert((*interface, group));
@@ -140,17 +145,22 @@ impl Telling {
     }
 
     fn join(&mut self, group: Ipv6Addr, interface: u32) -> io::Result<()> {
-        let groups = match self.groups.take() {
-            Some(groups) => groups,
-            None => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?,
-        };
-        let joined = groups.join_multicast_v6(&group, interface);
-        self.groups = Some(groups);
-        match joined {
-            // Of an interface that was there before under the same index.
-            Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok(()),
-            joined => joined,
+        if let Some(last) = self.groups.last() {
+            let joined = last.join_multicast_v6(&group, interface);
+            let is_full = |error: &io::Error| {
+                matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS))
+            };
+            match joined {
+                // Of an interface that was there before under the same index.
+                Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => return Ok(()),
+                Err(error) if is_full(&error) => {}
+                joined => return joined,
+            }
         }
+        let next = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?;
+        next.join_multicast_v6(&group, interface)?;
+        self.groups.push(next);
+        Ok(())
     }
 }
 
