@@ -1,16 +1,20 @@
 //! Who asks a machine for a virtual IP, and when it answers.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     time::Duration,
 };
 
 use ingress_agent::{
-    kernel::{Announce, Announced, KernelPart, NodeSettings, Sockets},
+    kernel::{Announce, Announced, KernelPart, NodeSettings, Sockets, detach},
     membership::Membership,
 };
 use ingress_ebpf::owners::Owners;
-use ingress_lab::lab::{Namespace, ip};
+use ingress_lab::{
+    lab::{Namespace, ip},
+    skipped,
+};
 
 use super::{VIP, block_on, can_run, machine, settings};
 
@@ -148,4 +152,70 @@ fn without_announcing_nothing_is_said_and_the_kernel_answers_as_it_is_told() {
     assert!(!finds(&client));
     both("0");
     assert!(finds(&client));
+}
+
+#[test]
+fn questions_for_more_virtual_ips_than_one_socket_has_groups_for_are_all_heard() {
+    if !can_run() {
+        return;
+    }
+    const VIPS: u16 = 200;
+    let (node, client) = (machine("node"), machine("client"));
+    node.veth("up0", &client, "up1").unwrap();
+    node.address("up0", NODES[0].1, 24).unwrap();
+    let _port = client.accept_xdp_frames("up1").unwrap();
+    // Room for less than half of them.
+    if node.sysctl("net/core/optmem_max", "4096").is_err() {
+        return skipped("the kernel has one net.core.optmem_max for all namespaces");
+    }
+    let vips = (1..=VIPS).map(|last| Ipv6Addr::new(0x2001, 0xdb8, 0, 3, 0, 0, 0x77, last).into());
+    let settings = NodeSettings {
+        vips: vips.collect(),
+        interfaces: vec!["up0".to_owned()],
+        announce: Announce::L2,
+        ..settings()
+    };
+    node.run(move || {
+        block_on(async {
+            let kernel_part = KernelPart::prepare(&settings).await.unwrap();
+            kernel_part.go_live(&Sockets::default()).await.unwrap();
+            let groups = fs::read_to_string("/proc/thread-self/net/igmp6").unwrap();
+            let of_vips = groups.lines().filter(|line| {
+                line.contains(" up0 ") && line.contains("ff0200000000000000000001ff77")
+            });
+            assert_eq!(of_vips.count(), usize::from(VIPS), "{groups}");
+            drop(kernel_part);
+        });
+    });
+}
+
+#[test]
+fn a_node_whose_programs_were_detached_does_not_say_that_it_announces() {
+    if !can_run() {
+        return;
+    }
+    let (node, client) = (machine("node"), machine("client"));
+    node.veth("up0", &client, "up1").unwrap();
+    node.address("up0", NODES[0].1, 24).unwrap();
+    let _port = client.accept_xdp_frames("up1").unwrap();
+    let settings = NodeSettings {
+        interfaces: vec!["up0".to_owned()],
+        announce: Announce::L2,
+        ..settings()
+    };
+    node.run(move || {
+        block_on(async {
+            let kernel_part = KernelPart::prepare(&settings).await.unwrap();
+            kernel_part.go_live(&Sockets::default()).await.unwrap();
+            assert!(!announced(&kernel_part).is_empty());
+            detach(&settings.pin_dir).await.unwrap();
+            let mut told = kernel_part.announced();
+            let nothing = told.wait_for(Vec::is_empty);
+            let nothing = tokio::time::timeout(Duration::from_secs(10), nothing);
+            tokio::select! {
+                () = kernel_part.follow() => {}
+                nothing = nothing => assert!(nothing.is_ok(), "it still says so"),
+            }
+        });
+    });
 }

@@ -850,6 +850,14 @@ impl KernelPart {
             let nothing_is_left = self.installed().fill.is_some() && self.pins.links()?.is_empty();
             let reason = "what served the virtual IPs was detached; restart Forebay for them";
             self.set_condition(nothing_is_left.then(|| reason.to_owned()));
+            if nothing_is_left {
+                // Nothing answers any more.
+                self.announced.send_if_modified(|told| {
+                    let is_new = !told.is_empty();
+                    told.clear();
+                    is_new
+                });
+            }
             return Ok(None);
         }
         let peers = self.refresh_peers().await;
