@@ -561,7 +561,7 @@ impl Tables for KernelTables<'_> {
         // The port of a bond is none of them: it has the address of the bond, which must be the only one that
         // is known. Without a branch for each, which the verifier would walk through by every combination.
         let [e, f, g, h] = [a, b, c, d].map(|one| u64::from(one.index));
-        let are_several = e * (f + g + h) | f * (g + h) | g * h != 0;
+        let are_several = (e * (f + g + h)) | (f * (g + h)) | (g * h) != 0;
         if are_several || e + f + g + h == 0 {
             return None;
         }
