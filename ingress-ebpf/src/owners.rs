@@ -168,7 +168,9 @@ mod tests {
         assert_eq!(prepared.prepare(nodes([1])), Err(StepError::Unfinished));
         let order: Vec<_> = prepared.sets().cloned().collect();
         assert_eq!(order, [nodes([1, 2]), nodes([1, 2, 3])]);
+        assert_eq!(prepared.cancel(), settled);
         let committed = prepared.commit().unwrap();
+        assert_eq!(committed.current(), &nodes([1, 2, 3]));
         let order: Vec<_> = committed.sets().cloned().collect();
         assert_eq!(order, [nodes([1, 2, 3]), nodes([1, 2])]);
         assert_eq!(committed.expire(), Owners::of([1, 2, 3]));

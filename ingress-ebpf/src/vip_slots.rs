@@ -147,6 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn a_vip_of_either_family_lies_where_the_program_looks() {
+        for port in [80, 443, 8443] {
+            let four = key(1, port);
+            let at = VipKey4::slot(&four) as usize;
+            assert_eq!(slots([(four, value(7))])[at].key, four, "{port}");
+            let six = VipKey6 {
+                address: [0x20, 0x01, 0x0d, 0xb8],
+                service: four.service,
+            };
+            let at = VipKey6::slot(&six) as usize;
+            let slot = slots([(six, value(7))])[at];
+            assert_eq!((slot.key, slot.value.index), (six, 7), "{port}");
+            assert_eq!(slot.value.flags, vip_flags::TAKEN, "{port}");
+        }
+    }
+
+    #[test]
     fn the_few_vips_of_a_cluster_rarely_share_a_slot() {
         let vips =
             (0..32u8).flat_map(|last| [(key(last, 80), value(0)), (key(last, 443), value(0))]);
