@@ -4,8 +4,8 @@
 
 use ingress_ebpf::{
     abi::{
-        Addresses, Bucket, ENCAP_PORT, FirstHop, Keys, Mac, NODES, Node, Steer, Unit, VipKey4, VipKey6,
-        VipValue, macs, node_flags, unit_flags,
+        Addresses, Bucket, ENCAP_PORT, FirstHop, Keys, Mac, NODES, Node, Steer, Unit, VipKey4,
+        VipKey6, VipValue, macs, node_flags, unit_flags,
     },
     encap::{Outer, overhead},
     flow::Flow,
