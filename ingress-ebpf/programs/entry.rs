@@ -3,9 +3,12 @@
 #[cfg(feature = "undo")]
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-#[cfg(feature = "undo")]
-use ingress_ebpf::headers::{ETHERNET, IPV4};
 use ingress_ebpf::verdict::{Kind, kind};
+#[cfg(feature = "undo")]
+use ingress_ebpf::{
+    frame::Frame as _,
+    headers::{ETHERNET, IPV4},
+};
 
 use crate::{
     announce::{answer_arp, answer_ndp},
