@@ -256,10 +256,12 @@ fn a_proxy_that_reads_nothing_does_not_stop_the_agent() {
     let answer = other.hear();
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.contains("it has another proxy"), "{answer:?}");
-    // It is not waited for without end.
+    drop(deaf);
+    eventually("the agent has no proxy", || {
+        pair.agent.status().unwrap()["proxy"] == "away"
+    });
     pair.proxy.restart().unwrap();
     assert_eq!(get(pair.proxy.http_addr()), 200);
-    drop(deaf);
 }
 
 #[test]

@@ -357,7 +357,7 @@ fn detach_says_what_it_removed_and_finds_nothing_the_second_time() {
     let first = node.detach();
     let said = String::from_utf8_lossy(&first.stdout);
     assert!(first.status.success(), "{first:?}");
-    for removed in ["eth0", "network namespace", &VIP.to_string(), "16 maps"] {
+    for removed in ["eth0", "network namespace", &VIP.to_string(), "17 maps"] {
         assert!(said.contains(removed), "{removed}: {said}");
     }
     assert!(!node.is_steered() && !node.is_local(), "{said}");
