@@ -138,6 +138,15 @@ impl Content {
         rules.sum::<usize>() + usize::from(self.catch_all.is_some())
     }
 
+    /// Whether it says anything but which hosts it has.
+    pub(super) fn says_something(&self) -> bool {
+        let mut drafts = self.hosts.values().flatten();
+        drafts.next().is_some()
+            || self.fallback.is_some()
+            || self.catch_all.is_some()
+            || self.denies_hosts.is_some()
+    }
+
     fn restricts_access(&self) -> bool {
         let drafts = self.hosts.values().flatten();
         let mut drafts = drafts.chain(&self.fallback);

@@ -425,6 +425,8 @@ impl State {
             let same = |before: &&Arc<Claim>| before.source.uid == claim.source.uid;
             let before = before.as_ref().filter(same);
             let good = before.map(|before| before.last_good.as_deref().unwrap_or(&before.content));
+            // Where there was no good one, nothing but the hosts was kept.
+            let good = good.filter(|good| good.says_something());
             has_good = denied || good.is_some();
             if denied {
                 claim.last_good = good.cloned().map(Box::new);

@@ -1442,6 +1442,7 @@ fn a_bad_edit_keeps_the_last_good_version_and_a_new_object_is_not_served() {
     let mut state = State::new(settings());
     for (what, text, served) in [
         ("new and bad", web("u1", bad, "/a"), None),
+        ("edited, still new and bad", web("u1", bad, "/b"), None),
         ("good", web("u1", good, "/a"), Some("/a")),
         ("edited and bad", web("u1", bad, "/b"), Some("/a")),
         ("edited and good", web("u1", good, "/c"), Some("/c")),
