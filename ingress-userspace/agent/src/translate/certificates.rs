@@ -179,13 +179,7 @@ impl Known {
         let Some(item) = item else {
             return Self::without(CertificateError::Absent);
         };
-        let uid: Box<str> = item
-            .object
-            .metadata
-            .uid
-            .as_deref()
-            .unwrap_or_default()
-            .into();
+        let uid = uid(item);
         let (good, error) = match Readable::read(name, &item.object) {
             Ok(good) => (Some(good), None),
             Err(error) => {
@@ -206,13 +200,7 @@ impl Known {
     /// One of which only the name is kept, until it was read by name. What `before` had stays, unless that
     /// was another object.
     pub(super) fn waiting(bare: &Item<Secret>, lacks_room: bool, before: Option<Self>) -> Self {
-        let uid: Box<str> = bare
-            .object
-            .metadata
-            .uid
-            .as_deref()
-            .unwrap_or_default()
-            .into();
+        let uid = uid(bare);
         let same = before.filter(|before| before.uid == uid);
         Self {
             uid,
@@ -347,6 +335,12 @@ impl Offer {
             .min()
             .copied()
     }
+}
+
+/// Which object a Secret is: another one of its name has another.
+fn uid(secret: &Item<Secret>) -> Box<str> {
+    let uid = secret.object.metadata.uid.as_deref();
+    uid.unwrap_or_default().into()
 }
 
 /// Which certificate serves `host`; `claims` are all that name it, the oldest first.
