@@ -36,7 +36,7 @@ const DESCRIPTORS: usize = 4096;
 /// The most bytes of an update: ten times the state of a hundred thousand Ingresses.
 const UPDATE_LIMIT: usize = 1 << 30;
 /// Longest wait for another end that takes nothing: it is stopped, or starved.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Frames that wait at most: an update, and what is said meanwhile. Another end that asks again and again, and takes no
 /// answer, is not waited for.
 const WAITING: usize = 64;
@@ -425,6 +425,20 @@ mod tests {
         (Channel::new(agent, false), Channel::new(proxy, true))
     }
 
+    /// Receives updates of so many bytes, and a message after each.
+    async fn expect(proxy: &mut Channel, sizes: &[usize]) {
+        for &size in sizes {
+            let Frame::Update(bytes) = proxy.receive().await.unwrap() else {
+                panic!("no update of {size} bytes")
+            };
+            assert!(bytes.len() == size && bytes.iter().all(|byte| *byte == 7));
+            let Frame::Message(bytes, _) = proxy.receive().await.unwrap() else {
+                panic!("no message after {size} bytes")
+            };
+            assert_eq!(wire::read::<FromProxy>(&bytes).unwrap(), FromProxy::Serving);
+        }
+    }
+
     #[tokio::test]
     async fn messages_and_updates_come_in_order_whatever_their_size() {
         let (mut agent, mut proxy) = pair();
@@ -435,19 +449,7 @@ mod tests {
                 agent.send(&FromProxy::Serving, &[]).await.unwrap();
             }
         };
-        let receive = async {
-            for size in sizes {
-                let Frame::Update(bytes) = proxy.receive().await.unwrap() else {
-                    panic!("no update of {size} bytes")
-                };
-                assert!(bytes.len() == size && bytes.iter().all(|byte| *byte == 7));
-                let Frame::Message(bytes, _) = proxy.receive().await.unwrap() else {
-                    panic!("no message after {size} bytes")
-                };
-                assert_eq!(wire::read::<FromProxy>(&bytes).unwrap(), FromProxy::Serving);
-            }
-        };
-        tokio::join!(send, receive);
+        tokio::join!(send, expect(&mut proxy, &sizes));
         drop(agent);
         assert!(matches!(proxy.receive().await, Err(LinkError::Gone)));
     }
@@ -509,19 +511,7 @@ mod tests {
         };
         assert_eq!(wire::read::<FromProxy>(&bytes).unwrap(), FromProxy::Resync);
         assert!(!agent.is_sent());
-        let receive = async {
-            for size in sizes {
-                let Frame::Update(bytes) = proxy.receive().await.unwrap() else {
-                    panic!("no update of {size} bytes")
-                };
-                assert!(bytes.len() == size && bytes.iter().all(|byte| *byte == 7));
-                let Frame::Message(bytes, _) = proxy.receive().await.unwrap() else {
-                    panic!("no message after {size} bytes")
-                };
-                assert_eq!(wire::read::<FromProxy>(&bytes).unwrap(), FromProxy::Serving);
-            }
-        };
-        let (sent, ()) = tokio::join!(agent.work(), receive);
+        let (sent, ()) = tokio::join!(agent.work(), expect(&mut proxy, &sizes));
         assert!(sent.unwrap().is_none() && agent.is_sent());
     }
 

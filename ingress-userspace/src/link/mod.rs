@@ -18,7 +18,7 @@ mod proxy;
 mod replay;
 
 pub(crate) use self::{
-    channel::{Channel, Frame, LinkError, join},
+    channel::{Channel, Frame, LinkError, PATIENCE, join},
     last_good::{LastGood, LastGoodError},
     proxy::{Command, HEARTBEAT, Link},
 };

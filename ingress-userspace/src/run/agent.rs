@@ -31,7 +31,7 @@ use super::{
 use crate::{
     admin::{DataPlaneStatus, ListenerStatus, Readiness, Status},
     config::{AGENT_ADMIN_SOCKET, AGENT_METRICS_PORT, AgentConfig, ListenArgs, MOST_WORKERS},
-    link::{Channel, Frame, HEARTBEAT, LinkError, join},
+    link::{Channel, Frame, HEARTBEAT, LinkError, PATIENCE, join},
     socket_file::{Purpose, SocketFile},
 };
 
@@ -41,8 +41,6 @@ const HELLO: Duration = Duration::from_secs(2);
 const KNOCKING: usize = 8;
 /// Workers that a proxy may have, as its flag says.
 const WORKERS: RangeInclusive<u16> = 1..=MOST_WORKERS;
-/// Longest wait for a proxy that takes nothing: it is stopped, or starved.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two whole states: each costs as much as all changes together, and a proxy that was taken over
 /// could ask for one after the other.
 const PAUSE: Duration = Duration::from_millis(200);
