@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -39,6 +40,17 @@ fn announced(kernel_part: &KernelPart) -> Vec<Announced> {
     kernel_part.announced().borrow().clone()
 }
 
+/// A node, a client beside it, and what keeps the client's port open for what XDP sends.
+fn segment() -> (Namespace, Namespace, OwnedFd) {
+    let (node, client) = (machine("node"), machine("client"));
+    node.veth("up0", &client, "up1").unwrap();
+    node.address("up0", NODES[0].1, 24).unwrap();
+    client.address("up1", CLIENT, 24).unwrap();
+    ip(&client, &["route", "add", &VIP.to_string(), "dev", "up1"]).unwrap();
+    let port = client.accept_xdp_frames("up1").unwrap();
+    (node, client, port)
+}
+
 /// Whether a client that knows nothing finds the virtual IP.
 fn finds(client: &Namespace) -> bool {
     ip(client, &["neighbour", "flush", "dev", "up1"]).unwrap();
@@ -59,13 +71,7 @@ fn a_node_answers_while_the_set_says_that_it_announces_and_no_more_once_it_ends(
     if !can_run() {
         return;
     }
-    let (node, client) = (machine("node"), machine("client"));
-    node.veth("up0", &client, "up1").unwrap();
-    node.address("up0", NODES[0].1, 24).unwrap();
-    client.address("up1", CLIENT, 24).unwrap();
-    let vip = VIP.to_string();
-    ip(&client, &["route", "add", &vip, "dev", "up1"]).unwrap();
-    let _port = client.accept_xdp_frames("up1").unwrap();
+    let (node, client, _port) = segment();
     for (key, value) in [
         ("net/ipv4/conf/all/arp_ignore", "0"),
         ("net/ipv4/conf/all/arp_announce", "2"),
@@ -127,13 +133,7 @@ fn without_announcing_nothing_is_said_and_the_kernel_answers_as_it_is_told() {
     if !can_run() {
         return;
     }
-    let (node, client) = (machine("node"), machine("client"));
-    node.veth("up0", &client, "up1").unwrap();
-    node.address("up0", NODES[0].1, 24).unwrap();
-    client.address("up1", CLIENT, 24).unwrap();
-    let vip = VIP.to_string();
-    ip(&client, &["route", "add", &vip, "dev", "up1"]).unwrap();
-    let _port = client.accept_xdp_frames("up1").unwrap();
+    let (node, client, _port) = segment();
     let both = |value: &'static str| {
         for scope in ["all", "up0"] {
             node.sysctl(&format!("net/ipv4/conf/{scope}/arp_ignore"), value)
@@ -160,10 +160,7 @@ fn questions_for_more_virtual_ips_than_one_socket_has_groups_for_are_all_heard()
         return;
     }
     const VIPS: u16 = 200;
-    let (node, client) = (machine("node"), machine("client"));
-    node.veth("up0", &client, "up1").unwrap();
-    node.address("up0", NODES[0].1, 24).unwrap();
-    let _port = client.accept_xdp_frames("up1").unwrap();
+    let (node, _client, _port) = segment();
     // Room for less than half of them.
     if node.sysctl("net/core/optmem_max", "4096").is_err() {
         return skipped("the kernel has one net.core.optmem_max for all namespaces");
@@ -194,10 +191,7 @@ fn a_node_whose_programs_were_detached_does_not_say_that_it_announces() {
     if !can_run() {
         return;
     }
-    let (node, client) = (machine("node"), machine("client"));
-    node.veth("up0", &client, "up1").unwrap();
-    node.address("up0", NODES[0].1, 24).unwrap();
-    let _port = client.accept_xdp_frames("up1").unwrap();
+    let (node, _client, _port) = segment();
     let settings = NodeSettings {
         interfaces: vec!["up0".to_owned()],
         announce: Announce::L2,
